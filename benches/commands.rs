@@ -1,0 +1,150 @@
+//! Whole commands, as a user waits for them: `snap dump`, `snap dump --kill` and `snap restore`, beside `memcpy` of the same size in the same run.
+//!
+//! `cargo bench --bench commands [-- NAME]`. Medians of several runs, in milliseconds; images lie on /dev/shm. The programs run in a pid
+//! namespace of their own, as those of the tests do. `SNAP_BENCH_CRIU=/path/of/criu` measures that one too, in the same run.
+
+#[path = "../tests/it/support/mod.rs"]
+#[allow(dead_code, unused_imports, unused_macros, reason = "made for the tests, of which a benchmark needs a part")]
+mod support;
+
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+use support::{Room, wait};
+
+/// Set in the process that measures.
+const INSIDE: &str = "SNAP_BENCH_INSIDE";
+
+/// A program to dump and restore.
+struct Case {
+    name: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Memory that is copied for comparison.
+    mebibytes: usize,
+    runs: usize,
+}
+
+const CASES: &[Case] = &[
+    Case { name: "idle", program: "c-nolibc", arguments: &[], mebibytes: 1, runs: 21 },
+    Case { name: "256 MiB", program: "ballast", arguments: &["256"], mebibytes: 256, runs: 7 },
+    Case { name: "1 GiB", program: "ballast", arguments: &["1024"], mebibytes: 1024, runs: 5 },
+    Case { name: "1,000 threads", program: "threads", arguments: &["1000"], mebibytes: 16, runs: 7 },
+    Case { name: "10,000 VMAs", program: "vmas", arguments: &["10000"], mebibytes: 20, runs: 7 },
+];
+
+/// What is measured.
+const COLUMNS: [&str; 7] = ["memcpy", "dump", "pause", "dump --kill", "restore", "criu dump", "criu restore"];
+
+/// The durations of one run, in the order of [`COLUMNS`]; the last two only with a CRIU.
+type Times = Vec<Duration>;
+
+fn main() -> ExitCode {
+    if std::env::var_os(INSIDE).is_none() {
+        return outside();
+    }
+    let _ = nix::unistd::setsid();
+    support::namespace::close_on_exec();
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let columns = if criu().is_some() { COLUMNS.len() } else { COLUMNS.len() - 2 };
+    println!(
+        "{:<14}{}   median, ms",
+        "",
+        COLUMNS[..columns].iter().map(|name| format!("{name:>14}")).collect::<String>()
+    );
+    for case in CASES.iter().filter(|case| wanted.as_deref().is_none_or(|name| case.name.contains(name))) {
+        measure(case);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Starts this benchmark again as pid 1 of a new pid namespace.
+fn outside() -> ExitCode {
+    let user: &[&str] = if nix::unistd::geteuid().is_root() { &[] } else { &["--user", "--map-root-user"] };
+    let status = Command::new("unshare")
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .args(user)
+        .arg("--")
+        .arg(std::env::current_exe().expect("the path of this benchmark"))
+        .args(std::env::args_os().skip(1))
+        .env(INSIDE, "1")
+        .stdin(Stdio::null())
+        .status()
+        .expect("unshare of util-linux");
+    if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The CRIU to compare with.
+fn criu() -> Option<PathBuf> {
+    std::env::var_os("SNAP_BENCH_CRIU").map(PathBuf::from)
+}
+
+fn measure(case: &Case) {
+    let times: Vec<Times> = (0..case.runs).map(|_| once(case)).collect();
+    let median = |column: usize| {
+        let mut sorted: Vec<Duration> = times.iter().map(|times| times[column]).collect();
+        sorted.sort_unstable();
+        sorted[sorted.len() / 2].as_secs_f64() * 1000.0
+    };
+    let medians = (0..times[0].len()).map(|column| format!("{:>14.2}", median(column))).collect::<String>();
+    println!("{:<14}{medians}", case.name);
+}
+
+fn once(case: &Case) -> Times {
+    let room = Room::new("bench");
+    let mut victim = room.victim(case.program, case.arguments);
+    let pid = victim.pid().to_string();
+    let copy = memcpy(case.mebibytes);
+    let (dump, output) = timed(|| room.snap(["dump", "--json", &pid, "-o", "living.snap"]).run().expect(0));
+    let pause = Duration::from_nanos(output.json()["pause_ns"].as_u64().expect("pause_ns"));
+    std::fs::remove_file(room.path("living.snap")).expect("the image");
+    let (kill, _) = std::thread::scope(|scope| {
+        // As a shell would, which reaps its children at once.
+        scope.spawn(|| victim.killed());
+        timed(|| room.snap(["dump", "--kill", &pid, "-o", "killed.snap"]).run().expect(0))
+    });
+    let (restore, _) = timed(|| room.snap(["restore", "--detach", "killed.snap"]).run().expect(0));
+    std::fs::remove_file(room.path("killed.snap")).expect("the image");
+    victim.check();
+    let mut times = vec![copy, dump, pause, kill, restore];
+    if let Some(criu) = criu() {
+        // Calls that CRIU's dump interrupts are counted as failures by the victim itself, so it is not asked again.
+        let images = room.path("criu");
+        std::fs::create_dir(&images).expect("a directory");
+        let run = |verb: &[&str]| {
+            let mut command = Command::new(&criu);
+            command
+                .args(verb)
+                .args(["--shell-job", "-D"])
+                .arg(&images)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            let (time, status) = timed(|| command.status().expect("criu"));
+            assert!(status.success(), "criu {verb:?}: {status}");
+            time
+        };
+        times.push(run(&["dump", "-t", &pid]));
+        victim.killed();
+        times.push(run(&["restore", "-d"]));
+    }
+    victim.end();
+    wait::gone(victim.pid());
+    times
+}
+
+fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
+    let begun = Instant::now();
+    let result = work();
+    (begun.elapsed(), result)
+}
+
+/// Copies so much memory that both sides are resident before.
+fn memcpy(mebibytes: usize) -> Duration {
+    let source = vec![1u8; mebibytes << 20];
+    let mut target = vec![2u8; mebibytes << 20];
+    let (time, ()) = timed(|| target.copy_from_slice(black_box(&source)));
+    black_box(&target);
+    time
+}

@@ -1,0 +1,161 @@
+//! Wire structs shared by `snap` and the interpreter blob that it runs inside other processes.
+//!
+//! The blob has no policy: it executes one list of [`Op`] for each thread, stops at the first whose result fails its
+//! check, and leaves the place and the error in the thread's [`Task`]. Everything here is plain integers, so that any
+//! bit pattern is a valid value.
+#![cfg_attr(not(test), no_std)]
+
+/// One operation: a system call, or one of the pseudo-operations below.
+///
+/// `args` are taken as they stand, or, where bit N of [`Op::indirect`] is set, argument N is the address of the `u64`
+/// that is the argument, so that an operation can use what an earlier one has stored.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Op {
+    /// System call number of x86-64, or a pseudo-operation from [`pseudo`].
+    pub nr: u32,
+    /// One of [`check`].
+    pub check: u16,
+    /// Bit N: argument N is an address to load the argument from.
+    pub indirect: u16,
+    /// What [`check::EQUALS`] compares with.
+    pub expect: i64,
+    /// Where the result is stored as an `i64`, 0 for nowhere.
+    pub store: u64,
+    /// Arguments.
+    pub args: [u64; 6],
+}
+
+/// Which results let a list go on.
+pub mod check {
+    /// Every one.
+    pub const ANY: u16 = 0;
+    /// Every one that is not an error.
+    pub const NON_NEGATIVE: u16 = 1;
+    /// Only [`super::Op::expect`].
+    pub const EQUALS: u16 = 2;
+}
+
+/// Operations that are not system calls. Their result is 0 unless they say otherwise.
+pub mod pseudo {
+    /// The first number; no system call has it.
+    pub const FIRST: u32 = 0x4000_0000;
+    /// `memmove(args[0], args[1], args[2])`.
+    pub const COPY: u32 = FIRST;
+    /// Adds `args[1]` to the `u32` at `args[0]` and wakes all who wait for it, in other processes too.
+    pub const ADD: u32 = FIRST + 1;
+    /// Adds 1 to the `u32` at `args[0]`. Whoever makes it `args[1]` sets the `u32` at `args[2]` to 1 and wakes all who wait for that.
+    pub const MEET: u32 = FIRST + 5;
+    /// 0 if `args[0]` equals `args[1]`, else ESRCH: whoever is looked for is another one.
+    pub const SAME: u32 = FIRST + 8;
+    /// Waits until the `u32` at `args[0]` is at least `args[1]`.
+    pub const WAIT: u32 = FIRST + 2;
+    /// `clone3(args[0], args[1])`; the child executes the [`super::Task`] at `args[2]`. The result is the new id.
+    pub const SPAWN: u32 = FIRST + 3;
+    /// Stores `args[1]` in the `u64` at `args[0]`.
+    pub const STORE: u32 = FIRST + 4;
+    /// Copies pages as the [`super::Board`] at `args[0]` says, together with all who have the same board. The result is 0, or the
+    /// error that one of them met.
+    pub const COPY_PAGES: u32 = FIRST + 6;
+}
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+
+/// Most pages of one [`Job`].
+pub const JOB_PAGES: u64 = 256;
+
+/// What those share who copy pages of their own address space to a file that somebody else has mapped.
+///
+/// Whoever is free takes the next job, leaves out pages that are zero, takes the checksum of the others while it brings them into
+/// the cache, gives them the next place in the file, and has the kernel copy them there (UFFDIO_COPY).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Board {
+    /// Number of the next job, taken atomically.
+    pub next: u64,
+    /// Offset in the file behind all that has a place, moved atomically.
+    pub end: u64,
+    /// Bytes of the jobs that are done, added atomically.
+    pub done: u64,
+    /// The first error, 0 for none: everybody stops then.
+    pub failure: i64,
+    /// How many jobs there are.
+    pub count: u64,
+    /// Address of the first [`Job`].
+    pub jobs: u64,
+    /// Where the file is mapped: an address of the one who has made the descriptor.
+    pub file: u64,
+    /// A descriptor of userfaultfd(2).
+    pub descriptor: u64,
+    /// Bytes before the content of a job: these, [`Board::head_run`] for each run, and what is missing to a whole page of the file.
+    pub head: u64,
+    /// See [`Board::head`].
+    pub head_run: u64,
+}
+
+/// Pages to be copied, and what became of them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// Address of the first [`Run`].
+    pub runs: u64,
+    /// How many there are; together they have up to [`JOB_PAGES`] pages.
+    pub count: u64,
+    /// Result: bit N of word N/64 for page N, counted through all runs, that is not zero and was copied.
+    pub kept: [u64; 4],
+    /// Result: offset of these pages in the file.
+    pub content: u64,
+    /// Result: their CRC-32C.
+    pub crc: u32,
+    /// Result: 1 when the job is done.
+    pub done: u32,
+}
+
+/// Consecutive pages.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Run {
+    /// Their address.
+    pub start: u64,
+    /// How many bytes.
+    pub len: u64,
+}
+
+/// A thread's list and how far it is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Task {
+    /// Address of the first [`Op`].
+    pub ops: u64,
+    /// How many there are.
+    pub count: u64,
+    /// How many were executed with success.
+    pub done: u64,
+    /// Result of the operation that failed; 0 while none has.
+    pub failure: i64,
+    /// Where to jump when the list has ended or failed, with the stack as it was at the entry and the address of this
+    /// struct in rdi; 0 for `exit_group(127)`.
+    pub exit: u64,
+}
+
+const _: () = {
+    assert!(size_of::<Op>() == 72);
+    assert!(core::mem::offset_of!(Op, check) == 4);
+    assert!(core::mem::offset_of!(Op, indirect) == 6);
+    assert!(core::mem::offset_of!(Op, expect) == 8);
+    assert!(core::mem::offset_of!(Op, store) == 16);
+    assert!(core::mem::offset_of!(Op, args) == 24);
+    assert!(size_of::<Board>() == 80);
+    assert!(core::mem::offset_of!(Board, count) == 32);
+    assert!(core::mem::offset_of!(Board, head_run) == 72);
+    assert!(size_of::<Job>() == 64);
+    assert!(core::mem::offset_of!(Job, kept) == 16);
+    assert!(core::mem::offset_of!(Job, crc) == 56);
+    assert!(size_of::<Run>() == 16);
+    assert!(size_of::<Task>() == 40);
+    assert!(core::mem::offset_of!(Task, count) == 8);
+    assert!(core::mem::offset_of!(Task, done) == 16);
+    assert!(core::mem::offset_of!(Task, failure) == 24);
+    assert!(core::mem::offset_of!(Task, exit) == 32);
+};

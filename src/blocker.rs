@@ -1,0 +1,23 @@
+//! Blockers: the reasons why something cannot be dumped or restored, collected and reported all at once.
+
+use serde::Serialize;
+use std::fmt;
+
+/// One reason, in the four parts that a user needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Blocker {
+    /// Who holds the object: `pid 12 (nginx)`, `tid 13`.
+    pub task: String,
+    /// What it is: `fd 5: socket:[1234]`, `mapping 7f00-7f01 /dev/kvm`.
+    pub object: String,
+    /// Why it cannot be saved or had again.
+    pub reason: String,
+    /// What would lift it.
+    pub remedy: String,
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {} ({})", self.task, self.object, self.reason, self.remedy)
+    }
+}

@@ -1,0 +1,422 @@
+//! The one definition of the command line: help, man pages and shell completions all come from it.
+
+use super::exit_code::Code;
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `snap` as it is called.
+#[derive(Debug, Parser)]
+#[command(
+    name = "snap",
+    version,
+    about = "Freeze a running program, keep it in a file, run it on later",
+    long_about = "Freezes a running program from outside, writes all of it into one image file, and brings it back later: \
+                  the same pids, memory, threads, open files, timers and signals, at the same instruction. \
+                  The program does not have to know, to be prepared, or to be started in any special way.",
+    after_help = TOP_EXAMPLES,
+    after_long_help = top_after_help(),
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Say nothing but errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Global options")]
+    pub quiet: bool,
+    /// Log what is done to standard error; twice for each step
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Global options")]
+    pub verbose: u8,
+}
+
+const TOP_EXAMPLES: &str = "\
+Examples:
+  snap demo                          see it work, in ten seconds
+  snap dump 4711                     image of process 4711 in snap-4711.snap; it runs on
+  snap dump 4711 -o job.snap --kill  the same, and end it once the image is safe
+  snap restore job.snap              run it on, here and now
+  snap inspect job.snap threads      look into the image
+  snap check 4711                    can it be dumped? why not?";
+
+const DUMP: &str = "Freezes the process, writes everything the kernel knows about it into one image file, and lets it run on.\n\n\
+    A dump that succeeds can be restored: what could not be is refused before the process has been changed, \
+    with all reasons at once. The file appears under its name only when it is whole. Whatever goes wrong, also \
+    Ctrl-C, a timeout or a full disk, the process runs on as if nothing had happened.";
+
+const RESTORE: &str = "Brings a process back from its image and lets it run on.\n\n\
+    Without --detach snap stays in the foreground as its parent, hands signals (Ctrl-C, Ctrl-Z, window size) on to it, \
+    and ends with its exit code or signal. If the process had a terminal, it gets the one snap runs on. \
+    If anything fails nothing is left behind: no process, no file.";
+
+const INSPECT: &str = "Shows what is in an image. Nothing is restored and no privilege is needed: an image is a core dump that knows \
+    everything, registers, memory maps, open files, pending signals, timers, environment.";
+
+const CHECK: &str = "Without a PID: every kernel feature that snap needs or can use, tried out now, and what depends on it.\n\n\
+    With a PID: every reason why that process could not be dumped, as far as it can be seen without touching it, \
+    and what will only be seen once it is frozen. Ends with 3 if there is any reason.";
+
+const DEMO: &str = "Starts a small program that counts, writes it into an image while it runs, kills it, restores it, and shows \
+    that it counts on from where it was. Everything happens in a temporary directory that is removed at the end. \
+    Needs no privilege where the kernel allows.";
+
+fn top_after_help() -> String {
+    format!("{TOP_EXAMPLES}\n\n{}", Code::table())
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Write a running process into an image
+    #[command(long_about = DUMP)]
+    Dump(DumpArgs),
+    /// Bring a process back from its image
+    #[command(long_about = RESTORE)]
+    Restore(RestoreArgs),
+    /// Look into an image
+    #[command(long_about = INSPECT)]
+    Inspect(InspectArgs),
+    /// Say what this kernel can do, or what stands in the way of dumping a process
+    #[command(long_about = CHECK)]
+    Check(CheckArgs),
+    /// Show that it works: dump, kill and restore a program that snap carries itself
+    #[command(long_about = DEMO)]
+    Demo(DemoArgs),
+    /// Write man pages or shell completions
+    #[command(hide = true)]
+    Generate(GenerateArgs),
+    /// The program of `snap demo`.
+    #[command(hide = true, name = "demo-counter")]
+    DemoCounter(DemoCounterArgs),
+}
+
+/// `snap dump`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  snap dump 4711                             to snap-4711.snap; 4711 runs on
+  snap dump 4711 -o job.snap --kill          stop here, go on later: snap restore job.snap
+  snap dump 4711 -o - --kill | ssh there snap restore -
+                                             move it to another host
+  snap dump 4711 --compress zstd:9           smaller and slower
+  snap dump \"$(pidof -s myprog)\" --timeout 5 give up if it takes longer than 5 seconds")]
+pub struct DumpArgs {
+    /// The process to dump
+    #[arg(value_name = "PID", value_parser = pid)]
+    pub pid: i32,
+    /// Where to write the image; - is standard output [default: snap-PID.snap]
+    #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+    /// Kill the process once the image is safely on disk
+    #[arg(long, group = "after")]
+    pub kill: bool,
+    /// Leave it stopped, as by SIGSTOP (go on with: kill -CONT PID)
+    #[arg(long, group = "after")]
+    pub leave_stopped: bool,
+    /// Let it run on (the default)
+    #[arg(long, group = "after")]
+    pub leave_running: bool,
+    /// Give up after so many seconds; the process runs on
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+    /// How to store pages: none, zstd, or zstd:LEVEL with LEVEL from -7 to 22
+    #[arg(long, value_name = "METHOD", default_value = "none", value_parser = compression)]
+    pub compress: Compression,
+    /// Let a restore put something else in the place of this descriptor, named as in /proc/PID/fd, such as `pipe:[4711]`; may be given more than once
+    #[arg(long, value_name = "LINK")]
+    pub external: Vec<String>,
+    /// Dump pipes of which a process outside has an end, as if it had closed it
+    #[arg(long)]
+    pub allow_leak: bool,
+    /// Write the summary as JSON (to standard error if the image goes to standard output)
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `snap restore`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  snap restore job.snap                      run it on in the foreground
+  snap restore job.snap --detach             in the background; prints its pid
+  snap restore job.snap --stopped            stopped at the very instant of the dump, for gdb
+  snap restore job.snap --dry-run            say what would be done
+  snap restore job.snap --new-pid-namespace  when its pid is taken, or without privilege")]
+pub struct RestoreArgs {
+    /// The image; - is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub image: PathBuf,
+    /// Return as soon as the process runs, and print its pid
+    #[arg(long)]
+    pub detach: bool,
+    /// Leave it stopped at the instant of the dump
+    #[arg(long)]
+    pub stopped: bool,
+    /// Print the plan, and restore nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Write the outcome, or with --dry-run the plan, as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// What to do about files open for writing that changed since the dump
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = FilesPolicy::Check)]
+    pub files: FilesPolicy,
+    /// Accept that this mapped file (a program or library) changed; may be given more than once
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+    pub ignore_changed: Vec<PathBuf>,
+    /// Put this descriptor of snap in the place of one that was dumped with --external, as in `3:pipe:[4711]`; may be given more than once
+    #[arg(long, value_name = "FD:LINK", value_parser = inherited)]
+    pub inherit: Vec<(i32, String)>,
+    /// Restore into a pid namespace of its own (without privilege: in a user namespace too)
+    #[arg(long)]
+    pub new_pid_namespace: bool,
+}
+
+/// `--files`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FilesPolicy {
+    /// Any change is an error
+    Check,
+    /// Cut a file that grew back to its size at the dump; other changes are errors
+    Truncate,
+    /// Use them as they are
+    Ignore,
+}
+
+/// `snap inspect`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  snap inspect job.snap                      what it is, from where and when
+  snap inspect job.snap threads              registers, and the system call each thread is in
+  snap inspect job.snap maps                 its memory
+  snap inspect job.snap fds --json           open files, for a script
+
+docs/json.md describes the JSON.")]
+pub struct InspectArgs {
+    /// The image; - is standard input
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub image: PathBuf,
+    /// What to show
+    #[arg(value_name = "REPORT", value_enum, default_value_t = Report::Summary)]
+    pub report: Report,
+    /// Write it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// The reports of `snap inspect`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Report {
+    /// What the image is, from where and when
+    Summary,
+    /// Processes and threads
+    Tree,
+    /// Registers, blocked system calls, masks, scheduling, credentials
+    Threads,
+    /// Mappings, protections, what is stored of each
+    Maps,
+    /// Descriptors and what they are open on
+    Fds,
+    /// Dispositions, masks, pending signals
+    Signals,
+    /// Interval timers and POSIX timers
+    Timers,
+    /// Every file that is mapped, open or run
+    Files,
+    /// Arguments, environment and auxiliary vector
+    Env,
+    /// Bytes, blocks, compression, pause
+    Stats,
+}
+
+/// `snap check`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  snap check                                 what this kernel and this user can do
+  snap check 4711                            can 4711 be dumped?
+  snap check 4711 --json | jq '.blockers[].object'")]
+pub struct CheckArgs {
+    /// The process to look at
+    #[arg(value_name = "PID", value_parser = pid)]
+    pub pid: Option<i32>,
+    /// Write it as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `snap demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {}
+
+/// Hidden `snap generate`.
+#[derive(Debug, Args)]
+pub struct GenerateArgs {
+    /// What to write
+    #[command(subcommand)]
+    pub what: Generate,
+}
+
+/// What `snap generate` writes.
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// One man page per command, into a directory
+    Man {
+        /// The directory; it is made if it is missing
+        #[arg(value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+    /// Completions for a shell, to standard output
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Hidden `snap demo-counter`.
+#[derive(Debug, Args)]
+pub struct DemoCounterArgs {
+    /// Where it writes what it has counted
+    pub file: PathBuf,
+}
+
+/// `--compress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Pages as they are.
+    None,
+    /// zstd at this level.
+    Zstd(i32),
+}
+
+/// The level that `--compress zstd` means.
+const DEFAULT_LEVEL: i32 = 1;
+
+fn compression(text: &str) -> Result<Compression, String> {
+    let wrong = || "expected none, zstd, or zstd:LEVEL with LEVEL from -7 to 22".to_owned();
+    match text.split_once(':') {
+        None if text == "none" => Ok(Compression::None),
+        None if text == "zstd" => Ok(Compression::Zstd(DEFAULT_LEVEL)),
+        Some(("zstd", level)) => match level.parse() {
+            Ok(level) if (-7..=22).contains(&level) => Ok(Compression::Zstd(level)),
+            Ok(_) | Err(_) => Err(wrong()),
+        },
+        None | Some(_) => Err(wrong()),
+    }
+}
+
+fn pid(text: &str) -> Result<i32, String> {
+    match text.parse::<i32>() {
+        Ok(pid) if pid > 0 => Ok(pid),
+        Ok(_) | Err(_) => Err("expected the number of a process, such as pidof(1) or ps(1) shows".to_owned()),
+    }
+}
+
+/// `FD:LINK`.
+fn inherited(text: &str) -> Result<(i32, String), String> {
+    let (fd, link) = text.split_once(':').ok_or("not FD:LINK, as in 3:pipe:[4711]")?;
+    let fd = fd.parse().ok().filter(|fd| *fd >= 0).ok_or_else(|| format!("{fd} is no descriptor"))?;
+    Ok((fd, link.to_owned()))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected seconds, such as 5 or 0.5".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        Ok(_) | Err(_) => Err("expected more than 0 seconds".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split(' '))
+    }
+
+    fn dump(line: &str) -> DumpArgs {
+        match parse(line).expect("it parses").command {
+            Command::Dump(args) => args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn long_help_explains_and_gives_examples() {
+        let mut command = Cli::command();
+        for subcommand in command.get_subcommands_mut().filter(|subcommand| !subcommand.is_hide_set()) {
+            let name = subcommand.get_name().to_owned();
+            let help = subcommand.render_long_help().to_string();
+            let about = subcommand.get_long_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.len() > 100, "{name}: {about}");
+            assert!(name == "demo" || help.contains(&format!("  snap {name} ")), "{name}: {help}");
+        }
+    }
+
+    #[test]
+    fn a_dump_needs_a_pid_alone() {
+        let args = dump("snap dump 12");
+        assert_eq!((args.pid, args.output, args.kill, args.compress), (12, None, false, Compression::None));
+    }
+
+    #[test]
+    fn every_option_of_a_dump() {
+        let args = dump("snap dump 12 -o - --kill --timeout 0.5 --compress zstd:-5 --json");
+        assert_eq!(args.output, Some(PathBuf::from("-")));
+        assert!(args.kill && args.json);
+        assert_eq!(args.timeout, Some(Duration::from_millis(500)));
+        assert_eq!(args.compress, Compression::Zstd(-5));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            "snap dump",
+            "snap dump 0",
+            "snap dump -3",
+            "snap dump x",
+            "snap dump 1 --kill --leave-running",
+            "snap dump 1 --kill --leave-stopped",
+            "snap dump 1 --timeout 0",
+            "snap dump 1 --timeout nan",
+            "snap dump 1 --timeout -1",
+            "snap dump 1 --compress lz4",
+            "snap dump 1 --compress zstd:23",
+            "snap dump 1 --compress zstd:",
+            "snap restore",
+            "snap restore a b",
+            "snap restore a --files maybe",
+            "snap -q -v dump 1",
+            "snap",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        assert!(parse("snap -q dump 1").expect("before").quiet);
+        assert_eq!(parse("snap dump 1 -vv").expect("after").verbose, 2);
+    }
+
+    #[test]
+    fn json_may_precede_the_report() {
+        let Command::Inspect(args) = parse("snap inspect a --json maps").expect("it parses").command else {
+            panic!("not inspect");
+        };
+        assert!(args.json);
+        assert_eq!(args.report, Report::Maps);
+    }
+}

@@ -1,0 +1,72 @@
+//! The command line: one file per command, one clap definition ([`args`]).
+//!
+//! Results go to standard output, progress and log to standard error. With `--json` standard output holds exactly one
+//! JSON document, also when the command fails.
+
+pub mod args;
+mod check;
+mod demo;
+mod dump;
+mod exit;
+pub mod exit_code;
+mod failure;
+mod generate;
+mod inspect;
+mod log;
+mod output;
+mod progress_bar;
+mod restore;
+
+use args::{Cli, Command};
+use clap::Parser;
+use exit::Exit;
+use exit_code::Code;
+use failure::Failure;
+use output::Output;
+use std::process::ExitCode;
+
+/// Parses the command line, runs the command, and says how it went.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
+    log::start(cli.quiet, cli.verbose);
+    let output = Output { quiet: cli.quiet, json: wants_json(&cli.command) };
+    match run(&cli.command, output) {
+        Ok(exit) => exit.leave(),
+        Err(failure) => {
+            failure.tell(output);
+            failure.code.into()
+        }
+    }
+}
+
+fn run(command: &Command, output: Output) -> Result<Exit, Failure> {
+    match command {
+        Command::Dump(args) => dump::run(args, output),
+        Command::Restore(args) => restore::run(args, output),
+        Command::Inspect(args) => inspect::run(args, output),
+        Command::Check(args) => check::run(args, output),
+        Command::Demo(args) => demo::run(args, output),
+        Command::DemoCounter(args) => demo::count(args),
+        Command::Generate(args) => generate::run(args, output),
+    }
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Dump(args) => args.json,
+        Command::Restore(args) => args.json,
+        Command::Inspect(args) => args.json,
+        Command::Check(args) => args.json,
+        Command::Demo(_) | Command::DemoCounter(_) | Command::Generate(_) => false,
+    }
+}
+
+/// Help and version are results, everything else that clap says is a usage error.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    if error.use_stderr() { Code::Usage.into() } else { Code::Ok.into() }
+}

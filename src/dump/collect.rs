@@ -1,0 +1,234 @@
+//! Asks every kind of resource for its part of the frozen tree and puts the parts together.
+
+use super::content::TargetMemory;
+use super::own::Own;
+use super::process::{Known, View};
+use crate::image::model::Snapshot;
+use crate::image::model::id::{MmId, Pid};
+use crate::image::model::memory::{ContentOwner, Mm};
+use crate::image::model::pipe::Pipe;
+use crate::image::model::process::{FsContext, Process, Zombie};
+use crate::image::model::thread::{BlockedSyscall, Resume, Thread};
+use crate::image::{PageRun, ZeroPolicy};
+use crate::proc;
+use crate::proc::TaskDir;
+use crate::resources::border;
+use crate::resources::descriptor::{Descriptors, Pipes};
+use crate::resources::file::FileTable;
+use crate::resources::namespace::Namespaces;
+use crate::resources::pages::{self, PageSet};
+use crate::resources::seccomp::SeccompTable;
+use crate::resources::shared_memory::SharedMemoryTable;
+use crate::resources::sharing::Sharing;
+use crate::resources::syscall_restart::Samples;
+use crate::resources::{CollectError, Findings, settings, zombie};
+use crate::tracer::{self, FrozenTree, Twin};
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::time::Instant;
+
+/// What the frozen tree is, and where its pages are read.
+pub struct Collected {
+    /// The model.
+    pub snapshot: Snapshot,
+    /// Pages that must be read while the target stands still.
+    pub runs: Vec<PageRun>,
+    /// Pages that a twin keeps as they are, if there is one.
+    pub forked_runs: Vec<PageRun>,
+    /// Copies of address spaces, by the ids of those.
+    pub twins: Vec<Option<Twin>>,
+    /// Descriptors through which the pages of shared objects and unlinked files are read.
+    pub sources: HashMap<ContentOwner, File>,
+    /// Memory of the address spaces, by their ids.
+    pub memories: Vec<Option<TargetMemory>>,
+    /// Bytes of zero pages left out.
+    pub zero: u64,
+    /// Bytes of clean file pages left out.
+    pub clean_file: u64,
+    /// Resident bytes.
+    pub resident: u64,
+}
+
+/// The parts of a snapshot while they are collected.
+#[derive(Default)]
+pub(super) struct Builder {
+    /// What was collected of each object that processes share, by the place of the first of them.
+    pub(super) known: Known,
+    /// Processes whose orphans somebody in the tree would adopt, as it would a copy.
+    pub(super) adopted: HashSet<Pid>,
+    pub(super) findings: Findings,
+    pub(super) files: FileTable,
+    pub(super) shared: SharedMemoryTable,
+    pub(super) seccomp: SeccompTable,
+    pub(super) descriptors: Descriptors,
+    pub(super) pipes: Pipes,
+    pub(super) fs_contexts: Vec<FsContext>,
+    pub(super) mms: Vec<Mm>,
+    /// The address space of each process so far.
+    pub(super) spaces: HashMap<Pid, MmId>,
+    pub(super) memories: Vec<Option<TargetMemory>>,
+    pub(super) pages: Vec<PageSet>,
+    pub(super) twins: Vec<Option<Twin>>,
+    pub(super) wants_twins: bool,
+    pub(super) processes: Vec<Process>,
+    /// The terminal of each process and its foreground group, as /proc/PID/stat has them.
+    pub(super) ttys: Vec<(i32, i32)>,
+    pub(super) resident: u64,
+    pub(super) buffer: Vec<u8>,
+}
+
+/// What a seccomp filter, or the mode a thread is in, can forbid us.
+pub const CALLS: &str = "system calls in its place";
+
+/// What the user says of descriptors that lead out of the tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Border {
+    /// Links of /proc/PID/fd in whose place a restore is given others.
+    pub externals: Vec<String>,
+    /// Whether pipes are dumped although somebody outside has an end, which is closed after a restore.
+    pub leaks: bool,
+}
+
+/// Collects everything about the tree. Nothing in it is changed.
+///
+/// # Errors
+/// A kernel interface that failed. What cannot be restored is in the findings instead, all of it.
+pub fn collect(
+    tree: &mut FrozenTree,
+    root: Pid,
+    samples: &Samples,
+    frozen_at: Instant,
+    wants_twins: bool,
+    own: &Own,
+    border: &Border,
+) -> Result<(Collected, Findings), CollectError> {
+    let mut builder = Builder { wants_twins, ..Builder::default() };
+    builder.descriptors.externals = border.externals.iter().cloned().collect();
+    tree.read_statuses();
+    let living: Vec<Pid> = tree.processes().iter().map(tracer::Process::pid).collect();
+    let ended = tree.zombies().iter().map(tracer::Process::pid);
+    let zombies = zombie::collect(ended, &mut builder.findings)?;
+    let inside: Vec<Pid> = living.iter().copied().chain(zombies.iter().map(|zombie| zombie.pid)).collect();
+    let sharing = Sharing::among(living.iter().filter_map(|pid| Some(tree.threads_of(*pid).first()?.tid())).collect())?;
+    sharing.refuse_unknown(&mut builder.findings)?;
+    let own_label = proc::values::lsm_label(&TaskDir::current()?, &mut Vec::new());
+    let view = View {
+        samples,
+        frozen_at,
+        exposed: sharing.refuse_outside(&inside, &mut builder.findings),
+        sharing,
+        namespaces: Namespaces::own(),
+        own_speculation: settings::own_speculation(),
+        has_labels: own_label.is_ok_and(|own| !own.is_empty()),
+    };
+    for (at, &pid) in living.iter().enumerate() {
+        builder.process(tree, at, pid, &view)?;
+    }
+    let left_out = if own.is_in(&living) { own.pipes() } else { HashSet::new() };
+    own.refuse_deadlock(&builder.pipes, &mut builder.findings);
+    let terminals = &builder.descriptors.terminals;
+    let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties()).collect();
+    let copies = builder.twins.iter().flatten().map(Twin::pid);
+    let outsiders = border::outsiders(inside.into_iter().chain(copies), &ties);
+    builder.shared.refuse_outside(&outsiders, &mut builder.findings);
+    builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
+    let pipes =
+        std::mem::take(&mut builder.pipes).finish(&outsiders, &left_out, border.leaks, &mut builder.findings)?;
+    let mut zombies = zombies;
+    builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
+    own.leave_out(&mut builder.processes, &mut zombies, &mut builder.findings)?;
+    builder.finish(root, zombies, pipes)
+}
+
+impl Builder {
+    fn finish(
+        mut self,
+        root: Pid,
+        zombies: Vec<Zombie>,
+        pipes: Vec<Pipe>,
+    ) -> Result<(Collected, Findings), CollectError> {
+        for (process, (tty_nr, tpgid)) in self.processes.iter_mut().zip(&self.ttys) {
+            process.controlling = self.descriptors.terminals.controlling(*tty_nr, *tpgid);
+        }
+        let terminals = std::mem::take(&mut self.descriptors.terminals);
+        let terminals = terminals.finish(&mut self.descriptors.descriptions, &mut self.findings)?;
+        let inventory = super::inventory::collect(root, self.processes.first())?;
+        let (shared_memory, objects) = self.shared.finish();
+        let (files, contents) = self.files.finish();
+        let mut collected = Collected {
+            snapshot: Snapshot {
+                inventory,
+                processes: self.processes,
+                zombies,
+                mms: self.mms,
+                shared_memory,
+                files,
+                descriptions: self.descriptors.descriptions,
+                fd_tables: self.descriptors.tables,
+                fs_contexts: self.fs_contexts,
+                pipes,
+                terminals,
+                seccomp_filters: self.seccomp.into_filters(),
+            },
+            runs: Vec::new(),
+            forked_runs: Vec::new(),
+            twins: self.twins,
+            sources: HashMap::new(),
+            memories: self.memories,
+            zero: 0,
+            clean_file: 0,
+            resident: self.resident,
+        };
+        for (index, set) in self.pages.into_iter().enumerate() {
+            let twin = collected.twins[index].is_some();
+            collected.add_pages(ContentOwner::Mm(MmId(index as u32)), &set, twin);
+        }
+        for (index, file) in objects.into_iter().enumerate() {
+            let owner = ContentOwner::SharedMemory(crate::image::model::id::ShmId(index as u32));
+            let size = collected.snapshot.shared_memory[index].size;
+            collected.add_source(owner, file, size, root)?;
+        }
+        for (id, file) in contents {
+            let size = collected.snapshot.files[id.0 as usize].size;
+            collected.add_source(ContentOwner::File(id), file, size, root)?;
+        }
+        Ok((collected, self.findings))
+    }
+}
+
+impl Collected {
+    fn add_pages(&mut self, owner: ContentOwner, set: &PageSet, twin: bool) {
+        self.zero += set.zero;
+        self.clean_file += set.clean_file;
+        for span in &set.spans {
+            let zero = if span.keep_zero { ZeroPolicy::Keep } else { ZeroPolicy::Drop };
+            let runs = if twin && span.forked { &mut self.forked_runs } else { &mut self.runs };
+            runs.push(PageRun { owner, range: span.range, zero });
+        }
+    }
+
+    fn add_source(&mut self, owner: ContentOwner, file: File, size: u64, root: Pid) -> Result<(), CollectError> {
+        let ranges = pages::data_ranges(&file, size).map_err(CollectError::at(root.leader(), "lseek SEEK_DATA"))?;
+        self.runs.extend(ranges.into_iter().map(|range| PageRun { owner, range, zero: ZeroPolicy::Drop }));
+        self.sources.insert(owner, file);
+        Ok(())
+    }
+}
+
+/// Says which threads wait for longer than they would have.
+fn unknown_timeouts(processes: &[Process]) -> Option<String> {
+    const NAMED: usize = 5;
+    let is_unknown = |thread: &&Thread| {
+        matches!(thread.blocked, Some(BlockedSyscall { resume: Resume::Remaining { exact: false, .. }, .. }))
+    };
+    let threads = processes.iter().flat_map(|process| &process.threads);
+    let unknown: Vec<String> = threads.filter(is_unknown).map(|thread| thread.tid.to_string()).collect();
+    let (named, others) = unknown.split_at(unknown.len().min(NAMED));
+    let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    (!named.is_empty()).then(|| {
+        format!(
+            "tid {}{others}: how much is left of the timeout of its call is not known; after a restore it waits for all of it",
+            named.join(", ")
+        )
+    })
+}

@@ -1,0 +1,495 @@
+//! A dump: orders the phases, owns no kind of resource.
+
+mod address_space;
+mod collect;
+mod content;
+mod copying;
+pub mod features;
+pub mod image_file;
+pub mod inherited;
+pub mod interrupt;
+mod inventory;
+pub mod own;
+mod preflight;
+mod process;
+mod standard_output;
+
+pub use preflight::{SEEN_ONLY_WHEN_FROZEN, preflight};
+
+use crate::blocker::Blocker;
+use crate::fault::{self, Point};
+use crate::image::model::Snapshot;
+use crate::image::model::address::PageRange;
+use crate::image::model::id::{Pid, Tid};
+use crate::image::model::inventory::Stats;
+use crate::image::model::memory::ContentOwner;
+use crate::image::{Complete, PageCounts, PageRun, WriteError, WriteOptions, Writer};
+use crate::progress::Progress;
+use crate::resources::CollectError;
+use crate::resources::syscall_restart::sample::sleepers;
+use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin};
+pub use collect::Border;
+use collect::{CALLS, Collected};
+use content::{TargetMemory, TargetPages};
+use copying::{Copying, Source};
+use image_file::Created;
+use own::Own;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// What to dump, and how.
+pub struct Options<'a> {
+    /// The process to dump.
+    pub pid: Pid,
+    /// Where the image goes.
+    pub output: Output,
+    /// What becomes of the target.
+    pub after: After,
+    /// Bound on the whole dump.
+    pub timeout: Option<Duration>,
+    /// zstd level of the pages; `None` stores them as they are.
+    pub compression: Option<i32>,
+    /// What is said of descriptors that lead out of the tree.
+    pub border: Border,
+    /// Who is told how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+/// Where an image is written to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A file that appears under its name only when it is whole.
+    File(PathBuf),
+    /// Standard output, as a stream.
+    Stdout,
+}
+
+/// What becomes of the target after the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// It goes on as if nothing had happened.
+    LeaveRunning,
+    /// It is in group stop (SIGSTOP).
+    LeaveStopped,
+    /// It is killed once the image is durable.
+    Kill,
+}
+
+/// What a dump did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Counts, bytes and the pause.
+    pub stats: Stats,
+    /// Bytes of the image.
+    pub image_size: u64,
+    /// Time from start to end.
+    pub total: Duration,
+    /// Killed processes whose pid stays taken until their parent reaps them.
+    pub unreaped: Vec<Pid>,
+    /// What the user should know about the image.
+    pub warnings: Vec<String>,
+}
+
+/// Why a dump failed. Whatever it is, the target runs on as before and no image is left.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Something in the tree cannot be saved.
+    #[error("{} cannot be dumped", .0.len())]
+    Blocked(Vec<Blocker>),
+    /// The kernel does not let us.
+    #[error("pid {pid}: {action}: permission denied: {hint}")]
+    Permission {
+        /// Which task.
+        pid: Pid,
+        /// What was tried.
+        action: &'static str,
+        /// What would help.
+        hint: String,
+    },
+    /// There is no such process, or it ended meanwhile.
+    #[error("pid {0} does not exist or ended during the dump")]
+    Vanished(Pid),
+    /// Somebody else traces it.
+    #[error("pid {pid} is traced by pid {tracer} ({name})")]
+    Traced {
+        /// The target.
+        pid: Pid,
+        /// The tracer.
+        tracer: Pid,
+        /// Its command name.
+        name: String,
+    },
+    /// `--timeout` passed.
+    #[error("not finished after {0:?}")]
+    TimedOut(Duration),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+    /// The image could not be written.
+    #[error("{path}: {source}")]
+    Output {
+        /// The image, or `standard output`.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A kernel interface did not do what it should.
+    #[error("pid {pid}: {action}: {source}")]
+    Kernel {
+        /// Which task.
+        pid: Pid,
+        /// What was tried.
+        action: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Dumps a tree.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(options: &Options<'_>) -> Result<Report, Error> {
+    Dump { options, started: Instant::now() }.run()
+}
+
+/// How often a dump is tried whose only obstacles pass by themselves.
+const TRIES: u32 = 20;
+/// How long the target runs in between.
+const PAUSE_BETWEEN_TRIES: Duration = Duration::from_millis(15);
+
+/// Why an attempt has failed.
+enum Failure {
+    /// For good.
+    Final(Error),
+    /// For reasons that may be gone in a moment.
+    Passing(Vec<Blocker>),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// An image in the making.
+struct Image {
+    writer: Writer,
+    /// The file, if pages may be copied into it.
+    file: Option<File>,
+    stats: Stats,
+}
+
+impl Image {
+    fn count(&mut self, counts: PageCounts) {
+        self.stats.written += counts.written;
+        self.stats.zero += counts.zero;
+    }
+}
+
+/// A dump under way.
+struct Dump<'a> {
+    options: &'a Options<'a>,
+    started: Instant,
+}
+
+impl Dump<'_> {
+    fn run(&self) -> Result<Report, Error> {
+        preflight::by_nature(self.options.pid)?;
+        let mut tries = 1;
+        loop {
+            match self.attempt() {
+                Err(Failure::Passing(_)) if tries < TRIES => tries += 1,
+                Err(Failure::Passing(blockers)) => return Err(Error::Blocked(blockers)),
+                Err(Failure::Final(error)) => return Err(error),
+                Ok(report) => return Ok(report),
+            }
+            // The target runs on; what stood in the way may be gone in a moment.
+            std::thread::sleep(PAUSE_BETWEEN_TRIES);
+            if let Some(error) = self.cancelled() {
+                return Err(error);
+            }
+        }
+    }
+
+    fn attempt(&self) -> Result<Report, Failure> {
+        let options = self.options;
+        let own = Own::look(options.output == Output::Stdout);
+        let members = tracer::descendants(options.pid);
+        preflight::tracers(&members)?;
+        let samples = sleepers(&members);
+        options.progress.phase("freezing");
+        let frozen_at = Instant::now();
+        let mut tree = self.freeze()?;
+        options.progress.phase("collecting");
+        let (mut collected, findings) = collect::collect(
+            &mut tree,
+            options.pid,
+            &samples,
+            frozen_at,
+            options.after == After::LeaveRunning,
+            &own,
+            &options.border,
+        )
+        .map_err(|e| self.collect_failure(e, &tree))?;
+        self.pass(Point::Collected)?;
+        if !findings.blockers.is_empty() {
+            let blockers = findings.blockers.into_iter().chain(findings.passing);
+            return Err(Error::Blocked(blockers.collect()).into());
+        }
+        if !findings.passing.is_empty() {
+            return Err(Failure::Passing(findings.passing));
+        }
+        options.progress.phase("writing pages");
+        let mut image = self.create(stats(&tree, &collected))?;
+        image.writer.snapshot(&collected.snapshot).map_err(|e| self.write_error(e))?;
+        self.write_frozen(&mut image, &mut collected, &mut tree)?;
+        let frozen = if collected.forked_runs.is_empty() {
+            Some(tree)
+        } else {
+            tree.thaw().map_err(|e| self.tracer_error(e))?;
+            None
+        };
+        image.stats.pause = frozen_at.elapsed().as_nanos() as u64;
+        if frozen.is_none() {
+            self.write_from_twins(&mut image, collected)?;
+        }
+        let Image { writer, file: _, stats } = image;
+        let complete = writer.complete(&stats).map_err(|e| self.write_error(e))?;
+        self.pass(Point::ImageWritten)?;
+        let (image_size, unreaped) = self.end(frozen, complete)?;
+        Ok(Report { stats, image_size, total: self.started.elapsed(), unreaped, warnings: findings.warnings })
+    }
+
+    fn freeze(&self) -> Result<FrozenTree, Error> {
+        let bound = Duration::from_secs(10);
+        let freeze = FreezeOptions { scope: Scope::Tree, bound, cancelled: &|| self.cancelled().is_some() };
+        FrozenTree::freeze(self.options.pid, &freeze).map_err(|e| self.tracer_error(e))
+    }
+
+    fn create(&self, stats: Stats) -> Result<Image, Error> {
+        let options = WriteOptions { compression: self.options.compression, ..WriteOptions::default() };
+        let created = match &self.options.output {
+            Output::File(path) => image_file::create(path, options),
+            Output::Stdout => {
+                let deadline = self.options.timeout.and_then(|timeout| self.started.checked_add(timeout));
+                let stream = standard_output::open(deadline);
+                Writer::stream("standard output".as_ref(), stream, options).map(|writer| Created { writer, file: None })
+            }
+        };
+        let Created { writer, file } = created.map_err(|e| self.write_error(e))?;
+        let file = file.filter(|_| self.options.compression.is_none());
+        Ok(Image { writer, file, stats })
+    }
+
+    /// Writes what has to be written while the tree stands still.
+    fn write_frozen(&self, image: &mut Image, collected: &mut Collected, tree: &mut FrozenTree) -> Result<(), Error> {
+        let reader = TargetPages { memories: &collected.memories, sources: &collected.sources };
+        for process in &collected.snapshot.processes {
+            let owner = ContentOwner::Mm(process.mm);
+            let source = Source::Frozen(tree, process.pid);
+            self.copy(image, &mut collected.runs, owner, &collected.snapshot, source, &reader)?;
+        }
+        self.write(image, &collected.runs, &reader)
+    }
+
+    /// Writes what the copies have kept; they are gone afterwards.
+    fn write_from_twins(&self, image: &mut Image, mut collected: Collected) -> Result<(), Error> {
+        let everywhere = || vec![PageRange::new(0, u64::MAX)];
+        let memory = |twin: &Option<Twin>| -> Result<Option<TargetMemory>, Error> {
+            let opened = twin.as_ref().map(|twin| TargetMemory::open(twin.pid(), everywhere()));
+            let action = "opening the memory of its copy".into();
+            opened.transpose().map_err(|source| Error::Kernel { pid: self.options.pid, action, source })
+        };
+        let memories = collected.twins.iter().map(memory).collect::<Result<Vec<_>, _>>()?;
+        let reader = TargetPages { memories: &memories, sources: &HashMap::new() };
+        for (mm, twin) in collected.snapshot.mms.iter().zip(&mut collected.twins) {
+            let Some(twin) = twin else { continue };
+            let owner = ContentOwner::Mm(mm.id);
+            self.copy(image, &mut collected.forked_runs, owner, &collected.snapshot, Source::Twin(twin), &reader)?;
+        }
+        self.write(image, &collected.forked_runs, &reader)
+    }
+
+    /// Has an address space copy those of the pages that it can; they are gone from `runs` then.
+    fn copy(
+        &self,
+        image: &mut Image,
+        runs: &mut Vec<PageRun>,
+        owner: ContentOwner,
+        snapshot: &Snapshot,
+        source: Source<'_>,
+        reader: &TargetPages<'_>,
+    ) -> Result<(), Error> {
+        let Some(file) = &image.file else { return Ok(()) };
+        let own = copying::take(runs, owner, snapshot);
+        if own.is_empty() {
+            return Ok(());
+        }
+        let mut copying = Copying::new(source, file);
+        let counts = image.writer.pages_copied(&own, &mut copying, reader, &|done, total| self.progress(done, total));
+        if let Some(window) = copying.window {
+            // To unmap it takes a while, and nobody waits for that: where no thread can be started, it is done here.
+            let _ = std::thread::Builder::new().spawn(move || drop(window));
+        }
+        image.count(counts.map_err(|e| self.write_error(e))?);
+        Ok(())
+    }
+
+    fn write(&self, image: &mut Image, runs: &[PageRun], reader: &TargetPages<'_>) -> Result<(), Error> {
+        let counts = image.writer.pages(runs, reader, &|done, total| self.progress(done, total));
+        image.count(counts.map_err(|e| self.write_error(e))?);
+        Ok(())
+    }
+
+    fn progress(&self, done: u64, total: u64) -> io::Result<()> {
+        self.options.progress.pages(done, total);
+        if done >= total / 2 {
+            fault::pass(Point::PagesHalf)?;
+        }
+        if self.cancelled().is_some() { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
+    }
+
+    /// Makes the image durable and lets the target go, in the order that loses neither.
+    fn end(&self, tree: Option<FrozenTree>, complete: Complete) -> Result<(u64, Vec<Pid>), Error> {
+        let Some(tree) = tree else { return Ok((self.publish(complete)?, Vec::new())) };
+        if self.options.after == After::LeaveRunning {
+            tree.thaw().map_err(|e| self.tracer_error(e))?;
+            return Ok((self.publish(complete)?, Vec::new()));
+        }
+        let size = self.publish(complete)?;
+        self.pass(Point::ImageDurable)?;
+        let unreaped =
+            if self.options.after == After::Kill { tree.kill() } else { tree.leave_stopped().map(|()| Vec::new()) };
+        Ok((size, unreaped.map_err(|e| self.tracer_error(e))?))
+    }
+
+    fn publish(&self, complete: Complete) -> Result<u64, Error> {
+        self.options.progress.phase("making the image durable");
+        complete.publish().map_err(|e| self.write_error(e))
+    }
+
+    /// Why the dump is to end early, if it is.
+    fn cancelled(&self) -> Option<Error> {
+        if interrupt::requested() {
+            return Some(Error::Interrupted);
+        }
+        self.options.timeout.filter(|timeout| self.started.elapsed() > *timeout).map(Error::TimedOut)
+    }
+
+    fn pass(&self, point: Point) -> Result<(), Error> {
+        if let Some(error) = self.cancelled() {
+            return Err(error);
+        }
+        fault::pass(point).map_err(|source| Error::Kernel {
+            pid: self.options.pid,
+            action: "fault point".into(),
+            source,
+        })
+    }
+
+    fn tracer_error(&self, error: tracer::Error) -> Error {
+        let kernel = |tid: Tid, action: String, source: io::Error| Error::Kernel { pid: Pid(tid.0), action, source };
+        match error {
+            tracer::Error::Vanished(pid) => Error::Vanished(pid),
+            tracer::Error::Traced { tid, tracer, name } => Error::Traced { pid: Pid(tid.0), tracer, name },
+            tracer::Error::Permission { tid, action, hint } => Error::Permission { pid: Pid(tid.0), action, hint },
+            tracer::Error::Cancelled => self.cancelled().unwrap_or(Error::Interrupted),
+            tracer::Error::Kernel { tid, action, source } => kernel(tid, action.into(), source.into()),
+            tracer::Error::Own(pid) => {
+                refusal(format!("pid {pid}"), "snap", "it is this very process".into(), "name another process")
+            }
+            tracer::Error::Unstoppable { tid, bound, reason } => refusal(
+                format!("tid {tid}"),
+                "a thread that does not stop",
+                format!("not within {bound:?}: {reason}"),
+                "wait until what it waits for is there, or its vfork child ends",
+            ),
+            tracer::Error::Refused { tid, reason, remedy } => refusal(format!("tid {tid}"), CALLS, reason, remedy),
+            tracer::Error::NoRoom { pid, what } => refusal(
+                format!("pid {pid}"),
+                CALLS,
+                format!("its address space has no {what}"),
+                "dump it under a kernel whose vdso has that room, or with a C library that is linked dynamically",
+            ),
+            error @ (tracer::Error::Astray { .. }
+            | tracer::Error::Signalled { .. }
+            | tracer::Error::Memory { .. }
+            | tracer::Error::Proc { .. }
+            | tracer::Error::Fault(_)) => {
+                kernel(self.options.pid.leader(), "stopping it and asking it".into(), io::Error::other(error))
+            }
+        }
+    }
+
+    /// A process of the tree that somebody kills meanwhile is no reason to fail while the root lives: the others are tried again.
+    fn collect_failure(&self, error: CollectError, tree: &FrozenTree) -> Failure {
+        let root = self.options.pid;
+        match tree.lost().first() {
+            None => Failure::Final(self.collect_error(error)),
+            Some(&lost) if lost == root => Failure::Final(Error::Vanished(root)),
+            Some(lost) => Failure::Passing(vec![Blocker {
+                task: format!("pid {lost}"),
+                object: "a process of the tree".into(),
+                reason: "somebody has killed it while it was looked at".into(),
+                remedy: "try again when that has come to an end".into(),
+            }]),
+        }
+    }
+
+    fn collect_error(&self, error: CollectError) -> Error {
+        let pid = self.options.pid;
+        match error {
+            CollectError::Proc(e) if e.is_vanished() => Error::Vanished(pid),
+            CollectError::Proc(e) => Error::Kernel { pid, action: "reading /proc".into(), source: io::Error::other(e) },
+            CollectError::Kernel { tid, action, source } => {
+                Error::Kernel { pid: Pid(tid.0), action: action.into(), source }
+            }
+            CollectError::Remote { source, .. } => self.tracer_error(source),
+        }
+    }
+
+    fn write_error(&self, error: WriteError) -> Error {
+        match error {
+            WriteError::Stopped(source) => self.cancelled().unwrap_or(Error::Kernel {
+                pid: self.options.pid,
+                action: "writing pages".into(),
+                source,
+            }),
+            WriteError::Read { source, .. } => {
+                Error::Kernel { pid: self.options.pid, action: "reading its memory".into(), source }
+            }
+            other => self
+                .cancelled()
+                .unwrap_or_else(|| Error::Output { path: self.output_name(), source: io::Error::other(other) }),
+        }
+    }
+
+    fn output_name(&self) -> String {
+        match &self.options.output {
+            Output::File(path) => path.display().to_string(),
+            Output::Stdout => "standard output".into(),
+        }
+    }
+}
+
+/// A refusal for one reason, found before anything could be collected.
+fn refusal(task: String, object: &str, reason: String, remedy: &str) -> Error {
+    Error::Blocked(vec![Blocker { task, object: object.into(), reason, remedy: remedy.into() }])
+}
+
+/// What is known before the pages are written.
+fn stats(tree: &FrozenTree, collected: &Collected) -> Stats {
+    Stats {
+        processes: tree.processes().len() as u64,
+        threads: tree.threads().len() as u64,
+        resident: collected.resident,
+        written: 0,
+        zero: collected.zero,
+        clean_file: collected.clean_file,
+        pause: 0,
+    }
+}

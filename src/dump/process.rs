@@ -1,0 +1,324 @@
+//! One process of the tree: what it says of itself and of its threads, and what it shares with those before it.
+
+use super::address_space::Survey;
+use super::collect::{Builder, CALLS};
+use crate::image::model::id::{FdTableId, FileId, FsId, MmId, Pid, Tid};
+use crate::image::model::process::{FsContext, Process, ProcessState};
+use crate::image::model::thread::Thread;
+use crate::image::model::timer::PosixTimer;
+use crate::proc::{self, TaskDir};
+use crate::resources::ask::Asker;
+use crate::resources::descriptor::Tables;
+use crate::resources::namespace::Namespaces;
+use crate::resources::sharing::Sharing;
+use crate::resources::syscall_restart::{Sample, Samples};
+use crate::resources::thread::{Shared, Threads};
+use crate::resources::{CollectError, keyring, process, signal, timer};
+use crate::sys::kcmp::{self, Object};
+use crate::sys::ptrace_info::Queue;
+use crate::tracer::{self, FrozenTree, RemoteSession, Stop, Twin};
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+/// Bytes of pages up to which they are written as fast as a copy is made.
+const LITTLE_MEMORY: u64 = 4 << 20;
+
+/// What holds for the whole tree.
+pub(super) struct View<'a> {
+    pub samples: &'a Samples,
+    pub frozen_at: Instant,
+    pub sharing: Sharing,
+    /// Processes whose memory somebody outside can change.
+    pub exposed: HashSet<usize>,
+    pub namespaces: Namespaces,
+    pub own_speculation: [u32; 3],
+    pub has_labels: bool,
+}
+
+/// Shared objects that were collected.
+#[derive(Default)]
+pub(super) struct Known {
+    pub fd_tables: HashMap<usize, FdTableId>,
+    pub fs_contexts: HashMap<usize, FsId>,
+    pub mms: HashMap<usize, MmId>,
+}
+
+/// A process that is being collected.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    /// Its place in the tree.
+    at: usize,
+    pid: Pid,
+    dir: &'a TaskDir,
+    stat: &'a proc::stat::Stat,
+    view: &'a View<'a>,
+}
+
+/// The address space of a process.
+enum Space {
+    /// It is that of an earlier one.
+    Known(MmId),
+    /// It is being looked at.
+    New(Survey),
+}
+
+/// What was learnt inside a process.
+struct Inside {
+    threads: Vec<Thread>,
+    answers: process::Answers,
+    timers: Vec<PosixTimer>,
+    mm: MmId,
+}
+
+impl Builder {
+    pub(super) fn process(
+        &mut self,
+        tree: &mut FrozenTree,
+        at: usize,
+        pid: Pid,
+        view: &View<'_>,
+    ) -> Result<(), CollectError> {
+        let dir = &TaskDir::process(pid)?;
+        let stat = &proc::stat::read(dir, &mut self.buffer)?;
+        view.namespaces.check(pid, &mut self.findings);
+        if view.exposed.contains(&at) {
+            // Whoever shares the memory runs on, and could change what we do there.
+            return Ok(());
+        }
+        if tree.processes()[at].dead_leader() {
+            let reason = "it has ended while others run, which is not supported yet";
+            self.findings.block(format!("pid {pid}"), "main thread", reason, "");
+            return Ok(());
+        }
+        let stop = tree.threads_of(pid).first().map(|thread| thread.stop());
+        let subject = Subject { at, pid, dir, stat, view };
+        let Some(inside) = self.enter(tree, subject)? else { return Ok(()) };
+        self.ttys.push((stat.tty_nr, stat.tpgid));
+        self.processes.push(Process {
+            pid,
+            ppid: stat.ppid,
+            pgid: stat.pgrp,
+            sid: stat.session,
+            exit_signal: stat.exit_signal,
+            controlling: None,
+            state: match stop {
+                Some(Stop::Group(signal)) => ProcessState::Stopped(signal),
+                Some(Stop::Interrupted) | None => ProcessState::Running,
+            },
+            mm: inside.mm,
+            pending: signal::queued(inside.threads[0].tid, Queue::Shared)?,
+            threads: inside.threads,
+            actions: inside.answers.actions,
+            itimers: inside.answers.itimers,
+            timers: inside.timers,
+            rlimits: process::limits(dir)?,
+            oom_score_adj: proc::values::oom_score_adj(dir, &mut self.buffer)?,
+            child_subreaper: inside.answers.child_subreaper,
+            argv: proc::strings::cmdline(dir, &mut self.buffer)?,
+            cgroups: cgroups(dir, &mut self.buffer)?,
+            loginuid: proc::if_present(proc::values::loginuid(dir, &mut self.buffer))?.unwrap_or(u32::MAX),
+            autogroup_nice: proc::if_present(proc::values::autogroup_nice(dir, &mut self.buffer))?.flatten(),
+        });
+        Ok(())
+    }
+
+    /// Asks what only the tasks themselves can say; `None` with a blocker noted where they must not be made to.
+    fn enter(&mut self, tree: &mut FrozenTree, subject: Subject<'_>) -> Result<Option<Inside>, CollectError> {
+        let Subject { at, pid, dir, stat, view } = subject;
+        let tids: Vec<Tid> = tree.threads_of(pid).iter().map(|thread| thread.tid()).collect();
+        let shared = self.shared(tree, subject, &tids)?;
+        let remote = |action| move |source| CollectError::Remote { tid: pid.leader(), action, source };
+        let mut session = match RemoteSession::open(tree, pid) {
+            Ok(session) => session,
+            Err(tracer::Error::Refused { tid, reason, remedy }) => {
+                self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
+                return Ok(None);
+            }
+            Err(error) => return Err(remote("entering the target")(error)),
+        };
+        let memory = view.sharing.memory(at);
+        let space = match self.known.mms.get(&memory) {
+            Some(&known) => Space::Known(known),
+            None => Space::New(Survey::begin(pid, session.scratch(), stat.rss)?),
+        };
+        let mut asker = Asker::new(&mut session);
+        let mut collector = Threads {
+            process: dir,
+            frozen_at: view.frozen_at,
+            seccomp: &mut self.seccomp,
+            own_speculation: view.own_speculation,
+            has_labels: view.has_labels,
+            findings: &mut self.findings,
+            buffer: &mut self.buffer,
+        };
+        let mut threads = Vec::with_capacity(tids.len());
+        for (&tid, shared) in tids.iter().zip(shared) {
+            match collector.collect(
+                &mut asker,
+                tid,
+                shared,
+                Some(view.samples.get(&tid).copied().unwrap_or(Sample::awake(view.frozen_at))),
+            ) {
+                Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
+                    collector.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
+                }
+                thread => threads.push(thread?),
+            }
+        }
+        if threads.len() < tids.len() {
+            return Ok(None);
+        }
+        let answers = process::ask(&mut asker, tids[0])?;
+        let listed = proc::timers::read(dir, &mut self.buffer)?;
+        let timers = timer::posix_timers(&mut asker, tids[0], &listed)?;
+        if answers.has_ldt {
+            let reason = "segments of modify_ldt(2) are not supported";
+            self.findings.block(format!("pid {pid}"), "local descriptor table", reason, "");
+        }
+        let keyring = keyring::collect(&mut asker, tids[0], &mut self.findings)?;
+        threads[0].credentials.session_keyring = keyring;
+        let task_policy = threads[0].settings.memory_policy.as_ref();
+        let adopts = answers.child_subreaper || pid.0 == 1 || self.adopted.contains(&stat.ppid);
+        if adopts {
+            self.adopted.insert(pid);
+        }
+        let mm = match space {
+            Space::Known(known) => known,
+            Space::New(survey) => {
+                let mm = self.address_space(pid, dir, stat, &answers, task_policy, survey.finish()?)?;
+                let twin = if !adopts && self.is_worth_a_twin(mm) { fork_twin(&mut session)? } else { None };
+                self.twins.push(twin);
+                self.known.mms.insert(memory, mm);
+                mm
+            }
+        };
+        self.spaces.insert(pid, mm);
+        session.close().map_err(remote("leaving the target"))?;
+        Ok(Some(Inside { threads, answers, timers, mm }))
+    }
+
+    /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.
+    fn is_worth_a_twin(&self, mm: MmId) -> bool {
+        let pages = self.pages[mm.0 as usize].len();
+        let copied = self.twins.iter().zip(&self.pages).filter(|(twin, _)| twin.is_some()).map(|(_, set)| set.len());
+        self.wants_twins
+            && pages > LITTLE_MEMORY
+            && self.findings.blockers.is_empty()
+            && pages + copied.sum::<u64>() < proc::host::available_memory().unwrap_or(0) / 2
+    }
+
+    /// For each thread its table of descriptors and working directory, the shared ones collected once.
+    fn shared(&mut self, tree: &FrozenTree, subject: Subject<'_>, tids: &[Tid]) -> Result<Vec<Shared>, CollectError> {
+        let first = tids[0];
+        for &tid in &tids[1..] {
+            for (object, name) in [(Object::Files, "table of descriptors"), (Object::Fs, "working directory")] {
+                let order = kcmp::compare(first, tid, object, 0, 0).map_err(CollectError::at(tid, "kcmp"))?;
+                if order != Some(Ordering::Equal) {
+                    self.findings.block(
+                        format!("tid {tid}"),
+                        name,
+                        "it does not share it with the main thread (unshare(2)), which is not supported yet",
+                        "",
+                    );
+                }
+            }
+        }
+        let shared = Shared { fd_table: self.fd_table(tree, subject, first)?, fs: self.fs_of(subject)? };
+        Ok(vec![shared; tids.len()])
+    }
+
+    fn fd_table(&mut self, tree: &FrozenTree, subject: Subject<'_>, tid: Tid) -> Result<FdTableId, CollectError> {
+        let first = subject.view.sharing.files(subject.at);
+        if let Some(&known) = self.known.fd_tables.get(&first) {
+            return Ok(known);
+        }
+        let tables = &mut Tables {
+            files: &mut self.files,
+            shared: &mut self.shared,
+            pipes: &mut self.pipes,
+            findings: &mut self.findings,
+        };
+        let pidfd = tree.processes()[subject.at].pidfd();
+        let id = self.descriptors.collect(subject.dir, tid, pidfd, tables)?;
+        self.known.fd_tables.insert(first, id);
+        Ok(id)
+    }
+
+    fn fs_of(&mut self, subject: Subject<'_>) -> Result<FsId, CollectError> {
+        let first = subject.view.sharing.fs(subject.at);
+        if let Some(&known) = self.known.fs_contexts.get(&first) {
+            return Ok(known);
+        }
+        let id = self.fs_context(subject.pid, subject.dir)?;
+        self.known.fs_contexts.insert(first, id);
+        Ok(id)
+    }
+
+    fn fs_context(&mut self, pid: Pid, dir: &TaskDir) -> Result<FsId, CollectError> {
+        let id = FsId(self.fs_contexts.len() as u32);
+        let cwd = self.linked_file(pid, dir, "cwd")?;
+        let root = self.linked_file(pid, dir, "root")?;
+        let umask = proc::status::read(dir, &mut self.buffer)?.umask.unwrap_or(0o022);
+        if let (Some(cwd), Some(root)) = (cwd, root) {
+            self.fs_contexts.push(FsContext { id, cwd, root, umask });
+        }
+        Ok(id)
+    }
+
+    /// The file behind a link of /proc/PID such as `cwd`, or `None` with a blocker noted.
+    pub(super) fn linked_file(
+        &mut self,
+        pid: Pid,
+        dir: &TaskDir,
+        name: &'static str,
+    ) -> Result<Option<FileId>, CollectError> {
+        let link = dir.read_link(name)?;
+        let meta = std::fs::metadata(format!("{}/{name}", dir.path()))
+            .map_err(CollectError::at(pid.leader(), "stat of a link of /proc"))?;
+        match self.files.intern(&meta, &link, &format!("pid {pid}")) {
+            Ok(id) if meta.is_dir() && meta_is_unlinked(&meta) => {
+                self.findings.block(
+                    format!("pid {pid}"),
+                    name,
+                    "the directory is unlinked",
+                    "change to another directory",
+                );
+                Ok(Some(id))
+            }
+            Ok(id) => {
+                if meta.is_file() && self.files.wants_content(id) {
+                    self.files.set_content(id, dir.open(name)?);
+                }
+                Ok(Some(id))
+            }
+            Err(blocker) => {
+                self.findings.blockers.push(blocker);
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// A copy of the address space, or none where the kernel or a filter does not allow it: the pause is longer then.
+fn fork_twin(session: &mut RemoteSession<'_>) -> Result<Option<Twin>, CollectError> {
+    let tid = session.host();
+    match session.fork_twin() {
+        Ok(twin) => Ok(Some(twin)),
+        Err(error @ (tracer::Error::NoRoom { .. } | tracer::Error::Refused { .. } | tracer::Error::Kernel { .. })) => {
+            tracing::info!("no copy of the memory can be made, so the target stands still for longer: {error}");
+            Ok(None)
+        }
+        Err(source) => Err(CollectError::Remote { tid, action: "copying its memory", source }),
+    }
+}
+
+/// Memberships as the lines of `/proc/PID/cgroup` name them.
+fn cgroups(dir: &TaskDir, buffer: &mut Vec<u8>) -> Result<Vec<String>, CollectError> {
+    let lines = dir.read_into("cgroup", buffer)?;
+    Ok(String::from_utf8_lossy(lines).lines().map(str::to_owned).collect())
+}
+
+fn meta_is_unlinked(meta: &std::fs::Metadata) -> bool {
+    std::os::unix::fs::MetadataExt::nlink(meta) == 0
+}

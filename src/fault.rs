@@ -1,0 +1,126 @@
+//! Named fault points: places at which a test can end `snap`, to show that the target survives it.
+//!
+//! `SNAP_FAULT=NAME` kills `snap` with SIGKILL when it reaches that point; `SNAP_FAULT=NAME:error` makes it fail there.
+//! `SNAP_FAULT` with the name of a [`Pretence`] makes a restore believe that it is on another kernel.
+
+use std::io;
+
+/// Every fault point, in the order in which a dump or a restore passes them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Point {
+    /// Every thread is seized, none is stopped.
+    Seized,
+    /// Every thread is stopped.
+    Frozen,
+    /// The stub stands in the target's padding; no register was changed.
+    StubWritten,
+    /// A thread's registers point into the stub; nothing has run.
+    StubEntered,
+    /// The scratch mapping exists.
+    Mapped,
+    /// A thread answers questions without a stop in between.
+    Answering,
+    /// All facts are collected.
+    Collected,
+    /// The parasite is gone and registers are the target's own.
+    Cured,
+    /// Threads in the target's address space, or in its copy, copy pages.
+    Copying,
+    /// Half of the pages are written.
+    PagesHalf,
+    /// The image is complete and has no name yet.
+    ImageWritten,
+    /// The image is durable under its name; the target is still frozen.
+    ImageDurable,
+    /// The skeleton exists.
+    SkeletonBorn,
+    /// The old world of the skeleton is unmapped.
+    Unmapped,
+    /// All threads are at the barrier.
+    Barrier,
+}
+
+impl Point {
+    /// All points.
+    pub const ALL: [Self; 15] = [
+        Self::Seized,
+        Self::Frozen,
+        Self::StubWritten,
+        Self::StubEntered,
+        Self::Mapped,
+        Self::Answering,
+        Self::Collected,
+        Self::Cured,
+        Self::Copying,
+        Self::PagesHalf,
+        Self::ImageWritten,
+        Self::ImageDurable,
+        Self::SkeletonBorn,
+        Self::Unmapped,
+        Self::Barrier,
+    ];
+
+    /// The name in `SNAP_FAULT`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Seized => "seized",
+            Self::Frozen => "frozen",
+            Self::StubWritten => "stub-written",
+            Self::StubEntered => "stub-entered",
+            Self::Mapped => "mapped",
+            Self::Answering => "answering",
+            Self::Collected => "collected",
+            Self::Cured => "cured",
+            Self::Copying => "copying",
+            Self::PagesHalf => "pages-half",
+            Self::ImageWritten => "image-written",
+            Self::ImageDurable => "image-durable",
+            Self::SkeletonBorn => "skeleton-born",
+            Self::Unmapped => "unmapped",
+            Self::Barrier => "barrier",
+        }
+    }
+}
+
+/// Passes a fault point.
+///
+/// # Errors
+/// When `SNAP_FAULT` asks for a failure here. Does not return when it asks for death.
+pub fn pass(point: Point) -> io::Result<()> {
+    let Some(wanted) = std::env::var_os("SNAP_FAULT") else {
+        return Ok(());
+    };
+    let wanted = wanted.to_string_lossy();
+    match wanted.strip_prefix(point.name()) {
+        Some("") => {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+            // The first process of a pid namespace cannot kill itself (pid_namespaces(7)).
+            std::process::exit(128 + nix::sys::signal::Signal::SIGKILL as i32)
+        }
+        Some(":error") => Err(io::Error::other(format!("fault injected at {}", point.name()))),
+        _ => Ok(()),
+    }
+}
+
+/// Kernels that a test cannot boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pretence {
+    /// The vdso has another build id than that of the dump.
+    OtherVdso,
+    /// As before, and it has no entry point.
+    BareVdso,
+    /// It is sealed and cannot be moved (CONFIG_MSEAL_SYSTEM_MAPPINGS).
+    SealedVdso,
+}
+
+/// Whether `SNAP_FAULT` asks for this.
+#[must_use]
+pub fn pretends(pretence: Pretence) -> bool {
+    let name = match pretence {
+        Pretence::OtherVdso => "other-vdso",
+        Pretence::BareVdso => "bare-vdso",
+        Pretence::SealedVdso => "sealed-vdso",
+    };
+    std::env::var_os("SNAP_FAULT").is_some_and(|wanted| wanted == name)
+}

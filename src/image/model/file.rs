@@ -1,0 +1,203 @@
+//! Files by path, open file descriptions, and tables of descriptors.
+
+use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, ShmId, TerminalId, Tid};
+use serde::{Deserialize, Serialize};
+
+/// An inode that the tree maps, holds open, runs, or stands in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Its place in [`super::Snapshot::files`].
+    pub id: FileId,
+    /// Path as the kernel names it, without ` (deleted)`, in the mount namespace and root of the target. Raw bytes.
+    pub path: Vec<u8>,
+    /// Whether the path still names this inode.
+    pub link: Link,
+    /// Device number (`st_dev`).
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// `st_mode` with the type bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Bytes.
+    pub size: u64,
+    /// Modification time in nanoseconds since the epoch.
+    pub mtime: i64,
+    /// `st_rdev` of devices.
+    pub rdev: u64,
+    /// GNU build id, for mapped programs and libraries that have one.
+    pub build_id: Option<Vec<u8>>,
+}
+
+/// Whether a file can be opened by a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Link {
+    /// Its path names it.
+    Named,
+    /// Its path is gone, but this other name of the inode is left.
+    OtherName(Vec<u8>),
+    /// No name is left; the content is in the image under [`super::memory::ContentOwner::File`].
+    Unlinked,
+}
+
+/// An open file description: what dup(2), fork(2) and SCM_RIGHTS share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Description {
+    /// Its place in [`super::Snapshot::descriptions`].
+    pub id: DescriptionId,
+    /// What is open.
+    pub object: OpenObject,
+    /// Access mode and status flags: F_GETFL, O_CLOEXEC left out.
+    pub flags: u32,
+    /// Offset in bytes, or directory position.
+    pub position: u64,
+    /// F_SETOWN, F_SETSIG.
+    pub owner: Option<AsyncOwner>,
+    /// Locks that belong to the description, whoever holds it.
+    pub locks: Vec<DescriptionLock>,
+}
+
+/// A lock that lives as long as a description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DescriptionLock {
+    /// Which kind.
+    pub kind: DescriptionLockKind,
+    /// F_WRLCK or LOCK_EX rather than F_RDLCK or LOCK_SH.
+    pub exclusive: bool,
+    /// Which bytes.
+    pub range: LockRange,
+}
+
+/// Kinds of locks on a description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DescriptionLockKind {
+    /// flock(2).
+    Flock,
+    /// F_OFD_SETLK.
+    OpenDescription,
+}
+
+/// A lock of F_SETLK, which belongs to a table of descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PosixLock {
+    /// A descriptor of the file.
+    pub fd: Fd,
+    /// F_WRLCK rather than F_RDLCK.
+    pub exclusive: bool,
+    /// Which bytes.
+    pub range: LockRange,
+}
+
+/// The bytes that a lock covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockRange {
+    /// First byte.
+    pub start: u64,
+    /// Last byte; `None` for all that may come.
+    pub end: Option<u64>,
+}
+
+/// What a description is open on. Closed: every use matches each kind.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OpenObject {
+    /// A regular file.
+    Regular(FileId),
+    /// A directory.
+    Directory(FileId),
+    /// A file opened with O_PATH.
+    PathOnly(FileId),
+    /// A memory device without state: null, zero, full, random, urandom.
+    MemoryDevice(FileId),
+    /// A file of /proc or /sys, opened again by its path.
+    Pseudo(FileId),
+    /// One end of a pipe.
+    Pipe {
+        /// The pipe.
+        pipe: PipeId,
+        /// Whether this end writes.
+        write: bool,
+    },
+    /// A terminal outside the tree, replaced by that of `snap restore`.
+    OutsideTerminal(FileId),
+    /// /dev/tty: the controlling terminal, whichever that is.
+    ControllingTerminal(FileId),
+    /// A memfd.
+    Memfd(ShmId),
+    /// eventfd(2).
+    Eventfd {
+        /// What a read would give.
+        counter: u64,
+        /// EFD_SEMAPHORE.
+        semaphore: bool,
+    },
+    /// epoll_create(2), with what it watches.
+    Epoll(Vec<EpollItem>),
+    /// A file of `/proc/PID/ns` for the namespace that the tree is in: `uts`, `net` and the like.
+    Namespace(String),
+    /// Something outside that the user has named (`--external`), as the link of /proc/PID/fd names it: a restore is given another in its place.
+    External(String),
+    /// signalfd(2), with the signals that it takes: bit N-1 for signal N.
+    Signalfd(u64),
+    /// The master end of a terminal.
+    TerminalMaster(TerminalId),
+    /// The slave end of a terminal whose master is in the tree, by its path or as /dev/tty.
+    TerminalSlave(TerminalId),
+}
+
+/// One item of an epoll(7) instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpollItem {
+    /// The descriptor through which the file was added, which still refers to it.
+    pub fd: Fd,
+    /// EPOLL* bits.
+    pub events: u32,
+    /// What epoll_wait(2) gives back.
+    pub data: u64,
+}
+
+/// Who receives SIGIO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AsyncOwner {
+    /// The target, 0 for none.
+    pub target: OwnerTarget,
+    /// F_GETSIG, 0 for SIGIO.
+    pub signal: i32,
+}
+
+/// F_SETOWN_EX.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerTarget {
+    /// Nobody.
+    None,
+    /// One thread.
+    Thread(Tid),
+    /// A process.
+    Process(Pid),
+    /// A process group.
+    Group(Pid),
+}
+
+/// CLONE_FILES: one table of descriptors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdTable {
+    /// Its place in [`super::Snapshot::fd_tables`].
+    pub id: FdTableId,
+    /// Open descriptors in ascending order.
+    pub entries: Vec<FdEntry>,
+    /// Locks of F_SETLK that its tasks hold.
+    pub locks: Vec<PosixLock>,
+}
+
+/// One descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdEntry {
+    /// Its number.
+    pub fd: Fd,
+    /// What it refers to.
+    pub description: DescriptionId,
+    /// FD_CLOEXEC.
+    pub close_on_exec: bool,
+}

@@ -1,0 +1,10 @@
+//! Tests of the container as a whole.
+
+mod builder;
+mod copied;
+mod damage;
+mod golden;
+mod hostile;
+mod properties;
+mod roundtrip;
+pub mod sample;

@@ -1,0 +1,318 @@
+//! `snap inspect FILE fds`: descriptors, and the open file descriptions that they share.
+
+use super::json::Raw;
+use super::names::{files, signals};
+use super::table::{lines, table};
+use super::text::{self, bytes, count};
+use super::{Report, place};
+use crate::image::model::Snapshot;
+use crate::image::model::file::{
+    AsyncOwner, Description, DescriptionLockKind, FdTable, LockRange, OpenObject, OwnerTarget,
+};
+use crate::image::model::id::{FdTableId, PipeId};
+use serde::Serialize;
+use std::fmt::Write;
+
+/// The report: one entry for each table of descriptors.
+#[derive(Debug, Serialize)]
+pub struct Fds {
+    schema: &'static str,
+    tables: Vec<Table>,
+}
+
+#[derive(Debug, Serialize)]
+struct Table {
+    id: u32,
+    tids: Vec<i32>,
+    descriptors: Vec<Descriptor>,
+    posix_locks: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Descriptor {
+    fd: i32,
+    close_on_exec: bool,
+    description: u32,
+    /// How many descriptors of the image share the description.
+    shared_by: u64,
+    kind: &'static str,
+    object: Raw,
+    access: &'static str,
+    flags: Vec<String>,
+    position: u64,
+    owner: Option<Owner>,
+    locks: Vec<String>,
+    unread_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Owner {
+    kind: &'static str,
+    id: i32,
+    signal: String,
+}
+
+/// Makes it.
+#[must_use]
+pub fn report(snapshot: &Snapshot) -> Fds {
+    let mut sharers = vec![0u64; snapshot.descriptions.len()];
+    for entry in snapshot.fd_tables.iter().flat_map(|table| &table.entries) {
+        if let Some(count) = sharers.get_mut(entry.description.0 as usize) {
+            *count += 1;
+        }
+    }
+    let mut tids = vec![Vec::new(); snapshot.fd_tables.len()];
+    for thread in snapshot.processes.iter().flat_map(|process| &process.threads) {
+        if let Some(users) = tids.get_mut(thread.fd_table.0 as usize) {
+            users.push(thread.tid.0);
+        }
+    }
+    let tables = snapshot.fd_tables.iter().zip(tids).map(|(table, tids)| one(snapshot, table, tids, &sharers));
+    Fds { schema: "snap.inspect.fds/1", tables: tables.collect() }
+}
+
+fn one(snapshot: &Snapshot, table: &FdTable, tids: Vec<i32>, sharers: &[u64]) -> Table {
+    let FdTable { id: FdTableId(id), entries, locks } = table;
+    let descriptors = entries.iter().filter_map(|entry| {
+        let index = entry.description.0 as usize;
+        let description = snapshot.descriptions.get(index)?;
+        let shared_by = sharers.get(index).copied().unwrap_or_default();
+        Some(Descriptor {
+            fd: entry.fd.0,
+            close_on_exec: entry.close_on_exec,
+            shared_by,
+            ..describe(snapshot, description)
+        })
+    });
+    Table {
+        id: *id,
+        tids,
+        descriptors: descriptors.collect(),
+        posix_locks: locks
+            .iter()
+            .map(|lock| format!("fd {}: {} {}", lock.fd, exclusive(lock.exclusive), range(lock.range)))
+            .collect(),
+    }
+}
+
+fn describe(snapshot: &Snapshot, description: &Description) -> Descriptor {
+    let (kind, object) = object(snapshot, &description.object);
+    Descriptor {
+        fd: 0,
+        close_on_exec: false,
+        description: description.id.0,
+        shared_by: 0,
+        kind,
+        object,
+        access: files::access(description.flags),
+        flags: files::open_flags(description.flags),
+        position: description.position,
+        owner: description.owner.as_ref().map(owner),
+        locks: description
+            .locks
+            .iter()
+            .map(|lock| {
+                let kind = match lock.kind {
+                    DescriptionLockKind::Flock => "flock",
+                    DescriptionLockKind::OpenDescription => "open description lock",
+                };
+                format!("{kind} {} {}", exclusive(lock.exclusive), range(lock.range))
+            })
+            .collect(),
+        unread_bytes: unread(snapshot, &description.object),
+    }
+}
+
+fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
+    let kind = match object {
+        OpenObject::Regular(_) => "file",
+        OpenObject::Directory(_) => "directory",
+        OpenObject::PathOnly(_) => "path",
+        OpenObject::MemoryDevice(_) => "device",
+        OpenObject::Pseudo(_) => "pseudo",
+        OpenObject::Pipe { pipe: _, write: false } => "pipe-read",
+        OpenObject::Pipe { pipe: _, write: true } => "pipe-write",
+        OpenObject::OutsideTerminal(_) => "terminal",
+        OpenObject::ControllingTerminal(_) => "controlling-terminal",
+        OpenObject::Memfd(_) => "memfd",
+        OpenObject::Eventfd { counter: _, semaphore: _ } => "eventfd",
+        OpenObject::Epoll(_) => "epoll",
+        OpenObject::External(_) => "external",
+        OpenObject::Signalfd(_) => "signalfd",
+        OpenObject::Namespace(_) => "namespace",
+        OpenObject::TerminalMaster(_) => "terminal-master",
+        OpenObject::TerminalSlave(_) => "terminal-slave",
+    };
+    let name = match object {
+        OpenObject::Pipe { pipe: PipeId(pipe), write: _ } => {
+            let ino = snapshot.pipes.get(*pipe as usize).map_or(0, |pipe| pipe.ino);
+            Raw(format!("pipe:[{ino}]").into_bytes())
+        }
+        OpenObject::Eventfd { counter, semaphore } => {
+            Raw(format!("counter {counter}{}", if *semaphore { ", semaphore" } else { "" }).into_bytes())
+        }
+        OpenObject::Epoll(items) => {
+            let watched: Vec<String> = items.iter().map(|item| item.fd.to_string()).collect();
+            Raw(format!("watches {}", if watched.is_empty() { "nothing".into() } else { watched.join(", ") })
+                .into_bytes())
+        }
+        OpenObject::External(id) => Raw(id.clone().into_bytes()),
+        OpenObject::Signalfd(mask) => Raw(format!("signals {mask:#x}").into_bytes()),
+        OpenObject::Namespace(kind) => Raw(kind.clone().into_bytes()),
+        OpenObject::TerminalMaster(id) | OpenObject::TerminalSlave(id) => {
+            let index = snapshot.terminals.get(id.0 as usize).map_or(0, |terminal| terminal.index);
+            Raw(format!("/dev/pts/{index}").into_bytes())
+        }
+        OpenObject::Memfd(shm) => Raw(place::shared(snapshot, *shm).into_bytes()),
+        OpenObject::Regular(file)
+        | OpenObject::Directory(file)
+        | OpenObject::PathOnly(file)
+        | OpenObject::MemoryDevice(file)
+        | OpenObject::Pseudo(file)
+        | OpenObject::OutsideTerminal(file)
+        | OpenObject::ControllingTerminal(file) => {
+            Raw(place::file(snapshot, *file).map_or_else(Vec::new, |file| file.path.clone()))
+        }
+    };
+    (kind, name)
+}
+
+fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
+    match object {
+        OpenObject::Pipe { pipe, write: false } => {
+            let pipe = snapshot.pipes.get(pipe.0 as usize)?;
+            Some(pipe.unread.iter().map(|packet| packet.len() as u64).sum())
+        }
+        OpenObject::Pipe { pipe: _, write: true }
+        | OpenObject::Regular(_)
+        | OpenObject::Directory(_)
+        | OpenObject::PathOnly(_)
+        | OpenObject::MemoryDevice(_)
+        | OpenObject::Pseudo(_)
+        | OpenObject::OutsideTerminal(_)
+        | OpenObject::ControllingTerminal(_)
+        | OpenObject::Memfd(_)
+        | OpenObject::Eventfd { counter: _, semaphore: _ }
+        | OpenObject::Epoll(_)
+        | OpenObject::Namespace(_)
+        | OpenObject::External(_)
+        | OpenObject::Signalfd(_)
+        | OpenObject::TerminalMaster(_)
+        | OpenObject::TerminalSlave(_) => None,
+    }
+}
+
+fn owner(owner: &AsyncOwner) -> Owner {
+    let (kind, id) = match owner.target {
+        OwnerTarget::None => ("none", 0),
+        OwnerTarget::Thread(tid) => ("thread", tid.0),
+        OwnerTarget::Process(pid) => ("process", pid.0),
+        OwnerTarget::Group(pid) => ("group", pid.0),
+    };
+    let signal = if owner.signal == 0 { 29 } else { owner.signal };
+    Owner { kind, id, signal: signals::name(signal) }
+}
+
+const fn exclusive(exclusive: bool) -> &'static str {
+    if exclusive { "write" } else { "read" }
+}
+
+fn range(range: LockRange) -> String {
+    range.end.map_or_else(|| format!("from byte {} on", range.start), |end| format!("bytes {} to {end}", range.start))
+}
+
+impl Report for Fds {
+    fn text(&self, width: Option<u16>) -> String {
+        let mut out = String::new();
+        for one in &self.tables {
+            let _ = writeln!(out, "{} of {}", count(one.descriptors.len() as u64, "descriptor"), users(&one.tids));
+            out.push_str(&rows(one, width));
+            for lock in &one.posix_locks {
+                let _ = writeln!(out, "POSIX lock, {lock}");
+            }
+            out.push('\n');
+        }
+        out
+    }
+}
+
+fn users(tids: &[i32]) -> String {
+    match tids {
+        [] => "no thread".to_owned(),
+        [one] => format!("thread {one}"),
+        [first, ..] => format!("{} from {first} on", count(tids.len() as u64, "thread")),
+    }
+}
+
+fn rows(one: &Table, width: Option<u16>) -> String {
+    let mut table = table(&[">FD", "KIND", "ACCESS", ">POSITION", ">SHARED", "WHAT"], width);
+    for fd in &one.descriptors {
+        table.add_row([
+            fd.fd.to_string(),
+            fd.kind.to_owned(),
+            fd.access.to_owned(),
+            fd.position.to_string(),
+            if fd.shared_by > 1 { format!("#{} x{}", fd.description, fd.shared_by) } else { String::new() },
+            what(fd),
+        ]);
+    }
+    lines(&mut table)
+}
+
+fn what(fd: &Descriptor) -> String {
+    let mut words = vec![fd.object.printable()];
+    words.extend(fd.flags.iter().cloned());
+    if fd.close_on_exec {
+        words.push("close-on-exec".into());
+    }
+    words.extend(fd.unread_bytes.map(|unread| format!("({} unread)", bytes(unread))));
+    words.extend(fd.owner.as_ref().map(|owner| format!("({} to {} {})", owner.signal, owner.kind, owner.id)));
+    words.extend(fd.locks.iter().map(|lock| format!("({})", text::escape_controls(lock))));
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::model::file::{DescriptionLock, FdEntry};
+    use crate::image::model::id::{DescriptionId, Fd, Tid};
+    use crate::image::tests::sample::snapshot;
+
+    fn rich() -> Snapshot {
+        let mut snapshot = snapshot();
+        let file = &mut snapshot.descriptions[0];
+        (file.flags, file.position) = (0x8402, 77);
+        file.owner = Some(AsyncOwner { target: OwnerTarget::Thread(Tid(101)), signal: 0 });
+        file.locks.push(DescriptionLock {
+            kind: DescriptionLockKind::Flock,
+            exclusive: false,
+            range: LockRange { start: 0, end: None },
+        });
+        let entry = FdEntry { fd: Fd(9), description: DescriptionId(0), close_on_exec: true };
+        snapshot.fd_tables[0].entries.push(entry);
+        snapshot
+    }
+
+    #[test]
+    fn descriptors_say_what_they_are_and_share() {
+        insta::assert_snapshot!(report(&rich()).text(None), @r"
+        4 descriptors of 2 threads from 100 on
+        FD  KIND        ACCESS  POSITION  SHARED  WHAT
+         0  file        rw            77   #0 x2  /tmp/gone O_APPEND O_LARGEFILE (SIGIO to thread 101) (flock read from byte 0 on)
+         1  pipe-read   r              0          pipe:[9] (5 B unread)
+         2  pipe-write  r              0          pipe:[9] close-on-exec
+         9  file        rw            77   #0 x2  /tmp/gone O_APPEND O_LARGEFILE close-on-exec (SIGIO to thread 101) (flock read from byte 0 on)
+        POSIX lock, fd 0: write from byte 0 on
+        ");
+    }
+
+    #[test]
+    fn json_has_the_same() {
+        let json = serde_json::to_value(report(&rich())).expect("JSON");
+        let table = &json["tables"][0];
+        assert_eq!(table["tids"], serde_json::json!([100, 101]));
+        assert_eq!(table["descriptors"][3]["description"], 0);
+        assert_eq!(table["descriptors"][0]["flags"], serde_json::json!(["O_APPEND", "O_LARGEFILE"]));
+        assert_eq!(table["descriptors"][1]["unread_bytes"], 5);
+    }
+}

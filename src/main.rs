@@ -1,0 +1,7 @@
+//! `snap`: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    snap::cli::main()
+}

@@ -1,0 +1,3 @@
+//! Controller side of the code that runs in targets and in copies of them.
+
+pub mod copiers;

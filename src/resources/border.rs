@@ -1,0 +1,107 @@
+//! The border of the tree: who outside holds an end of a pipe or of a terminal, or memory, that the tree has too. A restore would part the two.
+
+use crate::image::model::id::Pid;
+use crate::proc::fd_link::{self, FdLink};
+use crate::proc::{TaskDir, many, maps};
+use crate::sys::task;
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::os::unix::fs::MetadataExt;
+
+/// An object by which processes are tied together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tie {
+    /// A pipe, by its inode.
+    Pipe(u64),
+    /// Shared memory without a path, by device and inode.
+    Memory(u64, u64),
+    /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
+    Terminal(u64, u32),
+}
+
+/// The number of a pseudo-terminal from the device number of its slave.
+#[must_use]
+pub fn terminal_index(device: u64) -> Option<u32> {
+    /// Major numbers of slaves, of which there are eight.
+    const SLAVES: std::ops::RangeInclusive<u32> = 136..=143;
+    let (major, minor) = (libc::major(device), libc::minor(device));
+    SLAVES.contains(&major).then(|| (major - SLAVES.start()) << 20 | minor)
+}
+
+/// Who holds it outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outsider {
+    /// The process.
+    pub pid: Pid,
+    /// Its command name.
+    pub comm: String,
+    /// Its descriptor or mapping.
+    pub holds: String,
+}
+
+impl fmt::Display for Outsider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid {} ({}) {}", self.pid, self.comm, self.holds)
+    }
+}
+
+/// For each of these objects a process outside that holds it, if there is one that this user may look at. `inside` is the tree, and the copies that were made of it; `snap`
+/// itself counts for neither.
+#[must_use]
+pub fn outsiders(inside: impl IntoIterator<Item = Pid>, wanted: &HashSet<Tie>) -> HashMap<Tie, Outsider> {
+    if wanted.is_empty() {
+        return HashMap::new();
+    }
+    let inside: HashSet<Pid> = inside.into_iter().chain([task::own_pid()]).collect();
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid);
+    let others: Vec<Pid> = numbers.filter(|pid| !inside.contains(pid)).collect();
+    let mut holders = HashMap::new();
+    for (tie, outsider) in many::map(&others, |&pid, buffer| held(pid, wanted, buffer)).into_iter().flatten() {
+        holders.entry(tie).or_insert(outsider);
+    }
+    holders
+}
+
+/// What of it a process holds; nothing where it is gone or may not be looked at.
+fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outsider)> {
+    let Ok(task) = TaskDir::process(pid) else { return Vec::new() };
+    let wants_memory = wanted.iter().any(|tie| matches!(tie, Tie::Memory(..)));
+    let wants_terminals = wanted.iter().any(|tie| matches!(tie, Tie::Terminal(..)));
+    let mut found: HashMap<Tie, String> = HashMap::new();
+    for fd in task.fds().unwrap_or_default() {
+        let tie = match fd_link::read(&task, fd) {
+            Ok(FdLink::Pipe(ino)) => Tie::Pipe(ino),
+            Ok(FdLink::Memfd(_)) if wants_memory => match task.metadata(&format!("fd/{fd}")) {
+                Ok(meta) => Tie::Memory(meta.dev(), meta.ino()),
+                Err(_) => continue,
+            },
+            Ok(FdLink::Path(path)) if wants_terminals && path.raw.starts_with(b"/dev/pts/") => {
+                let Ok(meta) = task.metadata(&format!("fd/{fd}")) else { continue };
+                let Some(index) = terminal_index(meta.rdev()) else { continue };
+                Tie::Terminal(meta.dev(), index)
+            }
+            _ => continue,
+        };
+        if wanted.contains(&tie) {
+            found.entry(tie).or_insert_with(|| format!("fd {fd}"));
+        }
+    }
+    for mapping in if wants_memory { maps::read(&task, buffer).unwrap_or_default() } else { Vec::new() } {
+        let tie = Tie::Memory(mapping.dev, mapping.ino);
+        if wanted.contains(&tie) {
+            found.entry(tie).or_insert_with(|| format!("mapping {}", mapping.range));
+        }
+    }
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let comm = comm(&task, buffer);
+    found.into_iter().map(|(tie, holds)| (tie, Outsider { pid, comm: comm.clone(), holds })).collect()
+}
+
+/// The command name of a process, empty when it is gone.
+fn comm(task: &TaskDir, buffer: &mut Vec<u8>) -> String {
+    let name = task.read_into("comm", buffer);
+    name.map(|name| String::from_utf8_lossy(name.trim_ascii_end()).into_owned()).unwrap_or_default()
+}

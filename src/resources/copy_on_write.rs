@@ -1,0 +1,245 @@
+//! Pages that a process still has in common with its parent, since fork(2): they stand in the image once.
+//!
+//! Whoever may see frames finds them by equal frames at equal addresses. For everybody else the kernel tells at least which pages
+//! are mapped more than once; of these, those with equal content are taken for the same.
+
+use super::CollectError;
+use super::pages::PageSet;
+use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
+use crate::image::model::id::Pid;
+use crate::image::model::memory::{Backing, Vma};
+use crate::proc::TaskDir;
+use crate::sys::pagemap::{self, Entry};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
+/// Most pages that are looked at in one go.
+const BATCH: u64 = (16 << 20) / PAGE_SIZE;
+
+/// One of two address spaces that stand still.
+#[derive(Clone, Copy, Debug)]
+pub struct Side<'a> {
+    /// A process that has it.
+    pub pid: Pid,
+    /// Its mappings.
+    pub vmas: &'a [Vma],
+}
+
+/// Which of these pages of the child are still those of the parent: ascending, neighbours joined.
+///
+/// # Errors
+/// When a page table or the memory cannot be read.
+pub fn shared(parent: Side<'_>, child: Side<'_>, pages: &PageSet) -> Result<Vec<PageRange>, CollectError> {
+    let spans: Vec<PageRange> = pages.spans.iter().map(|span| span.range).collect();
+    let candidates = common(&continued(parent.vmas, child.vmas), &spans);
+    if candidates.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut pair = Pair::open(parent.pid, child.pid)?;
+    for batch in batches(&candidates) {
+        pair.look(&batch)
+            .map_err(CollectError::at(child.pid.leader(), "comparing its pages with those of its parent"))?;
+    }
+    Ok(pair.shared)
+}
+
+/// The pages of two address spaces.
+struct Pair {
+    pagemaps: [File; 2],
+    memories: [File; 2],
+    shared: Vec<PageRange>,
+}
+
+impl Pair {
+    fn open(parent: Pid, child: Pid) -> Result<Self, CollectError> {
+        let (parent, child) = (TaskDir::process(parent)?, TaskDir::process(child)?);
+        Ok(Self {
+            pagemaps: [parent.open("pagemap")?, child.open("pagemap")?],
+            memories: [parent.open("mem")?, child.open("mem")?],
+            shared: Vec::new(),
+        })
+    }
+
+    /// Looks at ranges that lie close together.
+    fn look(&mut self, ranges: &[PageRange]) -> io::Result<()> {
+        let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
+        let all = PageRange { start: first.start, end: last.end };
+        let [parent, child] = &self.pagemaps;
+        // The kernel may move a page at any time, and another one to its old place: what is found where it was before has stayed there.
+        let before = pagemap::entries(child, all)?;
+        let between = pagemap::entries(parent, all)?;
+        let after = pagemap::entries(child, all)?;
+        let mut unknown: Vec<PageRange> = Vec::new();
+        for range in ranges {
+            let first = ((range.start.0 - all.start.0) / PAGE_SIZE) as usize;
+            for (page, at) in (first..).zip((range.start.0..range.end.0).step_by(PAGE_SIZE as usize)) {
+                match same([before[page], between[page], after[page]]) {
+                    Some(true) => add(&mut self.shared, Addr(at)),
+                    Some(false) => {}
+                    None => add(&mut unknown, Addr(at)),
+                }
+            }
+        }
+        unknown.into_iter().try_for_each(|range| self.compare(range))
+    }
+
+    /// Compares the content of pages.
+    fn compare(&mut self, range: PageRange) -> io::Result<()> {
+        const CHUNK: u64 = 256 << 10;
+        let mut contents = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
+        let mut at = range.start;
+        while at < range.end {
+            let len = CHUNK.min(range.end.0 - at.0);
+            for (memory, content) in self.memories.iter().zip(&mut contents) {
+                memory.read_exact_at(&mut content[..len as usize], at.0)?;
+            }
+            let [parent, child] = contents.each_ref().map(|content| content.chunks_exact(PAGE_SIZE as usize));
+            for (page, _) in parent.zip(child).enumerate().take((len / PAGE_SIZE) as usize).filter(|(_, (a, b))| a == b)
+            {
+                add(&mut self.shared, at.add(page as u64 * PAGE_SIZE));
+            }
+            at = at.add(len);
+        }
+        Ok(())
+    }
+}
+
+/// Adds a page to a list of ranges.
+fn add(ranges: &mut Vec<PageRange>, at: Addr) {
+    let end = at.add(PAGE_SIZE);
+    match ranges.last_mut() {
+        Some(last) if last.end == at => last.end = end,
+        _ => ranges.push(PageRange { start: at, end }),
+    }
+}
+
+/// Whether a page of the child, seen twice, is the parent's, seen between; `None` where the content has to tell.
+fn same([before, between, after]: [Entry; 3]) -> Option<bool> {
+    let place = Entry::FRAME | Entry::PRESENT | Entry::SWAPPED;
+    let is_there = |entry: Entry| entry.intersects(Entry::PRESENT | Entry::SWAPPED);
+    if !is_there(before) || !is_there(between) {
+        return Some(false);
+    }
+    if before.intersects(Entry::FRAME) || between.intersects(Entry::FRAME) {
+        return Some(before & place == between & place && between & place == after & place);
+    }
+    if before.contains(Entry::EXCLUSIVE) { Some(false) } else { None }
+}
+
+/// Where both have a mapping of the same kind: private memory, of nothing or of the same bytes of the same file.
+fn continued(parent: &[Vma], child: &[Vma]) -> Vec<PageRange> {
+    let mut at = 0;
+    let mut ranges = Vec::new();
+    for vma in child {
+        while parent.get(at).is_some_and(|above| above.range.end <= vma.range.start) {
+            at += 1;
+        }
+        for above in parent[at..].iter().take_while(|above| above.range.start < vma.range.end) {
+            if is_alike(above, vma) {
+                let (start, end) = (above.range.start.max(vma.range.start), above.range.end.min(vma.range.end));
+                ranges.push(PageRange { start, end });
+            }
+        }
+    }
+    ranges
+}
+
+fn is_alike(above: &Vma, vma: &Vma) -> bool {
+    let begins = |vma: &Vma, offset: u64| vma.range.start.0.wrapping_sub(offset);
+    match (&above.backing, &vma.backing) {
+        (Backing::Anonymous, Backing::Anonymous) => true,
+        (Backing::PrivateFile { file: a, offset: at_a }, Backing::PrivateFile { file: b, offset: at_b }) => {
+            a == b && begins(above, *at_a) == begins(vma, *at_b)
+        }
+        (Backing::PrivateShared { shm: a, offset: at_a }, Backing::PrivateShared { shm: b, offset: at_b }) => {
+            a == b && begins(above, *at_a) == begins(vma, *at_b)
+        }
+        _ => false,
+    }
+}
+
+/// What two ascending lists of ranges have in common.
+fn common(a: &[PageRange], b: &[PageRange]) -> Vec<PageRange> {
+    let (mut i, mut j, mut common) = (0, 0, Vec::new());
+    while let (Some(one), Some(other)) = (a.get(i), b.get(j)) {
+        let (start, end) = (one.start.max(other.start), one.end.min(other.end));
+        if start < end {
+            common.push(PageRange { start, end });
+        }
+        if one.end <= other.end { i += 1 } else { j += 1 }
+    }
+    common
+}
+
+/// Ranges that lie close enough together to be looked at in one go, and parts of those that are longer.
+fn batches(ranges: &[PageRange]) -> Vec<Vec<PageRange>> {
+    const NEAR: u64 = 2 << 20;
+    let mut batches: Vec<Vec<PageRange>> = Vec::new();
+    for range in ranges {
+        let mut rest = *range;
+        while !rest.is_empty() {
+            let part = PageRange { start: rest.start, end: rest.end.min(rest.start.add(BATCH * PAGE_SIZE)) };
+            rest.start = part.end;
+            let fits = |batch: &Vec<PageRange>| match (batch.first(), batch.last()) {
+                (Some(first), Some(last)) => {
+                    part.start.0 - last.end.0 <= NEAR && part.end.0 - first.start.0 <= BATCH * PAGE_SIZE
+                }
+                _ => false,
+            };
+            match batches.last_mut().filter(|batch| fits(batch)) {
+                Some(batch) => batch.push(part),
+                None => batches.push(vec![part]),
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ranges(list: &[(u64, u64)]) -> Vec<PageRange> {
+        list.iter().map(|(start, end)| PageRange::new(start * PAGE_SIZE, end * PAGE_SIZE)).collect()
+    }
+
+    #[test]
+    fn frames_tell_and_without_them_the_content() {
+        let frame = |number| Entry::PRESENT | Entry::from_bits_retain(number);
+        let swapped = Entry::SWAPPED | Entry::from_bits_retain(7);
+        assert_eq!(same([frame(7); 3]), Some(true));
+        assert_eq!(same([swapped; 3]), Some(true));
+        assert_eq!(same([frame(7), swapped, frame(7)]), Some(false));
+        assert_eq!(same([frame(7), frame(7), frame(8)]), Some(false));
+        assert_eq!(same([frame(7), frame(8), frame(7)]), Some(false));
+        assert_eq!(same([frame(0); 3]), None);
+        assert_eq!(same([frame(0) | Entry::EXCLUSIVE, frame(0), frame(0)]), Some(false));
+        assert_eq!(same([Entry::empty(), frame(7), Entry::empty()]), Some(false));
+    }
+
+    #[test]
+    fn only_what_both_have_is_looked_at() {
+        assert_eq!(
+            common(&ranges(&[(1, 5), (7, 9), (10, 11)]), &ranges(&[(0, 2), (4, 8), (10, 20)])),
+            ranges(&[(1, 2), (4, 5), (7, 8), (10, 11)])
+        );
+    }
+
+    #[test]
+    fn batches_hold_everything_and_are_short() {
+        let far = 1 << 30;
+        let list = ranges(&[(0, 3), (5, 6), (900, BATCH + 100), (far, far + 3 * BATCH + 1)]);
+        let batches = batches(&list);
+        let joined: Vec<PageRange> = batches.iter().flatten().copied().collect();
+        assert_eq!(common(&joined, &list), joined);
+        assert_eq!(
+            joined.iter().map(|range| range.len()).sum::<u64>(),
+            list.iter().map(|range| range.len()).sum::<u64>()
+        );
+        for batch in &batches {
+            assert!(batch[batch.len() - 1].end.0 - batch[0].start.0 <= BATCH * PAGE_SIZE, "{batch:?}");
+        }
+        assert!(batches.len() <= 8, "{batches:?}");
+    }
+}

@@ -1,0 +1,323 @@
+//! Tables of descriptors and the open file descriptions behind them.
+//!
+//! Everything is asked of duplicates in our own table (pidfd_getfd(2)), so that the target is not touched.
+
+mod identity;
+mod locks;
+mod pipes;
+mod terminals;
+
+pub use pipes::Pipes;
+pub use terminals::Terminals;
+
+use super::file::FileTable;
+use super::namespace::Namespaces;
+use super::shared_memory::SharedMemoryTable;
+use super::{CollectError, Findings, event};
+use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, OpenObject, OwnerTarget};
+use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
+use crate::proc::TaskDir;
+use crate::proc::fd_link::{self, FdLink};
+use crate::proc::fdinfo::{self, FdInfo};
+use crate::sys::descriptor::{get_owner, get_signal};
+use crate::sys::pidfd;
+use identity::Identities;
+use std::collections::HashSet;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+/// The descriptors of a tree while they are collected.
+#[derive(Debug, Default)]
+pub struct Descriptors {
+    /// Tables, each once.
+    pub tables: Vec<FdTable>,
+    /// Descriptions, each once.
+    pub descriptions: Vec<Description>,
+    /// Terminals.
+    pub terminals: Terminals,
+    /// Links of descriptors in whose place a restore is given others.
+    pub externals: HashSet<String>,
+    identities: Identities,
+}
+
+/// One descriptor of the target, as /proc shows it.
+struct Seen {
+    fd: Fd,
+    meta: Metadata,
+    link: FdLink,
+    text: Vec<u8>,
+    info: FdInfo,
+}
+
+impl Seen {
+    fn at(task: &TaskDir, fd: Fd, buffer: &mut Vec<u8>) -> Result<Self, CollectError> {
+        let text = task.read_link(&format!("fd/{fd}"))?;
+        let meta = task.metadata(&format!("fd/{fd}"))?;
+        let info = fdinfo::read(task, fd, buffer)?;
+        Ok(Self { fd, meta, link: fd_link::parse(&text), text, info })
+    }
+}
+
+/// The same with its duplicate in our table.
+struct OpenFd<'a> {
+    seen: &'a Seen,
+    file: File,
+}
+
+impl std::ops::Deref for OpenFd<'_> {
+    type Target = Seen;
+
+    fn deref(&self) -> &Seen {
+        self.seen
+    }
+}
+
+/// Where descriptors are looked up and noted.
+pub struct Tables<'a> {
+    /// Files by path.
+    pub files: &'a mut FileTable,
+    /// Shared memory objects.
+    pub shared: &'a mut SharedMemoryTable,
+    /// Pipes.
+    pub pipes: &'a mut Pipes,
+    /// Blockers.
+    pub findings: &'a mut Findings,
+}
+
+impl Descriptors {
+    /// Collects the table that `tid` uses.
+    ///
+    /// # Errors
+    /// A kernel interface that failed. What cannot be restored is noted in the findings instead.
+    pub fn collect(
+        &mut self,
+        task: &TaskDir,
+        tid: Tid,
+        pidfd: BorrowedFd<'_>,
+        tables: &mut Tables<'_>,
+    ) -> Result<FdTableId, CollectError> {
+        let id = FdTableId(self.tables.len() as u32);
+        let mut table = FdTable { id, entries: Vec::new(), locks: Vec::new() };
+        let mut buffer = Vec::new();
+        for fd in task.fds()? {
+            let fd = Seen::at(task, fd, &mut buffer)?;
+            if let Some(description) = self.description(task, tid, pidfd, &fd, tables)? {
+                let close_on_exec = fd.info.flags & libc::O_CLOEXEC as u32 != 0;
+                table.entries.push(FdEntry { fd: fd.fd, description, close_on_exec });
+            }
+            locks::of_table(&fd, &mut table.locks);
+        }
+        self.tables.push(table);
+        Ok(id)
+    }
+
+    /// The description behind a descriptor, or `None` for one that is refused. Only the first of its descriptors is looked at closely.
+    fn description(
+        &mut self,
+        task: &TaskDir,
+        tid: Tid,
+        pidfd: BorrowedFd<'_>,
+        fd: &Seen,
+        tables: &mut Tables<'_>,
+    ) -> Result<Option<DescriptionId>, CollectError> {
+        let like = (fd.meta.dev(), fd.meta.ino(), fd.info.pos, fd.info.flags & !(libc::O_CLOEXEC as u32));
+        let known = self.identities.find(like, tid, fd.fd).map_err(CollectError::at(tid, "kcmp KCMP_FILE"))?;
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let file = pidfd::get_fd(pidfd, fd.fd).map_err(CollectError::at(tid, "pidfd_getfd"))?;
+        let open = OpenFd { seen: fd, file: File::from(file) };
+        let description = self.describe(task, tid, &open, tables)?;
+        let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
+        locks::of_description(tid, fd, held, tables.findings);
+        let noted = self.identities.note(like, tid, fd.fd, description);
+        noted.map_err(CollectError::at(tid, "kcmp KCMP_FILE"))?;
+        Ok(description)
+    }
+
+    fn describe(
+        &mut self,
+        task_dir: &TaskDir,
+        tid: Tid,
+        fd: &OpenFd<'_>,
+        tables: &mut Tables<'_>,
+    ) -> Result<Option<DescriptionId>, CollectError> {
+        let Some(object) = self.classify(task_dir, tid, fd, tables)? else { return Ok(None) };
+        let id = DescriptionId(self.descriptions.len() as u32);
+        self.descriptions.push(Description {
+            id,
+            object,
+            flags: fd.info.flags & !(libc::O_CLOEXEC as u32),
+            position: fd.info.pos.cast_unsigned(),
+            owner: owner(fd).map_err(CollectError::at(tid, "fcntl F_GETOWN_EX"))?,
+            locks: Vec::new(),
+        });
+        Ok(Some(id))
+    }
+
+    /// What the descriptor is open on, or `None` with a blocker noted.
+    fn classify(
+        &mut self,
+        task_dir: &TaskDir,
+        tid: Tid,
+        fd: &OpenFd<'_>,
+        tables: &mut Tables<'_>,
+    ) -> Result<Option<OpenObject>, CollectError> {
+        let task = format!("pid {tid}");
+        let object = format!("fd {}: {}", fd.fd, String::from_utf8_lossy(&fd.text));
+        let refuse = |findings: &mut Findings, reason: String| {
+            findings.block(task.clone(), object.clone(), reason, "close it before the dump");
+            Ok(None)
+        };
+        if let Some(external) = std::str::from_utf8(&fd.text).ok().and_then(|text| self.externals.get(text)) {
+            return Ok(Some(OpenObject::External(external.clone())));
+        }
+        match &fd.link {
+            FdLink::Pipe(ino) => Ok(Some(tables.pipes.end(tid, *ino, fd))),
+            FdLink::Memfd(_) if !is_path_only(fd) => {
+                let holder = (Pid(tid.0), object.as_str());
+                match tables.shared.intern_memfd(holder, &fd.file, &fd.meta, &fd.text) {
+                    Ok(shm) => Ok(Some(OpenObject::Memfd(shm))),
+                    Err(reason) => refuse(tables.findings, reason),
+                }
+            }
+            FdLink::Path(path) if path.is_unreachable() => {
+                refuse(tables.findings, "its path cannot be reached from the root of snap".into())
+            }
+            FdLink::Path(_) | FdLink::Memfd(_) => match tables.files.intern(&fd.meta, &fd.text, &task) {
+                Ok(file) => match self.by_path(tid, fd, file, tables.files) {
+                    Ok(object) => {
+                        if object == OpenObject::Regular(file) && tables.files.wants_content(file) {
+                            // Opened anew: the target's own description may be for writing only.
+                            let content = task_dir.open(&format!("fd/{}", fd.fd))?;
+                            tables.files.set_content(file, content);
+                        }
+                        Ok(Some(object))
+                    }
+                    Err(reason) => refuse(tables.findings, reason),
+                },
+                Err(mut blocker) => {
+                    blocker.object = object;
+                    tables.findings.blockers.push(blocker);
+                    Ok(None)
+                }
+            },
+            FdLink::Socket(_) => refuse(tables.findings, "sockets are not supported yet".into()),
+            FdLink::AnonInode(kind) if kind == b"eventfd" => match event::eventfd(&fd.info) {
+                Ok(object) => Ok(Some(object)),
+                Err(reason) => refuse(tables.findings, reason),
+            },
+            FdLink::AnonInode(kind) if kind == b"signalfd" => match event::signalfd(&fd.info) {
+                Ok(object) => Ok(Some(object)),
+                Err(reason) => refuse(tables.findings, reason),
+            },
+            FdLink::AnonInode(kind) if kind == b"eventpoll" => match event::epoll(tid, fd.fd, &fd.info) {
+                Ok(object) => Ok(Some(object)),
+                Err(reason) => refuse(tables.findings, reason),
+            },
+            FdLink::AnonInode(kind) => {
+                refuse(tables.findings, format!("{} descriptors are not supported yet", String::from_utf8_lossy(kind)))
+            }
+            FdLink::Inode { .. } if let Some(kind) = Namespaces::own().kind_of(&fd.text) => {
+                Ok(Some(OpenObject::Namespace(kind.to_owned())))
+            }
+            FdLink::Inode { kind, .. } => {
+                refuse(tables.findings, format!("{} descriptors are not supported", String::from_utf8_lossy(kind)))
+            }
+            FdLink::Other(_) => refuse(tables.findings, "its kind is not known".into()),
+        }
+    }
+}
+
+impl Descriptors {
+    /// Kinds that have a path.
+    fn by_path(&mut self, tid: Tid, fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObject, String> {
+        let object = by_path(fd, file, files)?;
+        match object {
+            OpenObject::OutsideTerminal(_) | OpenObject::ControllingTerminal(_) => {
+                let found = self.terminals.slave(tid, fd, object);
+                found.map_err(|error| format!("the terminal does not tell its number: {error}"))
+            }
+            OpenObject::Pseudo(_) if is_master(fd) => {
+                let found = self.terminals.master(tid, fd);
+                found.map_err(|error| format!("the terminal does not tell its number: {error}"))
+            }
+            other => Ok(other),
+        }
+    }
+}
+
+/// /dev/ptmx, in /dev or on devpts.
+fn is_master(fd: &OpenFd<'_>) -> bool {
+    let rdev = fd.meta.rdev();
+    fd.meta.file_type().is_char_device() && (libc::major(rdev), libc::minor(rdev)) == (5, 2)
+}
+
+/// Kinds that are opened again by their path.
+fn by_path(fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObject, String> {
+    let kind = fd.meta.file_type();
+    if is_path_only(fd) {
+        Ok(OpenObject::PathOnly(file))
+    } else if is_pseudo(&fd.file) {
+        pseudo(file, files)
+    } else if kind.is_dir() {
+        match files.get(file).link {
+            crate::image::model::file::Link::Unlinked => Err("the directory is unlinked".into()),
+            _ => Ok(OpenObject::Directory(file)),
+        }
+    } else if kind.is_file() {
+        Ok(OpenObject::Regular(file))
+    } else if kind.is_char_device() {
+        device(fd.meta.rdev(), file)
+    } else if kind.is_fifo() {
+        Err("named FIFOs are not supported yet".into())
+    } else {
+        Err("block devices and sockets by path are not supported".into())
+    }
+}
+
+fn pseudo(file: FileId, files: &FileTable) -> Result<OpenObject, String> {
+    match files.get(file).link {
+        crate::image::model::file::Link::Named => Ok(OpenObject::Pseudo(file)),
+        _ => Err("the object behind this file of /proc or /sys is gone".into()),
+    }
+}
+
+fn device(rdev: u64, file: FileId) -> Result<OpenObject, String> {
+    match (libc::major(rdev), libc::minor(rdev)) {
+        (1, 3 | 5 | 7 | 8 | 9) => Ok(OpenObject::MemoryDevice(file)),
+        (5, 0) => Ok(OpenObject::ControllingTerminal(file)),
+        (4 | 136..=143, _) | (5, 1) => Ok(OpenObject::OutsideTerminal(file)),
+        // A master, see `Descriptors::by_path`.
+        (5, 2) => Ok(OpenObject::Pseudo(file)),
+        (major, minor) => Err(format!("character device {major}:{minor} has state that cannot be saved")),
+    }
+}
+
+fn is_path_only(fd: &OpenFd<'_>) -> bool {
+    fd.info.flags & libc::O_PATH as u32 != 0
+}
+
+/// Whether the file lies on proc, sysfs, debugfs, tracefs or a cgroup file system.
+fn is_pseudo(file: &File) -> bool {
+    const PSEUDO: [i64; 6] = [0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x6367_7270, 0x0027_e0eb];
+    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| PSEUDO.contains(&fs.filesystem_type().0))
+}
+
+fn owner(fd: &OpenFd<'_>) -> io::Result<Option<AsyncOwner>> {
+    if is_path_only(fd) {
+        return Ok(None);
+    }
+    let owner = get_owner(fd.file.as_fd())?;
+    let signal = get_signal(fd.file.as_fd())?;
+    let target = match (owner.kind, owner.pid) {
+        (_, 0) => OwnerTarget::None,
+        (0, tid) => OwnerTarget::Thread(Tid(tid)),
+        (1, pid) => OwnerTarget::Process(Pid(pid)),
+        (_, pgid) => OwnerTarget::Group(Pid(pgid)),
+    };
+    let unset = target == OwnerTarget::None && signal == 0;
+    Ok((!unset).then_some(AsyncOwner { target, signal }))
+}

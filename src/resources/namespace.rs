@@ -1,0 +1,57 @@
+//! Namespaces: a target outside those of `snap` would come back in another world.
+
+use super::Findings;
+use crate::image::model::id::Pid;
+use std::fs::read_link;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+/// Each kind with what would differ after a restore.
+const KINDS: [(&str, &str); 8] = [
+    ("mnt", "its paths name other files"),
+    ("pid", "its process ids are others"),
+    ("user", "its user ids and capabilities are others"),
+    ("net", "its network is another"),
+    ("ipc", "its System V and POSIX IPC objects are others"),
+    ("uts", "its host name may be another"),
+    ("cgroup", "it sees its cgroups under other names"),
+    ("time", "its clocks have an offset"),
+];
+
+/// The namespaces of `snap`, in the order of their kinds.
+#[derive(Debug)]
+pub struct Namespaces([Option<PathBuf>; KINDS.len()]);
+
+impl Namespaces {
+    /// Those of the calling process.
+    #[must_use]
+    pub fn own() -> Self {
+        Self(of("self"))
+    }
+
+    /// The kind of namespace behind a descriptor, if it is one of these.
+    #[must_use]
+    pub fn kind_of(&self, link: &[u8]) -> Option<&'static str> {
+        let is_it = |own: &Option<PathBuf>| own.as_ref().is_some_and(|own| own.as_os_str().as_bytes() == link);
+        self.0.iter().position(is_it).map(|at| KINDS[at].0)
+    }
+
+    /// Refuses a process that is in another one.
+    pub fn check(&self, pid: Pid, findings: &mut Findings) {
+        for (((kind, difference), theirs), ours) in KINDS.iter().zip(of(&pid.to_string())).zip(&self.0) {
+            if theirs.is_some() && theirs != *ours {
+                findings.block(
+                    format!("pid {pid}"),
+                    format!("{kind} namespace"),
+                    format!("it is not the one of snap: {difference}"),
+                    format!("run snap inside: nsenter --target {pid} --all snap dump {pid}"),
+                );
+            }
+        }
+    }
+}
+
+/// What the links say: kind and inode number.
+fn of(who: &str) -> [Option<PathBuf>; KINDS.len()] {
+    KINDS.map(|(kind, _)| read_link(format!("/proc/{who}/ns/{kind}")).ok())
+}

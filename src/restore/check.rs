@@ -1,0 +1,470 @@
+//! Everything that stands in the way of a restore on this host, found before anything is touched. Pure.
+
+use super::genealogy::{Being, Genealogy, Moment, genealogy};
+use super::host::{Found, Holder, HostFacts};
+use super::memory;
+use super::vdso::{self, Vdso};
+use super::{Choices, FilesPolicy};
+use crate::blocker::Blocker;
+use crate::image::model::Snapshot;
+use crate::image::model::address::PageRange;
+use crate::image::model::file::{File, Link, OpenObject};
+use crate::image::model::id::{FileId, Pid, TerminalId};
+use crate::image::model::memory::{Backing, SharedMemoryKind, VmaFlags};
+use crate::image::model::process::Process;
+use std::collections::{BTreeSet, HashMap};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// A blocker of a process.
+#[must_use]
+pub fn blocker(pid: Pid, object: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Blocker {
+    Blocker { task: format!("pid {pid}"), object: object.into(), reason: reason.into(), remedy: remedy.into() }
+}
+
+/// The path by which a file is opened, if it has a name.
+#[must_use]
+pub fn name(file: &File) -> Option<&[u8]> {
+    match &file.link {
+        Link::Named => Some(&file.path),
+        Link::OtherName(name) => Some(name),
+        Link::Unlinked => None,
+    }
+}
+
+/// The path below `/proc` of a file there that belongs to a task of the image.
+#[must_use]
+pub fn task_file<'a>(snapshot: &'a Snapshot, object: &OpenObject) -> Option<&'a [u8]> {
+    let (OpenObject::Pseudo(file) | OpenObject::PathOnly(file)) = object else { return None };
+    let path = snapshot.files[file.0 as usize].path.strip_prefix(b"/proc/")?;
+    let id: i32 = std::str::from_utf8(path.split(|byte| *byte == b'/').next()?).ok()?.parse().ok()?;
+    let mut tids = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid.0);
+    tids.any(|tid| tid == id).then_some(path)
+}
+
+/// The descriptor of `snap` that stands in for something outside.
+#[must_use]
+pub fn inherited(choices: &Choices<'_>, id: &str) -> Option<i32> {
+    choices.inherit.iter().find(|(_, name)| name == id).map(|(fd, _)| *fd)
+}
+
+/// The terminal that a session leader of the image has for its session, if that is in the image too.
+#[must_use]
+pub fn own_terminal(snapshot: &Snapshot, process: &Process) -> Option<TerminalId> {
+    let id = process.controlling.filter(|_| process.sid == process.pid)?.terminal?;
+    snapshot.terminals[id.0 as usize].inside.then_some(id)
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What the user should know.
+    pub notices: Vec<String>,
+    /// What stands in the way.
+    pub blockers: Vec<Blocker>,
+    /// Files to cut back to their size at the dump.
+    pub cut_back: Vec<(PathBuf, u64)>,
+    /// What becomes of the vdso, for each process.
+    pub vdsos: Vec<Vdso>,
+    /// Who makes whom.
+    pub genealogy: Genealogy,
+}
+
+impl Findings {
+    /// Where the vdso of this host is when a process of the image is born: where its maker has put it, or where `snap` has it.
+    #[must_use]
+    pub fn vdso_at_birth<'a>(&'a self, process: usize, facts: &'a HostFacts) -> &'a [PageRange] {
+        let births = &self.genealogy.births;
+        let mut at = self.genealogy.of_process[process];
+        if births[at].wave == 0 {
+            return &facts.vdso;
+        }
+        while births[at].moment != Moment::Filled {
+            match births[at].maker {
+                Some(maker) => at = maker,
+                None => return &facts.vdso,
+            }
+        }
+        match births[at].maker.map(|maker| births[maker].being) {
+            Some(Being::Process(parent)) => &self.vdsos[parent].parts,
+            Some(Being::Zombie(_) | Being::StandIn) | None => &facts.vdso,
+        }
+    }
+}
+
+/// Notices and blockers.
+#[must_use]
+pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Findings {
+    let mut checker = Checker { snapshot, facts, choices, findings: Findings::default() };
+    let root = &snapshot.processes[0];
+    match genealogy(snapshot, choices) {
+        Ok(found) => checker.findings.genealogy = found,
+        Err(blockers) => {
+            return Findings { blockers, ..Findings::default() };
+        }
+    }
+    checker.ids(root);
+    checker.shared_task_files();
+    for (index, process) in snapshot.processes.iter().enumerate() {
+        checker.sharing(process);
+        checker.cpu(process);
+        checker.address_space(index, process);
+        checker.privileges(process);
+    }
+    checker.files(root);
+    checker.externals(root);
+    checker.findings
+}
+
+struct Checker<'a> {
+    snapshot: &'a Snapshot,
+    facts: &'a HostFacts,
+    choices: &'a Choices<'a>,
+    findings: Findings,
+}
+
+impl Checker<'_> {
+    fn block(
+        &mut self,
+        process: &Process,
+        object: impl Into<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings.blockers.push(blocker(process.pid, object, reason, remedy));
+    }
+
+    fn ids(&mut self, process: &Process) {
+        for (tid, holder) in &self.facts.taken {
+            let (reason, remedy) = taken(holder);
+            self.block(process, format!("id {tid}"), reason, format!("{remedy}, or use --new-pid-namespace"));
+        }
+        let stays = stays_in_session(self.snapshot, self.choices);
+        if (process.sid != process.pid || stays) && process.sid.0 != self.facts.session {
+            let notice = format!("pid {}: session {} is replaced by that of snap", process.pid, process.sid);
+            self.findings.notices.push(notice);
+        }
+        if process.pgid != process.pid && process.sid != process.pid && process.pgid.0 != self.facts.group {
+            let notice = format!("pid {}: process group {} is replaced by that of snap", process.pid, process.pgid);
+            self.findings.notices.push(notice);
+        }
+    }
+
+    fn sharing(&mut self, process: &Process) {
+        let first = &process.threads[0];
+        for thread in &process.threads {
+            if thread.fd_table != first.fd_table || thread.fs != first.fs {
+                let reason = "it does not share descriptors or directories with its process";
+                self.block(process, format!("tid {}", thread.tid), reason, "no option; not supported yet");
+            }
+        }
+        if process.threads.iter().any(|thread| thread.scheduling.core_cookie != 0) {
+            self.block(process, "core scheduling", "its cookie cannot be made again", "no option; not supported yet");
+        }
+        if !process.timers.is_empty() && !self.facts.timer_ids {
+            self.block(
+                process,
+                "POSIX timers",
+                "this kernel cannot make them under their ids",
+                "use Linux 6.15 or later",
+            );
+        }
+    }
+
+    fn cpu(&mut self, process: &Process) {
+        let (ours, theirs) = (&self.facts.xsave, &self.snapshot.inventory.host.xsave);
+        let used = process.threads.iter().filter_map(|thread| in_use(&thread.cpu.xsave)).fold(0, |all, one| all | one);
+        for bit in (0..63).filter(|bit| used >> bit & 1 == 1) {
+            let part = |layout: &crate::image::model::inventory::XsaveLayout| {
+                layout.components.iter().find(|component| u32::from(component.bit) == bit).map(|c| c.size)
+            };
+            if ours.features >> bit & 1 == 0 || part(ours) != part(theirs) {
+                let reason = "this CPU does not have it, or not in this size";
+                self.block(process, format!("XSAVE component {bit}"), reason, "restore on a CPU like that of the dump");
+            }
+        }
+    }
+
+    /// What lies outside needs something in its place, and what is given must be wanted.
+    fn externals(&mut self, root: &Process) {
+        let wanted = self.snapshot.descriptions.iter().filter_map(|description| match &description.object {
+            OpenObject::External(id) => Some(id.as_str()),
+            _ => None,
+        });
+        let wanted: BTreeSet<&str> = wanted.collect();
+        for id in wanted.iter().filter(|id| inherited(self.choices, id).is_none()) {
+            let reason = "it was dumped with --external, and nothing is given in its place";
+            self.findings.blockers.push(blocker(
+                root.pid,
+                *id,
+                reason,
+                format!("name a descriptor of snap: --inherit 'FD:{id}'"),
+            ));
+        }
+        for (fd, id) in self.choices.inherit {
+            if !wanted.contains(id.as_str()) {
+                let names: Vec<&str> = wanted.iter().copied().collect();
+                let remedy = if names.is_empty() {
+                    "leave the option away".to_owned()
+                } else {
+                    format!("these are: {}", names.join(", "))
+                };
+                self.findings.blockers.push(blocker(
+                    root.pid,
+                    format!("--inherit {fd}:{id}"),
+                    "no such external descriptor is in the image",
+                    remedy,
+                ));
+            } else if !self.facts.descriptors.contains(fd) {
+                let remedy = "open it for snap, as in: snap restore ... 3< FILE";
+                self.findings.blockers.push(blocker(
+                    root.pid,
+                    format!("--inherit {fd}:{id}"),
+                    "snap has no such descriptor",
+                    remedy,
+                ));
+            }
+        }
+    }
+
+    /// Each process opens such files itself.
+    fn shared_task_files(&mut self) {
+        let mut holders = HashMap::new();
+        for process in &self.snapshot.processes {
+            for entry in &self.snapshot.fd_tables[process.threads[0].fd_table.0 as usize].entries {
+                let description = &self.snapshot.descriptions[entry.description.0 as usize];
+                let Some(path) = task_file(self.snapshot, &description.object) else { continue };
+                if let Some(other) = holders.insert(entry.description, process.pid).filter(|pid| *pid != process.pid) {
+                    let object = format!("fd {}: /proc/{}", entry.fd, String::from_utf8_lossy(path));
+                    let reason = format!("pid {other} has inherited it too");
+                    self.block(process, object, reason, "no option; not supported yet");
+                }
+            }
+        }
+    }
+
+    fn address_space(&mut self, index: usize, process: &Process) {
+        let mm = &self.snapshot.mms[process.mm.0 as usize];
+        let now = self.findings.vdso_at_birth(index, self.facts).to_vec();
+        match vdso::decide(&self.snapshot.inventory.host, process, mm, &now, self.facts) {
+            Err(blockers) => {
+                self.findings.blockers.extend(blockers);
+                self.findings.vdsos.push(Vdso::default());
+            }
+            Ok(vdso) => {
+                let new = vdso.notices.iter().filter(|notice| !self.findings.notices.contains(notice));
+                let new: Vec<String> = new.cloned().collect();
+                self.findings.notices.extend(new);
+                self.findings.vdsos.push(vdso);
+            }
+        }
+        for vma in &mm.vmas {
+            let object = || format!("mapping {}", vma.range);
+            if vma.range.end.0 > memory::TASK_END && !matches!(vma.backing, Backing::Vsyscall) {
+                self.block(process, object(), "it lies beyond the four-level address space", "no option");
+            }
+            if vma.flags.contains(VmaFlags::SYNC) {
+                self.block(process, object(), "it is mapped MAP_SYNC", "no option");
+            }
+            if let Backing::PrivateShared { shm, offset: _ } = &vma.backing
+                && matches!(self.snapshot.shared_memory[shm.0 as usize].kind, SharedMemoryKind::Anonymous)
+            {
+                self.block(process, object(), "a private mapping of anonymous shared memory", "no option");
+            }
+        }
+    }
+
+    fn files(&mut self, process: &Process) {
+        let mapped = self.mapped();
+        let written = self.written();
+        let replaced = self.replaced();
+        let late = self.of_tasks();
+        for (file, found) in self.snapshot.files.iter().zip(&self.facts.files) {
+            if name(file).is_none() || replaced.contains(&file.id) || late.contains(&file.id) {
+                continue;
+            }
+            let path = String::from_utf8_lossy(&file.path).into_owned();
+            match found {
+                Err(error) => self.block(process, path, error.clone(), "put the file back"),
+                Ok(found) if found.mode & libc::S_IFMT != file.mode & libc::S_IFMT => {
+                    self.block(process, path, "it is of another type now", "put the file back");
+                }
+                Ok(found) => self.file(process, file, found, mapped.contains(&file.id), written.contains(&file.id)),
+            }
+        }
+        self.terminals(process);
+    }
+
+    fn file(&mut self, process: &Process, file: &File, found: &Found, mapped: bool, written: bool) {
+        if file.mode & libc::S_IFMT != libc::S_IFREG {
+            return;
+        }
+        let path = Path::new(OsStr::from_bytes(&file.path));
+        let change = change(file, found);
+        if mapped && !self.choices.ignore_changed.iter().any(|ignored| ignored == path) {
+            if let Some(change) = &change {
+                let remedy = format!("put it back, or use --ignore-changed {}", path.display());
+                self.block(process, path.display().to_string(), format!("mapped file: {change}"), remedy);
+            }
+        } else if written {
+            let bad = match self.choices.files {
+                FilesPolicy::Ignore => None,
+                FilesPolicy::Check => change,
+                FilesPolicy::Truncate if found.size > file.size => {
+                    self.findings.cut_back.push((path.to_path_buf(), file.size));
+                    None
+                }
+                FilesPolicy::Truncate => change,
+            };
+            if let Some(change) = bad {
+                let remedy = "use --files truncate to cut growth back, or --files ignore";
+                self.block(process, path.display().to_string(), format!("open for writing: {change}"), remedy);
+            }
+        }
+    }
+
+    /// Files whose private or read-only mappings rely on their content.
+    fn mapped(&self) -> BTreeSet<FileId> {
+        let vmas = self.snapshot.mms.iter().flat_map(|mm| &mm.vmas);
+        let mut files: BTreeSet<FileId> = vmas
+            .filter_map(|vma| match &vma.backing {
+                Backing::PrivateFile { file, offset: _ } => Some(*file),
+                Backing::SharedFile { file, offset: _, may_write: false } => Some(*file),
+                _ => None,
+            })
+            .collect();
+        files.extend(self.snapshot.mms.iter().map(|mm| mm.exe));
+        files
+    }
+
+    /// Files that the image's tasks can write.
+    fn written(&self) -> BTreeSet<FileId> {
+        let vmas = self.snapshot.mms.iter().flat_map(|mm| &mm.vmas);
+        let shared = vmas.filter_map(|vma| match &vma.backing {
+            Backing::SharedFile { file, offset: _, may_write: true } => Some(*file),
+            _ => None,
+        });
+        let open = self.snapshot.descriptions.iter().filter_map(|description| match description.object {
+            OpenObject::Regular(file) if description.flags & libc::O_ACCMODE as u32 != 0 => Some(file),
+            _ => None,
+        });
+        shared.chain(open).collect()
+    }
+
+    /// Terminals in whose place another is opened: they went with whoever had made them.
+    fn replaced(&self) -> BTreeSet<FileId> {
+        let descriptions = &self.snapshot.descriptions;
+        let outside = descriptions.iter().filter_map(|description| match description.object {
+            OpenObject::OutsideTerminal(file) => Some(file),
+            _ => None,
+        });
+        let by_path = |file: &FileId| {
+            descriptions
+                .iter()
+                .any(|description| matches!(description.object, OpenObject::PathOnly(path) if path == *file))
+        };
+        // Slaves have a path of devpts, and come with their masters.
+        let is_slave =
+            |file: &&File| file.mode & libc::S_IFMT == libc::S_IFCHR && (136..=143).contains(&libc::major(file.rdev));
+        let slaves = self.snapshot.files.iter().filter(is_slave).map(|file| file.id);
+        outside.chain(slaves).filter(|file| !by_path(file)).collect()
+    }
+
+    /// Files of /proc that are there once the tasks of the image are.
+    fn of_tasks(&self) -> BTreeSet<FileId> {
+        let descriptions = self.snapshot.descriptions.iter();
+        let files = descriptions.filter_map(|description| match &description.object {
+            object @ (OpenObject::Pseudo(file) | OpenObject::PathOnly(file)) => {
+                task_file(self.snapshot, object).map(|_| *file)
+            }
+            _ => None,
+        });
+        files.collect()
+    }
+
+    fn terminals(&mut self, process: &Process) {
+        if has_terminal(self.snapshot) && self.facts.terminal.is_none() {
+            let reason = "it has a terminal open, and snap has none to give in its place";
+            self.block(process, "terminal", reason, "run snap restore on a terminal");
+        }
+    }
+
+    fn privileges(&mut self, process: &Process) {
+        let own = &self.facts.credentials;
+        if self.facts.setgroups_denied && process.threads[0].credentials.groups != own.groups {
+            self.findings
+                .notices
+                .push("supplementary groups cannot be set in this user namespace and stay those of snap".into());
+        }
+        for thread in &process.threads {
+            let wanted = &thread.credentials;
+            let missing = wanted.cap_permitted & !own.cap_permitted;
+            if missing != 0 {
+                let reason = format!("it has capabilities {missing:#x} that snap does not have");
+                self.block(process, format!("tid {}", thread.tid), reason, "run snap restore with them");
+            }
+        }
+        const CAP_SYS_RESOURCE: u32 = 24;
+        let may_raise = own.cap_effective >> CAP_SYS_RESOURCE & 1 == 1;
+        for (resource, (wanted, now)) in process.rlimits.iter().zip(&self.facts.limits).enumerate() {
+            if wanted[1] > now[1] && !may_raise {
+                let reason = format!("its hard limit is {} and that of snap {}", wanted[1], now[1]);
+                self.block(
+                    process,
+                    format!("resource limit {resource}"),
+                    reason,
+                    "raise the limit of snap, or run it with CAP_SYS_RESOURCE",
+                );
+            }
+        }
+    }
+}
+
+/// Who holds an id, and what frees it.
+fn taken(holder: &Holder) -> (String, String) {
+    match holder {
+        Holder::Alive(name) => (format!("taken by {name}"), "end it".into()),
+        Holder::Zombie { name, parent: (Pid(0), _) } => (
+            format!("taken by {name}, which has ended and was not reaped"),
+            "let its parent outside this pid namespace reap it, or end that".into(),
+        ),
+        Holder::Zombie { name, parent: (parent, parent_name) } => (
+            format!("taken by {name}, which has ended and was not reaped"),
+            format!("let its parent, pid {parent} ({parent_name}), reap it (wait(2)), or end that"),
+        ),
+        Holder::Group => ("taken by a process group or session".into(), "end its members".into()),
+    }
+}
+
+/// Whether a session leader joins the session of `snap` instead of having one of its own: without that it would have no
+/// controlling terminal, and `snap` stays to give it one.
+#[must_use]
+pub fn stays_in_session(snapshot: &Snapshot, choices: &Choices<'_>) -> bool {
+    !choices.orphan && has_terminal(snapshot)
+}
+
+fn has_terminal(snapshot: &Snapshot) -> bool {
+    snapshot.descriptions.iter().any(|description| {
+        matches!(description.object, OpenObject::OutsideTerminal(_) | OpenObject::ControllingTerminal(_))
+    })
+}
+
+/// XSTATE_BV of an XSAVE area.
+fn in_use(area: &[u8]) -> Option<u64> {
+    area.get(512..520)?.try_into().ok().map(u64::from_le_bytes)
+}
+
+/// What differs between a file as it was and as it is.
+fn change(file: &File, found: &Found) -> Option<String> {
+    match (&file.build_id, &found.build_id) {
+        (Some(was), Some(is)) if was != is => return Some("its build id has changed".into()),
+        // A program of the same build, copied or installed anew.
+        (Some(_), Some(_)) if file.size == found.size => return None,
+        _ => {}
+    }
+    if file.size != found.size {
+        return Some(format!("its size was {} and is {}", file.size, found.size));
+    }
+    (file.mtime != found.mtime).then(|| "it was modified since the dump".into())
+}

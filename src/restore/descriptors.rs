@@ -1,0 +1,252 @@
+//! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
+
+use super::terminals::Terminals;
+use crate::image::model::Snapshot;
+use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
+use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, TerminalId};
+use crate::image::model::memory::SharedMemoryKind;
+use crate::sys::open::{self, LockKind};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// One thing to open, and its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// The descriptor number.
+    pub number: i32,
+    /// What is opened.
+    pub source: Source,
+    /// open(2) flags.
+    pub flags: u32,
+    /// The description of the image that this is, if any.
+    pub description: Option<DescriptionId>,
+}
+
+/// Where a description comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A path.
+    Path(Vec<u8>),
+    /// A file without a name, made again.
+    Unlinked(FileId),
+    /// One end of a pipe.
+    Pipe(PipeId, bool),
+    /// A memfd.
+    Memfd(ShmId),
+    /// eventfd(2).
+    Eventfd {
+        /// Its counter.
+        counter: u64,
+        /// EFD_SEMAPHORE.
+        semaphore: bool,
+    },
+    /// A descriptor of `snap`.
+    Inherited(i32),
+    /// signalfd(2) for these signals.
+    Signalfd(u64),
+    /// The master end of a terminal.
+    Master(TerminalId),
+    /// The slave end.
+    Slave(TerminalId),
+    /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.
+    Epoll,
+}
+
+/// What was made for the image, held open by `snap` until the skeleton runs.
+#[derive(Debug, Default)]
+pub struct Carriers {
+    /// Unlinked files.
+    pub files: HashMap<FileId, File>,
+    /// Memfds.
+    pub memfds: HashMap<ShmId, File>,
+    /// Pipes, by whether it is the writing end; with whether a description of the image is this one.
+    pipes: HashMap<(PipeId, bool), (File, bool)>,
+    /// Masters and slaves of terminals.
+    terminals: Terminals,
+    /// Everything under its number.
+    opened: Vec<OwnedFd>,
+}
+
+/// A descriptor that could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {source}")]
+pub struct OpenError {
+    /// What was opened or changed.
+    pub what: String,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+/// For `map_err`: says what was opened or changed.
+pub fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+    let what = what.into();
+    |source| OpenError { what, source }
+}
+
+impl Carriers {
+    /// Opens everything. Numbers from `top` on are free for our own use.
+    ///
+    /// # Errors
+    /// The first thing that could not be opened.
+    pub fn open(snapshot: &Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
+        let mut carriers = Self { terminals: Terminals::make(&snapshot.terminals, top)?, ..Self::default() };
+        for shared in &snapshot.shared_memory {
+            if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
+                let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
+                let file = file.map_err(failed(format!("memfd {name}")))?;
+                file.set_len(shared.size).map_err(failed(format!("size of memfd {name}")))?;
+                carriers.memfds.insert(shared.id, file);
+            }
+        }
+        for opening in openings {
+            carriers.open_one(snapshot, opening, top)?;
+        }
+        carriers.terminals.close_doors(&snapshot.terminals)?;
+        Ok(carriers)
+    }
+
+    fn open_one(&mut self, snapshot: &Snapshot, opening: &Opening, top: i32) -> Result<(), OpenError> {
+        let file = match &opening.source {
+            Source::Path(path) => {
+                let path = Path::new(OsStr::from_bytes(path));
+                open::path(path, opening.flags).map_err(failed(path.display().to_string()))?
+            }
+            Source::Unlinked(id) => {
+                if !self.files.contains_key(id) {
+                    let made = make_unlinked(snapshot, *id, top)?;
+                    self.files.insert(*id, made);
+                }
+                reopen(&self.files[id], opening.flags)?
+            }
+            Source::Pipe(id, write) => {
+                if !self.pipes.contains_key(&(*id, *write)) {
+                    let (reader, writer) = make_pipe(snapshot, *id, top)?;
+                    self.pipes.insert((*id, false), (reader, false));
+                    self.pipes.insert((*id, true), (writer, false));
+                }
+                self.pipe_end(*id, *write, opening.flags)?
+            }
+            Source::Memfd(id) => reopen(&self.memfds[id], opening.flags)?,
+            Source::Eventfd { counter, semaphore } => open::eventfd(*counter, *semaphore).map_err(failed("eventfd"))?,
+            Source::Inherited(fd) => open::duplicate(*fd, top).map_err(failed(format!("descriptor {fd} of snap")))?,
+            Source::Signalfd(mask) => open::signalfd(*mask).map_err(failed("signalfd"))?,
+            Source::Master(id) => self.terminals.master(*id)?,
+            Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
+            Source::Epoll => open::epoll().map_err(failed("epoll"))?,
+        };
+        let placed = open::place(file, opening.number).map_err(failed(format!("descriptor {}", opening.number)))?;
+        // What somebody else has open is as that one wants it.
+        let ours = !matches!(opening.source, Source::Inherited(_));
+        if let Some(id) = opening.description.filter(|_| ours) {
+            set_up(&placed, &snapshot.descriptions[id.0 as usize])?;
+        }
+        self.opened.push(placed.into());
+        Ok(())
+    }
+
+    /// The first description of an end is the one that pipe2(2) made.
+    fn pipe_end(&mut self, id: PipeId, write: bool, flags: u32) -> Result<File, OpenError> {
+        let error = || failed(format!("pipe {id}"));
+        let Some((end, taken)) = self.pipes.get_mut(&(id, write)) else {
+            return Err(error()(io::ErrorKind::NotFound.into()));
+        };
+        let both_ways = flags & libc::O_ACCMODE as u32 == libc::O_RDWR as u32;
+        if both_ways || std::mem::replace(taken, true) { reopen(end, flags) } else { end.try_clone().map_err(error()) }
+    }
+
+    /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.
+    pub fn release(&mut self) {
+        self.pipes.clear();
+        self.terminals = Terminals::default();
+        self.opened.clear();
+    }
+
+    /// Seals memfds, once they are filled.
+    ///
+    /// # Errors
+    /// The memfd that cannot be sealed.
+    pub fn seal(&self, snapshot: &Snapshot) -> Result<(), OpenError> {
+        for shared in &snapshot.shared_memory {
+            let SharedMemoryKind::Memfd { name, flags: _, seals, mode, uid, gid } = &shared.kind else { continue };
+            let Some(file) = self.memfds.get(&shared.id) else { continue };
+            let error = || failed(format!("memfd {name}"));
+            open::own(file, *uid, *gid, *mode).map_err(error())?;
+            open::add_seals(file, *seals).map_err(error())?;
+        }
+        Ok(())
+    }
+}
+
+/// A second description of the same object.
+fn reopen(file: &File, flags: u32) -> Result<File, OpenError> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    // O_TMPFILE would make another file, and holds the bit of O_DIRECTORY.
+    let making = if flags & libc::O_TMPFILE as u32 == libc::O_TMPFILE as u32 { libc::O_TMPFILE } else { 0 };
+    open::path(Path::new(&path), flags & !((libc::O_NOFOLLOW | making) as u32)).map_err(failed(path))
+}
+
+/// A file or directory that has no name, on the file system where it was.
+fn make_unlinked(snapshot: &Snapshot, id: FileId, top: i32) -> Result<File, OpenError> {
+    let file = &snapshot.files[id.0 as usize];
+    let path = Path::new(OsStr::from_bytes(&file.path));
+    let error = || failed(format!("making {} (deleted) again", path.display()));
+    let parent = path.parent().filter(|parent| parent.is_dir()).unwrap_or(Path::new("/tmp"));
+    let made = if file.mode & libc::S_IFMT == libc::S_IFDIR {
+        open::nameless_directory(parent)
+    } else {
+        open::nameless_file(parent)
+    };
+    let made = made.and_then(|made| open::lift(made, top)).map_err(error())?;
+    if file.mode & libc::S_IFMT != libc::S_IFDIR {
+        made.set_len(file.size).map_err(error())?;
+    }
+    open::own(&made, file.uid, file.gid, file.mode & 0o7777).map_err(error())?;
+    Ok(made)
+}
+
+/// A pipe with its capacity and unread bytes.
+fn make_pipe(snapshot: &Snapshot, id: PipeId, top: i32) -> Result<(File, File), OpenError> {
+    let pipe = &snapshot.pipes[id.0 as usize];
+    let error = || failed(format!("pipe:[{}]", pipe.ino));
+    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from).map_err(error())?;
+    let reader = open::lift(reader.into(), top).map_err(error())?;
+    let writer = open::lift(writer.into(), top).map_err(error())?;
+    open::set_pipe_size(&writer, pipe.capacity).map_err(error())?;
+    open::own(&writer, pipe.uid, pipe.gid, 0o600).map_err(error())?;
+    let packets = snapshot.descriptions.iter().any(|description| {
+        description.object == OpenObject::Pipe { pipe: id, write: true }
+            && description.flags & libc::O_DIRECT as u32 != 0
+    });
+    open::set_flags(&writer, libc::O_NONBLOCK | if packets { libc::O_DIRECT } else { 0 }).map_err(error())?;
+    for bytes in &pipe.unread {
+        (&writer).write_all(bytes).map_err(error())?;
+    }
+    open::set_flags(&writer, 0).map_err(error())?;
+    Ok((reader, writer))
+}
+
+/// Position, status flags that open(2) ignores, and locks.
+fn set_up(mut file: &File, description: &Description) -> Result<(), OpenError> {
+    let error = || failed(format!("setting up open file {}", description.id));
+    let path_only = description.flags & libc::O_PATH as u32 != 0;
+    if path_only {
+        return Ok(());
+    }
+    if description.position != 0 {
+        file.seek(SeekFrom::Start(description.position)).map_err(error())?;
+    }
+    open::set_flags(file, description.flags as i32).map_err(error())?;
+    for DescriptionLock { kind, exclusive, range } in &description.locks {
+        let kind = match kind {
+            DescriptionLockKind::Flock => LockKind::Flock,
+            DescriptionLockKind::OpenDescription => LockKind::OpenDescription,
+        };
+        open::lock(file, kind, *exclusive, range.start, range.end).map_err(error())?;
+    }
+    Ok(())
+}

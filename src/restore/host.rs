@@ -1,0 +1,288 @@
+//! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
+
+use super::vdso::{Entry, entries};
+use crate::fault::{Pretence, pretends};
+use crate::image::model::Snapshot;
+use crate::image::model::address::PageRange;
+use crate::image::model::credentials::Credentials;
+use crate::image::model::file::{File, Link};
+use crate::image::model::id::{Pid, Tid};
+use crate::image::model::inventory::{XsaveComponent, XsaveLayout};
+use crate::proc::TaskDir;
+use crate::proc::build_id;
+use crate::proc::host::own_vdso;
+use crate::proc::maps::{self, Mapping};
+use crate::proc::stat::{self, Stat};
+use crate::proc::status;
+use crate::sys::{cpuid, own};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+/// Facts about the host, `snap`, and what the image names there.
+#[derive(Clone, Debug)]
+pub struct HostFacts {
+    /// Mappings of `snap`.
+    pub used: Vec<PageRange>,
+    /// `[vvar]`, `[vvar_vclock]` and `[vdso]`, in order.
+    pub vdso: Vec<PageRange>,
+    /// Whether the kernel has sealed them.
+    pub vdso_sealed: bool,
+    /// GNU build id of the vdso.
+    pub vdso_build_id: Vec<u8>,
+    /// Its entry points, by their offsets.
+    pub vdso_entries: Vec<Entry>,
+    /// XSAVE layout.
+    pub xsave: XsaveLayout,
+    /// XSAVE components that `snap` may use.
+    pub xcomp_permitted: u64,
+    /// What `snap` may do.
+    pub credentials: Credentials,
+    /// Whether this user namespace forbids setgroups(2).
+    pub setgroups_denied: bool,
+    /// Speculation control of `snap`.
+    pub speculation: [u32; 3],
+    /// Limits of `snap`.
+    pub limits: Vec<[u64; 2]>,
+    /// Pid of `snap`.
+    pub pid: i32,
+    /// Bytes of the interpreter.
+    pub code_len: usize,
+    /// Session of `snap`.
+    pub session: i32,
+    /// Process group of `snap`.
+    pub group: i32,
+    /// Descriptors that `snap` has open.
+    pub descriptors: BTreeSet<i32>,
+    /// Ids of the image that are taken here, and by whom.
+    pub taken: Vec<(Tid, Holder)>,
+    /// What stands under the path of each file of the image.
+    pub files: Vec<Result<Found, String>>,
+    /// Whether `enabled` of transparent huge pages is `always`.
+    pub huge_always: bool,
+    /// Whether timers can be made under their old ids.
+    pub timer_ids: bool,
+    /// A terminal of `snap`, by path.
+    pub terminal: Option<Vec<u8>>,
+    /// The program of `snap`: path, device and inode number.
+    pub exe: Option<(Vec<u8>, u64, u64)>,
+}
+
+impl HostFacts {
+    /// Whether this file of the image is the program that `snap` itself runs.
+    #[must_use]
+    pub fn is_own_program(&self, file: &File) -> bool {
+        let found = self.files.get(file.id.0 as usize).and_then(|found| found.as_ref().ok());
+        match (&self.exe, found) {
+            (Some((path, dev, ino)), Some(found)) => (path, *dev, *ino) == (&file.path, found.dev, found.ino),
+            (Some(_), None) | (None, _) => false,
+        }
+    }
+}
+
+/// Who has an id that the image needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A task of this name.
+    Alive(String),
+    /// A process that has ended and waits to be reaped.
+    Zombie {
+        /// Its name.
+        name: String,
+        /// Who has to reap it, and that one's name; 0 and no name where the parent lies outside this pid namespace.
+        parent: (Pid, String),
+    },
+    /// No task any more, but a process group or session that others are in.
+    Group,
+}
+
+/// What stands under a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "as in the model")]
+pub struct Found {
+    pub dev: u64,
+    pub ino: u64,
+    pub mode: u32,
+    pub size: u64,
+    pub mtime: i64,
+    pub rdev: u64,
+    pub build_id: Option<Vec<u8>>,
+}
+
+/// Gathers them.
+///
+/// # Errors
+/// When /proc does not tell what it always tells.
+pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
+    let mut buffer = Vec::new();
+    let this = TaskDir::current().map_err(io::Error::other)?;
+    let mappings = maps::read(&this, &mut buffer).map_err(io::Error::other)?;
+    let status = status::read(&this, &mut buffer).map_err(io::Error::other)?;
+    let vdso_parts = vdso_parts(&mappings);
+    let (vdso_build_id, vdso_entries) = own_vdso_facts(&mut buffer)?;
+    Ok(HostFacts {
+        used: mappings.iter().map(|mapping| mapping.range).collect(),
+        vdso_sealed: pretends(Pretence::SealedVdso) || vdso_sealed(&this)?,
+        vdso_build_id,
+        vdso_entries,
+        vdso: vdso_parts,
+        xsave: xsave_layout(),
+        xcomp_permitted: own::xcomp_permitted(),
+        credentials: own_credentials(&status),
+        setgroups_denied: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny"),
+        speculation: own::speculation(),
+        limits: own::limits()?,
+        pid: nix::unistd::getpid().as_raw(),
+        code_len: crate::sys::blob::INTERPRETER.len(),
+        session: nix::unistd::getsid(None)?.as_raw(),
+        group: nix::unistd::getpgrp().as_raw(),
+        descriptors: this.fds().map_err(io::Error::other)?.into_iter().map(|fd| fd.0).collect(),
+        taken: taken(snapshot),
+        files: snapshot.files.iter().map(find).collect(),
+        huge_always: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
+            .is_ok_and(|text| text.contains("[always]")),
+        timer_ids: own::has_timer_ids(),
+        terminal: terminal(),
+        exe: own_program(),
+    })
+}
+
+/// The XSAVE layout of this CPU; empty where it has none.
+#[must_use]
+pub fn xsave_layout() -> XsaveLayout {
+    let Some(layout) = cpuid::XsaveLayout::of_this_cpu() else { return XsaveLayout::default() };
+    let components = layout.components.iter().map(|c| XsaveComponent { bit: c.bit, offset: c.offset, size: c.size });
+    XsaveLayout { features: layout.features, size: layout.size, components: components.collect() }
+}
+
+fn vdso_parts(mappings: &[Mapping]) -> Vec<PageRange> {
+    let names: [&[u8]; 3] = [b"[vvar]", b"[vvar_vclock]", b"[vdso]"];
+    mappings
+        .iter()
+        .filter(|mapping| names.contains(&mapping.name.raw.as_slice()))
+        .map(|mapping| mapping.range)
+        .collect()
+}
+
+/// CONFIG_MSEAL_SYSTEM_MAPPINGS: `sl` among the flags of `[vdso]`.
+fn vdso_sealed(this: &TaskDir) -> io::Result<bool> {
+    let mut text = Vec::new();
+    let text = String::from_utf8_lossy(this.read_into("smaps", &mut text).map_err(io::Error::other)?).into_owned();
+    let after = text.lines().skip_while(|line| !line.ends_with("[vdso]"));
+    let flags = after.skip(1).find(|line| line.starts_with("VmFlags:"));
+    Ok(flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "sl")))
+}
+
+fn own_credentials(status: &status::Status) -> Credentials {
+    Credentials {
+        uid: status.uid,
+        gid: status.gid,
+        groups: status.groups.clone(),
+        cap_inheritable: status.capabilities.inheritable,
+        cap_permitted: status.capabilities.permitted,
+        cap_effective: status.capabilities.effective,
+        cap_bounding: status.capabilities.bounding,
+        cap_ambient: status.capabilities.ambient,
+        securebits: own::securebits(),
+        lsm_label: Vec::new(),
+        session_keyring: String::new(),
+    }
+}
+
+/// Who holds the ids that the image needs.
+fn taken(snapshot: &Snapshot) -> Vec<(Tid, Holder)> {
+    let tids = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
+    let tids = tids.chain(snapshot.zombies.iter().map(|zombie| zombie.pid.leader()));
+    let mut holders: Vec<_> = tids.filter_map(|tid| Some((tid, holder(Pid(tid.0))?))).collect();
+    holders.dedup();
+    holders
+}
+
+/// Whether an id names a process, thread, group or session: any of these keeps it from being used again.
+fn holder(pid: Pid) -> Option<Holder> {
+    if let Some(stat) = await_reaper(pid) {
+        let name = String::from_utf8_lossy(&stat.comm).into_owned();
+        // A process whose main thread alone has ended lives on in the others.
+        return Some(match stat.state {
+            b'Z' if stat.threads <= 1 => Holder::Zombie { name, parent: (stat.ppid, name_of(stat.ppid)) },
+            _ => Holder::Alive(name),
+        });
+    }
+    let group = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.0), None);
+    group.is_ok().then_some(Holder::Group)
+}
+
+fn name_of(pid: Pid) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+fn own_program() -> Option<(Vec<u8>, u64, u64)> {
+    let path = std::fs::read_link("/proc/self/exe").ok()?;
+    let meta = std::fs::metadata("/proc/self/exe").ok()?;
+    Some((path.as_os_str().as_bytes().to_vec(), meta.dev(), meta.ino()))
+}
+
+/// The task under an id, if there is one. A zombie that was killed just now keeps its id until its parent has reaped it, which is
+/// nothing to wait on.
+fn await_reaper(pid: Pid) -> Option<Stat> {
+    const TRIES: u32 = 100;
+    let mut buffer = Vec::new();
+    let mut look = || stat::read(&TaskDir::process(pid).ok()?, &mut buffer).ok();
+    for _ in 0..TRIES {
+        match look() {
+            Some(stat) if matches!(stat.state, b'Z' | b'X') => {}
+            living_or_gone => return living_or_gone,
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    look()
+}
+
+fn find(file: &File) -> Result<Found, String> {
+    let path: &[u8] = match &file.link {
+        Link::Named => &file.path,
+        Link::OtherName(name) => name,
+        Link::Unlinked => return Err("it has no name".into()),
+    };
+    let meta = std::fs::symlink_metadata(OsStr::from_bytes(path)).map_err(|error| error.to_string())?;
+    Ok(Found {
+        dev: meta.dev(),
+        ino: meta.ino(),
+        mode: meta.mode(),
+        size: meta.size(),
+        mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        rdev: meta.rdev(),
+        build_id: build_id(file, path),
+    })
+}
+
+/// Read only where the image has one to compare it with.
+fn build_id(file: &File, path: &[u8]) -> Option<Vec<u8>> {
+    file.build_id.as_ref()?;
+    let opened = std::fs::File::open(OsStr::from_bytes(path)).ok()?;
+    build_id::of_file(&opened).ok().flatten()
+}
+
+fn terminal() -> Option<Vec<u8>> {
+    let own = [0, 1, 2].into_iter().find_map(|fd| {
+        let link = std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
+        let path = link.as_os_str().as_bytes();
+        (path.starts_with(b"/dev/pts/") || path.starts_with(b"/dev/tty")).then(|| path.to_vec())
+    });
+    own.or_else(|| std::fs::File::open("/dev/tty").ok().map(|_| b"/dev/tty".to_vec()))
+}
+
+/// Build id and entry points of the vdso, or of the one that a test asks for.
+fn own_vdso_facts(buffer: &mut Vec<u8>) -> io::Result<(Vec<u8>, Vec<Entry>)> {
+    let vdso = own_vdso(buffer).map_err(io::Error::other)?.unwrap_or_default();
+    let id = || build_id::of_bytes(&vdso).unwrap_or_default();
+    Ok(if pretends(Pretence::BareVdso) {
+        (b"bare".to_vec(), Vec::new())
+    } else if pretends(Pretence::OtherVdso) {
+        (b"other".to_vec(), entries(&vdso))
+    } else {
+        (id(), entries(&vdso))
+    })
+}

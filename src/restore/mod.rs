@@ -1,0 +1,281 @@
+//! A restore: plan, skeleton, trampoline; owns no kind of resource.
+
+mod assemble;
+mod cgroup;
+mod check;
+mod clocks;
+mod contents;
+mod credentials;
+mod descriptors;
+pub mod ending;
+mod finish;
+mod foreground;
+mod genealogy;
+mod guard;
+pub mod host;
+mod inheritance;
+pub mod input;
+mod layout;
+mod memory;
+mod namespace;
+mod numbers;
+mod pages;
+mod plan;
+mod process;
+mod resume;
+mod script;
+mod skeleton;
+mod source;
+mod terminals;
+mod thread;
+mod vdso;
+mod xstate;
+mod zombie;
+
+pub use pages::Filler;
+pub use plan::RestorePlan;
+
+use crate::blocker::Blocker;
+use crate::image::model::Snapshot;
+use crate::image::model::id::Pid;
+use crate::image::model::terminal::TerminalModes;
+use crate::proc::{TaskDir, stat};
+use crate::progress::Progress;
+use crate::sys::interrupt;
+use crate::sys::sched::yield_now;
+use crate::sys::skeleton::{block_signals, restore_signals};
+use foreground::Foreground;
+use nix::sys::signal::Signal;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+/// What to restore, and how.
+pub struct Options<'a> {
+    /// The image.
+    pub image: Input,
+    /// Return once the program runs, instead of standing in as its parent until it ends.
+    pub detach: bool,
+    /// Leave it stopped at the instant of the dump.
+    pub stopped: bool,
+    /// What to do about files open for writing that changed since.
+    pub files: FilesPolicy,
+    /// Changed mapped files to accept.
+    pub ignore_changed: Vec<PathBuf>,
+    /// Descriptors of this process that stand in for those that lie outside the image, by the names of these.
+    pub inherit: Vec<(i32, String)>,
+    /// Restore into a pid namespace (and, without privilege, a user namespace) of its own.
+    pub new_pid_namespace: bool,
+    /// Who is told how far it is.
+    pub progress: &'a dyn Progress,
+}
+
+/// Where an image is read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A file.
+    File(PathBuf),
+    /// Standard input.
+    Stdin,
+}
+
+/// `--files`: files open for writing that are not as they were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FilesPolicy {
+    /// Any change is an error.
+    Check,
+    /// A file that grew is cut back to its size at the dump; other changes are errors.
+    Truncate,
+    /// They are used as they are.
+    Ignore,
+}
+
+/// How a restore ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The program ran to its end and exited with this code.
+    Exited(i32),
+    /// The program was ended by this signal.
+    Signaled(i32),
+    /// The program runs (`--detach`), or is stopped (`--stopped`).
+    Left(Pid),
+}
+
+/// Why a restore failed. Whatever it is, no process and no file of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// This host cannot give what the image needs.
+    #[error("{} cannot be restored here", .0.len())]
+    Blocked(Vec<Blocker>),
+    /// The image is damaged or of another version.
+    #[error("{image}: {reason}")]
+    Image {
+        /// Its name.
+        image: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The kernel does not let us.
+    #[error("{action}: permission denied: {hint}")]
+    Permission {
+        /// What was tried.
+        action: String,
+        /// What would help.
+        hint: String,
+    },
+    /// A step failed; what was built is killed.
+    #[error("{step}: {source}")]
+    Step {
+        /// Which step.
+        step: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// What the plan depends on besides image and host.
+#[derive(Clone, Copy, Debug)]
+pub struct Choices<'a> {
+    /// See [`Options::files`].
+    pub files: FilesPolicy,
+    /// See [`Options::ignore_changed`].
+    pub ignore_changed: &'a [PathBuf],
+    /// See [`Options::inherit`].
+    pub inherit: &'a [(i32, String)],
+    /// Whether the process is nobody's child: `snap` does not stay.
+    pub orphan: bool,
+}
+
+/// An image as a restore sees it.
+pub trait Pages {
+    /// Everything but the pages.
+    fn snapshot(&self) -> &Snapshot;
+    /// Whether pages can be had only once.
+    fn is_stream(&self) -> bool;
+    /// Hands every page that it wants to `filler`.
+    ///
+    /// # Errors
+    /// When the image is damaged or the filler fails.
+    fn restore(&self, filler: &Filler<'_>) -> Result<(), Error>;
+}
+
+/// Restores a tree.
+///
+/// # Errors
+/// See [`Error`].
+pub fn run(options: &Options<'_>) -> Result<Outcome, Error> {
+    let outside = match options.new_pid_namespace {
+        true => Some(namespace::enter(options.detach || options.stopped)?),
+        false => None,
+    };
+    let opened = source::Opened::open(options)?;
+    namespace::give_way(opened.snapshot())?;
+    let choices = choices(options);
+    let above = outside.as_ref().map(namespace::Outside::above).transpose();
+    let above = above.map_err(|source| Error::Step { step: "dup".into(), source })?.flatten();
+    let outcome = restore(&opened, &choices, options.stopped, above)?;
+    Ok(outside.map_or(outcome, |outside| outside.translate(outcome)))
+}
+
+/// What [`run`] would do; changes nothing.
+///
+/// # Errors
+/// See [`Error`].
+pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
+    let opened = source::Opened::open(options)?;
+    let choices = choices(options);
+    let facts =
+        host::probe(opened.snapshot()).map_err(|source| Error::Step { step: "looking at this host".into(), source })?;
+    plan::plan(opened.snapshot(), &facts, &choices).map_err(Error::Blocked)
+}
+
+fn choices<'a>(options: &'a Options<'_>) -> Choices<'a> {
+    let orphan = options.detach || options.stopped;
+    Choices { files: options.files, ignore_changed: &options.ignore_changed, inherit: &options.inherit, orphan }
+}
+
+/// For `map_err`: says which step has failed.
+fn step<E: Into<io::Error>>(step: impl Into<String>) -> impl FnOnce(E) -> Error {
+    let step = step.into();
+    |source| Error::Step { step, source: source.into() }
+}
+
+/// What the program has set the one terminal to that it had outside.
+fn outside_modes(snapshot: &Snapshot) -> Option<TerminalModes> {
+    let mut outside = snapshot.terminals.iter().filter(|terminal| !terminal.inside);
+    outside.next().filter(|_| outside.next().is_none()).map(|terminal| terminal.modes)
+}
+
+/// `--files truncate`: files that grew since the dump. Nothing can fail after it but the last step.
+fn cut_back(plan: &RestorePlan) -> Result<(), Error> {
+    for (path, size) in &plan.cut_back {
+        let cut = File::options().write(true).open(path).and_then(|file| file.set_len(*size));
+        cut.map_err(|source| Error::Step { step: format!("cutting back {}", path.display()), source })?;
+    }
+    Ok(())
+}
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Restores what `pages` holds. `above` is the `snap` outside of this pid namespace that stands in for the program there.
+///
+/// # Errors
+/// See [`Error`].
+pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: Option<File>) -> Result<Outcome, Error> {
+    let step = |step: &str| {
+        let step = step.to_owned();
+        |source| Error::Step { step, source }
+    };
+    let snapshot = pages.snapshot();
+    // Ignored, as execve(2) may hand it on, it would let the kernel reap children that their parents have to.
+    interrupt::reset(Signal::SIGCHLD).map_err(step("resetting SIGCHLD"))?;
+    let foreground = if choices.orphan { None } else { Some(Foreground::prepare(above).map_err(step("signalfd"))?) };
+    // Numbers and addresses are planned from what is free in this process: one restore at a time.
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let facts = host::probe(snapshot).map_err(step("looking at this host"))?;
+    let plan = plan::plan(snapshot, &facts, choices).map_err(Error::Blocked)?;
+    plan.notices.iter().for_each(|notice| tracing::warn!("{notice}"));
+    if clocks::go_on(&snapshot.inventory)? {
+        tracing::info!("a time namespace lets the clocks of the program go on");
+    }
+    // The skeleton inherits the mask: nothing is delivered before it is whole.
+    let mask = block_signals();
+    let built = skeleton::build(&plan, pages, &facts.xsave, stopped);
+    restore_signals(mask);
+    let commit = |error: finish::FinishError| Error::Step { step: error.action.to_owned(), source: error.source };
+    let built = built?;
+    cut_back(&plan)?;
+    if let Some(foreground) = &foreground {
+        if let Some(modes) = outside_modes(snapshot) {
+            foreground.set_modes(modes);
+        }
+        foreground.give_terminal(plan.pid);
+    }
+    built.commit().map_err(commit)?;
+    drop(alone);
+    if let Some(foreground) = foreground.as_ref().filter(|_| outside_modes(snapshot).is_some()) {
+        foreground.redraw();
+    }
+    if stopped {
+        await_stop(plan.pid);
+    }
+    match foreground {
+        Some(foreground) => foreground.attend(plan.pid, None).map_err(step("waiting for the program")),
+        None => Ok(Outcome::Left(plan.pid)),
+    }
+}
+
+/// The stop is due before the first instruction, but is seen only once a CPU was free to enter it.
+fn await_stop(pid: Pid) {
+    let mut buffer = Vec::new();
+    let state = |buffer: &mut Vec<u8>| {
+        TaskDir::process(pid).and_then(|dir| stat::read(&dir, buffer)).map_or(b'T', |stat| stat.state)
+    };
+    while !matches!(state(&mut buffer), b'T' | b't' | b'Z' | b'X') {
+        yield_now();
+    }
+}
+
+#[cfg(test)]
+mod tests;

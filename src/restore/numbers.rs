@@ -1,0 +1,180 @@
+//! Which descriptor number each thing has that a skeleton inherits. Pure.
+
+use super::descriptors::{Opening, Source};
+use super::host::HostFacts;
+use super::layout::Numbers;
+use super::{Choices, check, memory, process};
+use crate::image::model::Snapshot;
+use crate::image::model::file::OpenObject;
+use crate::image::model::id::{DescriptionId, Fd, FileId};
+use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind};
+use std::collections::HashMap;
+
+/// Descriptor numbers of everything that the skeletons inherit.
+pub struct Numbered {
+    /// What is opened, in order.
+    pub openings: Vec<Opening>,
+    /// Where descriptions and directories are.
+    pub descriptors: process::Descriptors,
+    /// Where mapped files are.
+    pub sources: memory::Sources,
+    /// What the user should know.
+    pub notices: Vec<String>,
+    /// First number that is not given out.
+    pub top: i32,
+}
+
+/// Numbers descriptions, mapped files, directories and the report pipe.
+///
+/// A description keeps its number where it is free and nobody has another under it: all others lie above every number that is
+/// wanted, so that each table can be put in order one by one.
+#[must_use]
+pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Numbered {
+    let entries = || snapshot.fd_tables.iter().flat_map(|table| &table.entries);
+    let mut wanted: HashMap<Fd, Option<DescriptionId>> = HashMap::new();
+    for entry in entries() {
+        let only = wanted.entry(entry.fd).or_insert(Some(entry.description));
+        *only = only.filter(|description| *description == entry.description);
+    }
+    let mut numbers = Numbers::new(&facts.descriptors, wanted.keys().map(|fd| fd.0));
+    let mut numbered = Numbered {
+        openings: Vec::new(),
+        descriptors: process::Descriptors {
+            descriptions: vec![None; snapshot.descriptions.len()],
+            ..process::Descriptors::default()
+        },
+        sources: memory::Sources::default(),
+        notices: Vec::new(),
+        top: 0,
+    };
+    let mut late = false;
+    for entry in entries() {
+        let index = entry.description.0 as usize;
+        if numbered.descriptors.descriptions[index].is_some() {
+            continue;
+        }
+        let description = &snapshot.descriptions[index];
+        if check::task_file(snapshot, &description.object).is_some() {
+            late = true;
+            continue;
+        }
+        let source = description_source(snapshot, &description.object, facts, choices, &mut numbered.notices);
+        let number = if wanted[&entry.fd].is_some() { numbers.claim(entry.fd.0) } else { numbers.fresh() };
+        numbered.descriptors.descriptions[index] = Some(number);
+        let opening = Opening { number, source, flags: description.flags, description: Some(description.id) };
+        numbered.openings.push(opening);
+    }
+    let directory = libc::O_DIRECTORY as u32 | libc::O_PATH as u32;
+    snapshot.mms.iter().for_each(|mm| number_mappings(snapshot, mm, &mut numbers, &mut numbered));
+    for fs in &snapshot.fs_contexts {
+        numbered.open_directory(snapshot, fs.cwd, directory, &mut numbers);
+        if snapshot.files[fs.root.0 as usize].path != b"/" {
+            numbered.open_directory(snapshot, fs.root, directory, &mut numbers);
+        }
+    }
+    for mm in &snapshot.mms {
+        // The kernel refuses (EBUSY) to set a program of which anything is mapped, even to what it is.
+        if !numbered.sources.programs.contains_key(&mm.exe) && !facts.is_own_program(&snapshot.files[mm.exe.0 as usize])
+        {
+            let program = numbered.open(file_source(snapshot, mm.exe), libc::O_RDONLY as u32, &mut numbers);
+            numbered.sources.programs.insert(mm.exe, program);
+        }
+    }
+    let slave = (libc::O_RDWR | libc::O_NOCTTY) as u32;
+    for id in snapshot.processes.iter().filter_map(|process| check::own_terminal(snapshot, process)) {
+        let number = numbered.open(Source::Slave(id), slave, &mut numbers);
+        numbered.descriptors.terminals.insert(id, number);
+    }
+    if late {
+        numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), directory, &mut numbers));
+    }
+    numbered.descriptors.report = numbers.fresh();
+    numbered.top = numbers.top();
+    numbered
+}
+
+/// Files and memfds that are mapped, each once for reading and once for writing.
+fn number_mappings(snapshot: &Snapshot, mm: &Mm, numbers: &mut Numbers, numbered: &mut Numbered) {
+    for vma in &mm.vmas {
+        match &vma.backing {
+            Backing::PrivateFile { file, offset: _ } => numbered.map_file(snapshot, *file, false, numbers),
+            Backing::SharedFile { file, offset: _, may_write } => {
+                numbered.map_file(snapshot, *file, *may_write || vma.prot.contains(Prot::WRITE), numbers);
+            }
+            Backing::Shared { shm, offset: _ } | Backing::PrivateShared { shm, offset: _ } => {
+                let memfd = matches!(snapshot.shared_memory[shm.0 as usize].kind, SharedMemoryKind::Memfd { .. });
+                if memfd && !numbered.sources.memfds.contains_key(shm) {
+                    let number = numbered.open(Source::Memfd(*shm), libc::O_RDWR as u32, numbers);
+                    numbered.sources.memfds.insert(*shm, number);
+                }
+            }
+            Backing::Anonymous | Backing::HugeTlb { .. } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => {}
+        }
+    }
+}
+
+impl Numbered {
+    fn open(&mut self, source: Source, flags: u32, numbers: &mut Numbers) -> i32 {
+        let number = numbers.fresh();
+        self.openings.push(Opening { number, source, flags, description: None });
+        number
+    }
+
+    fn open_directory(&mut self, snapshot: &Snapshot, file: FileId, flags: u32, numbers: &mut Numbers) {
+        if !self.descriptors.directories.contains_key(&file) {
+            let number = self.open(file_source(snapshot, file), flags, numbers);
+            self.descriptors.directories.insert(file, number);
+        }
+    }
+
+    fn map_file(&mut self, snapshot: &Snapshot, file: FileId, write: bool, numbers: &mut Numbers) {
+        if !self.sources.files.contains_key(&(file, write)) {
+            let flags = if write { libc::O_RDWR } else { libc::O_RDONLY };
+            let number = self.open(file_source(snapshot, file), flags as u32, numbers);
+            self.sources.files.insert((file, write), number);
+        }
+    }
+}
+
+fn file_source(snapshot: &Snapshot, id: FileId) -> Source {
+    let file = &snapshot.files[id.0 as usize];
+    match check::name(file) {
+        Some(path) => Source::Path(path.to_vec()),
+        None => Source::Unlinked(id),
+    }
+}
+
+fn description_source(
+    snapshot: &Snapshot,
+    object: &OpenObject,
+    facts: &HostFacts,
+    choices: &Choices<'_>,
+    notices: &mut Vec<String>,
+) -> Source {
+    match object {
+        OpenObject::Regular(file)
+        | OpenObject::Directory(file)
+        | OpenObject::PathOnly(file)
+        | OpenObject::MemoryDevice(file)
+        | OpenObject::Pseudo(file)
+        | OpenObject::ControllingTerminal(file) => file_source(snapshot, *file),
+        OpenObject::OutsideTerminal(file) => {
+            let old = String::from_utf8_lossy(&snapshot.files[file.0 as usize].path).into_owned();
+            let new = facts.terminal.clone().unwrap_or_else(|| b"/dev/tty".to_vec());
+            let notice = format!("{} stands in for the terminal {old}", String::from_utf8_lossy(&new));
+            if !notices.contains(&notice) {
+                notices.push(notice);
+            }
+            Source::Path(new)
+        }
+        OpenObject::Pipe { pipe, write } => Source::Pipe(*pipe, *write),
+        OpenObject::Memfd(shm) => Source::Memfd(*shm),
+        OpenObject::Eventfd { counter, semaphore } => Source::Eventfd { counter: *counter, semaphore: *semaphore },
+        OpenObject::Epoll(_) => Source::Epoll,
+        OpenObject::External(id) => Source::Inherited(check::inherited(choices, id).unwrap_or(-1)),
+        OpenObject::Signalfd(mask) => Source::Signalfd(*mask),
+        OpenObject::Namespace(kind) => Source::Path(format!("/proc/self/ns/{kind}").into_bytes()),
+        OpenObject::TerminalMaster(id) => Source::Master(*id),
+        OpenObject::TerminalSlave(id) => Source::Slave(*id),
+    }
+}

@@ -1,0 +1,268 @@
+//! The operations for what the threads of a process share: session, limits, handlers, timers, descriptors. Pure.
+
+use super::check;
+use super::script::{Label, List, Script};
+use crate::image::model::Snapshot;
+use crate::image::model::file::{AsyncOwner, EpollItem, OpenObject, OwnerTarget, PosixLock};
+use crate::image::model::id::{FileId, TerminalId};
+use crate::image::model::process::{FsContext, Process};
+use crate::image::model::timer::{PosixTimer, TimerNotify, TimerValue};
+use std::collections::HashMap;
+
+const PR_SET_DUMPABLE: u64 = 4;
+const PR_SET_CHILD_SUBREAPER: u64 = 36;
+const PR_TIMER_CREATE_RESTORE_IDS: u64 = 77;
+const F_SETOWN_EX: u64 = 15;
+const F_SETSIG: u64 = 10;
+const CLOSE_RANGE: i64 = 436;
+
+/// Which of the descriptors that every skeleton inherits hold what.
+#[derive(Clone, Debug, Default)]
+pub struct Descriptors {
+    /// For each description of the image, the number under which the skeleton has it, if it is inherited.
+    pub descriptions: Vec<Option<i32>>,
+    /// Working directories, and root directories that are not that of `snap`.
+    pub directories: HashMap<FileId, i32>,
+    /// Slaves of terminals that sessions have.
+    pub terminals: HashMap<TerminalId, i32>,
+    /// The writing end of the report pipe.
+    pub report: i32,
+    /// `/proc`, where a description is a file there of a task of the image: such a file can be opened only once the task exists.
+    pub proc: Option<i32>,
+}
+
+/// Working directory, root and umask.
+pub fn enter_directories(list: &mut List, script: &mut Script, context: &FsContext, descriptors: &Descriptors) {
+    if let Some(root) = descriptors.directories.get(&context.root) {
+        let dot = script.place_string(b".");
+        list.call("entering the root directory", libc::SYS_fchdir, &[*root as u64]);
+        list.call("chroot", libc::SYS_chroot, &[dot.0]);
+    }
+    let cwd = descriptors.directories.get(&context.cwd).copied().unwrap_or(-1);
+    list.call("entering the working directory", libc::SYS_fchdir, &[i64::from(cwd) as u64]);
+    list.call("umask", libc::SYS_umask, &[u64::from(context.umask)]);
+}
+
+/// Puts every description under its numbers and closes what else `snap` had open, but for the report pipe.
+pub fn place_descriptors(list: &mut List, snapshot: &Snapshot, process: &Process, descriptors: &Descriptors) {
+    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+    let mut keep: Vec<i32> = vec![descriptors.report];
+    keep.extend(descriptors.proc);
+    for entry in &table.entries {
+        let Some(held) = descriptors.descriptions[entry.description.0 as usize] else { continue };
+        keep.push(entry.fd.0);
+        if held == entry.fd.0 {
+            let args = [held as u64, libc::F_SETFD as u64, u64::from(entry.close_on_exec)];
+            list.call(Label::Number("flags of descriptor", i64::from(held)), libc::SYS_fcntl, &args);
+        } else {
+            let flags = if entry.close_on_exec { libc::O_CLOEXEC } else { 0 };
+            let args = [held as u64, entry.fd.0 as u64, flags as u64];
+            list.call(Label::Number("placing descriptor", i64::from(entry.fd.0)), libc::SYS_dup3, &args);
+        }
+    }
+    keep.sort_unstable();
+    let mut from = 0;
+    for fd in keep {
+        if fd > from {
+            let args = [from as u64, fd as u64 - 1, 0];
+            list.call(Label::Number("closing descriptors from", i64::from(from)), CLOSE_RANGE, &args);
+        }
+        from = from.max(fd + 1);
+    }
+    let args = [from as u64, u64::from(u32::MAX), 0];
+    list.call(Label::Number("closing descriptors from", i64::from(from)), CLOSE_RANGE, &args);
+}
+
+/// Opens the files of `/proc/PID` of the tasks of the image, from the directory `proc`.
+pub fn open_task_files(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process, proc: i32) {
+    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+    let mut first = HashMap::new();
+    let opened = script.place_words(&[0]);
+    for entry in &table.entries {
+        let description = &snapshot.descriptions[entry.description.0 as usize];
+        let Some(path) = check::task_file(snapshot, &description.object) else { continue };
+        let label = |text| Label::Number(text, i64::from(entry.fd.0));
+        let flags = if entry.close_on_exec { libc::O_CLOEXEC } else { 0 } as u64;
+        if let Some(other) = first.get(&entry.description) {
+            list.call(label("placing descriptor"), libc::SYS_dup3, &[*other, entry.fd.0 as u64, flags]);
+            continue;
+        }
+        first.insert(entry.description, entry.fd.0 as u64);
+        // Taken, so that the file is not opened under this very number, from which dup3(2) cannot move it there.
+        list.call(label("reserving descriptor"), libc::SYS_dup3, &[proc as u64, entry.fd.0 as u64, 0]);
+        let open = Label::Owned(format!("opening /proc/{}", String::from_utf8_lossy(path)));
+        let path = script.place_string(path);
+        list.call_stored(open, libc::SYS_openat, &[proc as u64, path.0, u64::from(description.flags)], opened);
+        list.call_indirect(label("placing descriptor"), libc::SYS_dup3, &[opened.0, entry.fd.0 as u64, flags], 1);
+        list.call_indirect("closing its other number", libc::SYS_close, &[opened.0], 1);
+    }
+    list.call("closing /proc", libc::SYS_close, &[proc as u64]);
+}
+
+/// Their positions, once the tasks are what they were: lseek(2) reads up to there and keeps what it has read (fs/seq_file.c).
+pub fn seek_task_files(list: &mut List, snapshot: &Snapshot, process: &Process) {
+    for entry in &snapshot.fd_tables[process.threads[0].fd_table.0 as usize].entries {
+        let description = &snapshot.descriptions[entry.description.0 as usize];
+        if description.position != 0 && check::task_file(snapshot, &description.object).is_some() {
+            let args = [entry.fd.0 as u64, description.position, libc::SEEK_SET as u64];
+            list.call(Label::Number("position of descriptor", i64::from(entry.fd.0)), libc::SYS_lseek, &args);
+        }
+    }
+}
+
+/// Items of epoll instances: the kernel knows them by the number that a descriptor has in the process.
+/// What is `done` is shared with a process before it.
+pub fn watch_descriptors(
+    list: &mut List,
+    script: &mut Script,
+    snapshot: &Snapshot,
+    process: &Process,
+    done: &mut [bool],
+) {
+    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+    for entry in &table.entries {
+        let index = entry.description.0 as usize;
+        let OpenObject::Epoll(items) = &snapshot.descriptions[index].object else { continue };
+        if std::mem::replace(&mut done[index], true) {
+            continue;
+        }
+        for EpollItem { fd, events, data } in items {
+            // `struct epoll_event` is packed on x86-64.
+            let event = script.place(&[&events.to_le_bytes()[..], &data.to_le_bytes()[..]].concat());
+            let args = [entry.fd.0 as u64, libc::EPOLL_CTL_ADD as u64, fd.0 as u64, event.0];
+            list.call(Label::Number("watching descriptor", i64::from(fd.0)), libc::SYS_epoll_ctl, &args);
+        }
+    }
+}
+
+/// F_SETOWN and F_SETSIG, once the ids exist. What is `done` is shared with a process before it.
+pub fn own_descriptors(
+    list: &mut List,
+    script: &mut Script,
+    snapshot: &Snapshot,
+    process: &Process,
+    done: &mut [bool],
+) {
+    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+    for entry in &table.entries {
+        let index = entry.description.0 as usize;
+        let Some(AsyncOwner { target, signal }) = snapshot.descriptions[index].owner else { continue };
+        if std::mem::replace(&mut done[index], true) {
+            continue;
+        }
+        let (kind, id) = match target {
+            OwnerTarget::None => (1, 0),
+            OwnerTarget::Thread(tid) => (0, tid.0),
+            OwnerTarget::Process(pid) => (1, pid.0),
+            OwnerTarget::Group(pid) => (2, pid.0),
+        };
+        let owner = script.place(&[i32::to_le_bytes(kind), id.to_le_bytes()].concat());
+        let label = |text| Label::Number(text, i64::from(entry.fd.0));
+        list.call(label("owner of descriptor"), libc::SYS_fcntl, &[entry.fd.0 as u64, F_SETOWN_EX, owner.0]);
+        list.call(label("signal of descriptor"), libc::SYS_fcntl, &[entry.fd.0 as u64, F_SETSIG, signal as u64]);
+        let flags = u64::from(snapshot.descriptions[index].flags);
+        if flags & libc::O_ASYNC as u64 != 0 {
+            let args = [entry.fd.0 as u64, libc::F_SETFL as u64, flags];
+            list.call(label("asynchronous input and output of descriptor"), libc::SYS_fcntl, &args);
+        }
+    }
+}
+
+/// Locks of F_SETLK, which belong to the process.
+pub fn lock_files(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process) {
+    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+    for PosixLock { fd, exclusive, range } in &table.locks {
+        let kind = if *exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+        let len = range.end.map_or(0, |end| end.wrapping_sub(range.start).wrapping_add(1));
+        // `struct flock`: two shorts and padding, start, length, pid.
+        let lock = script.place_words(&[kind as u64, range.start, len, 0]);
+        let label = Label::Number("locking through descriptor", i64::from(fd.0));
+        list.call(label, libc::SYS_fcntl, &[fd.0 as u64, libc::F_SETLK as u64, lock.0]);
+    }
+}
+
+/// Dispositions of all signals but SIGKILL and SIGSTOP.
+pub fn handle_signals(list: &mut List, script: &mut Script, process: &Process) {
+    for (index, action) in process.actions.iter().enumerate() {
+        let signal = index as i32 + 1;
+        if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
+            continue;
+        }
+        let action = script.place_words(&[action.handler.0, action.flags, action.restorer.0, action.mask]);
+        let label = Label::Number("handler of signal", i64::from(signal));
+        list.call(label, libc::SYS_rt_sigaction, &[signal as u64, action.0, 0, 8]);
+    }
+}
+
+/// Limits that differ from those inherited.
+pub fn limit(list: &mut List, script: &mut Script, process: &Process, inherited: &[[u64; 2]]) {
+    for (resource, limit) in process.rlimits.iter().enumerate() {
+        if inherited.get(resource) != Some(limit) {
+            let value = script.place_words(limit);
+            let label = Label::Number("resource limit", resource as i64);
+            list.call(label, libc::SYS_prlimit64, &[0, resource as u64, value.0, 0]);
+        }
+    }
+}
+
+/// What a change of credentials undoes or forbids.
+pub fn attributes(list: &mut List, process: &Process, dumpable: u8) {
+    if process.child_subreaper {
+        list.call("becoming a child subreaper", libc::SYS_prctl, &[PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0]);
+    }
+    // 2 can only come from a change of credentials, which happened just now.
+    if dumpable < 2 {
+        list.call("setting dumpable", libc::SYS_prctl, &[PR_SET_DUMPABLE, u64::from(dumpable), 0, 0, 0]);
+    }
+}
+
+/// Makes the POSIX timers under their ids, disarmed.
+pub fn make_timers(list: &mut List, script: &mut Script, timers: &[PosixTimer]) {
+    if timers.is_empty() {
+        return;
+    }
+    list.call("asking for timer ids", libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0]);
+    for timer in timers {
+        let (signal, notify, tid) = match timer.notify {
+            TimerNotify::None => (0, 1, 0),
+            TimerNotify::Signal(signal) => (signal, 0, 0),
+            TimerNotify::Thread(signal, tid) => (signal, 4, tid.0),
+        };
+        let mut event = timer.value.to_le_bytes().to_vec();
+        for word in [signal, notify, tid] {
+            event.extend_from_slice(&i32::to_le_bytes(word));
+        }
+        event.resize(64, 0);
+        let event = script.place(&event);
+        let id = script.place(&timer.id.to_le_bytes());
+        let args = [i64::from(timer.clock) as u64, event.0, id.0];
+        list.call(Label::Number("making timer", i64::from(timer.id)), libc::SYS_timer_create, &args);
+    }
+    list.call("giving up timer ids", libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0]);
+}
+
+/// Arms all timers: the last thing before the process runs.
+pub fn arm_timers(list: &mut List, script: &mut Script, process: &Process) {
+    for timer in process.timers.iter().filter(|timer| timer.time.remaining != 0) {
+        let value = place_time(script, timer.time, 1_000_000_000, 1);
+        let args = [timer.id as u64, 0, value, 0];
+        list.call(Label::Number("arming timer", i64::from(timer.id)), libc::SYS_timer_settime, &args);
+    }
+    for (which, time) in process.itimers.iter().enumerate() {
+        // A periodic timer whose signal is pending stands still until the signal is taken (kernel/signal.c, `dequeue_signal`).
+        let remaining = if time.remaining == 0 { time.interval } else { time.remaining };
+        if remaining == 0 {
+            continue;
+        }
+        let time = &TimerValue { remaining, ..*time };
+        // Microseconds; a remainder below one must not disarm the timer.
+        let value = place_time(script, *time, 1_000_000_000, 1000);
+        list.call(Label::Number("arming itimer", which as i64), libc::SYS_setitimer, &[which as u64, value, 0]);
+    }
+}
+
+/// `struct itimerspec` or `struct itimerval`: interval, then value.
+fn place_time(script: &mut Script, time: TimerValue, second: u64, unit: u64) -> u64 {
+    let split = |nanos: u64| [nanos / second, (nanos % second).div_ceil(unit).min(second / unit - 1)];
+    script.place_words(&[split(time.interval), split(time.remaining)].concat()).0
+}

@@ -1,0 +1,36 @@
+//! The unsafe floor of the host side: thin, typed wrappers of kernel interfaces.
+
+pub mod affinity;
+pub mod arena;
+pub mod blob;
+pub mod cpuid;
+pub mod descriptor;
+pub mod file_map;
+pub mod inherited;
+pub mod interrupt;
+pub mod kcmp;
+pub mod namespace;
+pub mod open;
+pub mod own;
+pub mod pagemap;
+pub mod pidfd;
+pub mod plain_task;
+pub mod probe;
+pub mod process_vm;
+pub mod ptrace;
+pub mod ptrace_info;
+pub mod regset;
+pub mod sched;
+pub mod skeleton;
+pub mod task;
+pub mod terminal;
+pub mod userfaultfd;
+pub mod wait;
+
+/// What a system call gives: its value, or why it failed.
+pub type Result<T> = std::result::Result<T, nix::errno::Errno>;
+
+/// The value of a raw system call, whose failure libc reports as -1 and `errno`.
+fn checked(value: libc::c_long) -> Result<usize> {
+    if value == -1 { Err(nix::errno::Errno::last()) } else { Ok(value as usize) }
+}

@@ -1,0 +1,117 @@
+//! How a task is scheduled: policy, I/O priority, core scheduling cookie.
+#![allow(unsafe_code)]
+
+use super::{Result, checked};
+use crate::image::model::id::Tid;
+use std::mem::offset_of;
+
+/// `struct sched_attr` (include/uapi/linux/sched/types.h).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SchedAttr {
+    /// Its length.
+    pub size: u32,
+    /// SCHED_*.
+    pub policy: u32,
+    /// SCHED_FLAG_*.
+    pub flags: u64,
+    /// Nice value of SCHED_OTHER and SCHED_BATCH.
+    pub nice: i32,
+    /// Priority of SCHED_FIFO and SCHED_RR.
+    pub priority: u32,
+    /// Nanoseconds.
+    pub runtime: u64,
+    /// Nanoseconds.
+    pub deadline: u64,
+    /// Nanoseconds.
+    pub period: u64,
+    /// Lower utilisation clamp.
+    pub util_min: u32,
+    /// Upper utilisation clamp.
+    pub util_max: u32,
+}
+
+const _: () = assert!(size_of::<SchedAttr>() == 56);
+const _: () = assert!(offset_of!(SchedAttr, runtime) == 24);
+const _: () = assert!(offset_of!(SchedAttr, util_min) == 48);
+
+/// sched_getattr(2).
+///
+/// # Errors
+/// ESRCH, EPERM.
+pub fn attributes(tid: Tid) -> Result<SchedAttr> {
+    let mut attr = SchedAttr::default();
+    // SAFETY: the kernel writes at most the given size to `attr`.
+    checked(unsafe { libc::syscall(libc::SYS_sched_getattr, tid.0, &raw mut attr, size_of::<SchedAttr>(), 0) })?;
+    Ok(attr)
+}
+
+/// sched_setattr(2).
+///
+/// # Errors
+/// EPERM, EINVAL, EBUSY when a deadline cannot be admitted, ESRCH.
+pub fn set_attributes(tid: Tid, attr: &SchedAttr) -> Result<()> {
+    let attr = SchedAttr { size: size_of::<SchedAttr>() as u32, ..*attr };
+    // SAFETY: the kernel reads `size` bytes of `attr`.
+    checked(unsafe { libc::syscall(libc::SYS_sched_setattr, tid.0, &raw const attr, 0) }).map(drop)
+}
+
+/// ioprio_get(2) of one task.
+///
+/// # Errors
+/// ESRCH, EPERM.
+pub fn io_priority(tid: Tid) -> Result<u32> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: ioprio_get takes no pointer.
+    checked(unsafe { libc::syscall(libc::SYS_ioprio_get, IOPRIO_WHO_PROCESS, tid.0) }).map(|value| value as u32)
+}
+
+/// ioprio_set(2) of the calling thread.
+///
+/// # Errors
+/// EPERM for the classes that take a privilege.
+pub fn set_own_io_priority(priority: u32) -> Result<()> {
+    const IOPRIO_WHO_PROCESS: i32 = 1;
+    // SAFETY: ioprio_set takes no pointer.
+    checked(unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, priority) }).map(drop)
+}
+
+/// PR_SCHED_CORE_GET: a random number that tasks of one core scheduling group have in common; 0 for none.
+///
+/// # Errors
+/// EINVAL on a kernel without core scheduling, ENODEV on a CPU without SMT, ESRCH, EPERM.
+pub fn core_cookie(tid: Tid) -> Result<u64> {
+    const PR_SCHED_CORE: i32 = 62;
+    const PR_SCHED_CORE_GET: usize = 0;
+    const PIDTYPE_PID: usize = 0;
+    let mut cookie = 0u64;
+    // SAFETY: the kernel writes one 64-bit word to `cookie`.
+    checked(i64::from(unsafe {
+        libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, tid.0 as usize, PIDTYPE_PID, &raw mut cookie)
+    }))?;
+    Ok(cookie)
+}
+
+/// The nice value of the calling thread.
+///
+/// # Errors
+/// None that is known.
+pub fn own_nice() -> Result<i32> {
+    // SAFETY: getpriority takes no pointer. The raw call returns 20 - nice, so that it is never negative.
+    checked(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, 0) }).map(|value| 20 - value as i32)
+}
+
+/// Changes the nice value of the calling thread.
+///
+/// # Errors
+/// EACCES when it would become more urgent without CAP_SYS_NICE.
+pub fn set_own_nice(nice: i32) -> Result<()> {
+    // SAFETY: setpriority takes no pointer.
+    checked(unsafe { libc::syscall(libc::SYS_setpriority, libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
+
+/// Gives up the CPU to whoever waits for it.
+pub fn yield_now() {
+    // SAFETY: sched_yield takes no argument and cannot fail.
+    unsafe { libc::sched_yield() };
+}

@@ -1,0 +1,309 @@
+//! A batch: questions that a thread answers one after the other without a stop in between.
+//!
+//! ```text
+//! data:  rbx rbp r12 r13 r14 r15       ; what the thread had in them
+//! entry: mov eax, ..; mov rdi, ..; mov rsi, ..; mov rdx, ..; syscall; mov rbx, rax
+//!        ...                           ; for each question
+//!        mov r9d, 64
+//! loop:  mov eax, SYS_rt_sigaction; mov edi, r9d; ..; lea rdx, [rdx + r9 * 32]; syscall
+//!        lea r9, [r9 - 1]; lea rcx, [r9 + 1]; loop loop
+//!        tgkill(getpid(), gettid(), ..); the stop that tells us
+//!        mov rbx, [..]; ...            ; all six
+//!        jmp call + 2                  ; the way out of the thread's stub
+//! mark
+//! ```
+//!
+//! The signal at the end is one that the program ignores and that no thread blocks: a tracer is told of it, and without one the
+//! kernel drops it. So a thread whose tracer dies runs on through its questions and its stub, and nothing has happened. Answers go where the
+//! kernel writes them, or stay in a register: code that stores would fault once the host has unmapped the scratch mapping.
+
+use super::stub::Stub;
+use crate::image::model::address::Addr;
+use crate::sys::regset::UserRegs;
+
+/// Bytes of a batch. It stands behind the stubs.
+pub(super) const LEN: usize = 512;
+
+const DATA_LEN: usize = ANSWERS * 8;
+/// At the end of every batch, to know one that a killed predecessor has left.
+const MARK: [u8; 8] = *b"\xccsnapbat";
+
+/// Most questions whose answer is what the call returns.
+pub const ANSWERS: usize = 6;
+
+/// Signals with a disposition.
+const SIGNALS: u32 = 64;
+
+/// Bytes of the kernel's `struct sigaction`.
+const ACTION_LEN: u64 = 32;
+
+/// One question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Number of the system call.
+    pub number: i64,
+    /// Its first three arguments; the others are zero.
+    pub args: [u64; 3],
+    /// Whether what it returns is the answer. Else it writes the answer through one of its arguments.
+    pub returns: bool,
+}
+
+/// A batch that stands in the target.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Batch {
+    /// The signal that ends it.
+    pub signal: i32,
+    at: Addr,
+    end: u64,
+}
+
+impl Batch {
+    /// Makes the bytes of a batch that stands at `at`, for a thread whose stub is `stub`. With an address in `dispositions`, it has those of all
+    /// signals written there as well. `None` when it does not fit.
+    pub fn new(
+        at: Addr,
+        stub: Stub,
+        questions: &[Question],
+        dispositions: Option<Addr>,
+        signal: i32,
+    ) -> Option<(Self, [u8; LEN])> {
+        if questions.iter().filter(|question| question.returns).count() > ANSWERS {
+            return None;
+        }
+        let mut code = vec![0; DATA_LEN];
+        let mut keep = KEEP.iter();
+        for question in questions {
+            call(&mut code, question.number);
+            for (value, (short, long)) in question.args.into_iter().zip(ARGUMENTS) {
+                load(&mut code, value, short, long);
+            }
+            code.extend(SYSCALL);
+            code.extend(if question.returns { keep.next()? } else { [].as_slice() });
+        }
+        if let Some(into) = dispositions {
+            ask_dispositions(&mut code, into);
+        }
+        for (number, into) in [(libc::SYS_getpid, [0x48, 0x89, 0xc7]), (libc::SYS_gettid, [0x48, 0x89, 0xc6])] {
+            call(&mut code, number);
+            code.extend(SYSCALL);
+            code.extend(into); // mov rdi, rax; mov rsi, rax
+        }
+        load(&mut code, signal as u64, ARGUMENTS[2].0, ARGUMENTS[2].1);
+        call(&mut code, libc::SYS_tgkill);
+        code.extend(SYSCALL);
+        let end = code.len() as u64;
+        for (word, opcode) in RELOAD.iter().enumerate() {
+            code.extend(opcode);
+            let distance = (word * 8) as i32 - (code.len() + 4) as i32;
+            code.extend(distance.to_le_bytes());
+        }
+        code.push(0xe9); // jmp rel32
+        let way_out = Stub::after(stub.call_entry()).0.wrapping_sub(at.0 + code.len() as u64 + 4);
+        code.extend((way_out as i32).to_le_bytes());
+        if code.len() > LEN - MARK.len() {
+            return None;
+        }
+        let mut bytes = [0; LEN];
+        bytes[..code.len()].copy_from_slice(&code);
+        bytes[LEN - MARK.len()..].copy_from_slice(&MARK);
+        Some((Self { signal, at, end }, bytes))
+    }
+
+    /// Where the questions begin.
+    pub fn entry(self) -> Addr {
+        self.at.add(DATA_LEN as u64)
+    }
+
+    /// Where a thread stands when it has answered.
+    pub fn end(self) -> Addr {
+        self.at.add(self.end)
+    }
+}
+
+/// Whether these bytes are a batch that was left behind.
+pub(super) fn is_stale(bytes: &[u8]) -> bool {
+    bytes.len() == LEN && bytes.ends_with(&MARK)
+}
+
+/// What a batch puts back beside what the stub does.
+pub(super) fn data(regs: &UserRegs) -> [u8; DATA_LEN] {
+    let mut bytes = [0; DATA_LEN];
+    for (into, word) in bytes.chunks_exact_mut(8).zip(answers(regs)) {
+        into.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+/// The registers in which answers are kept.
+pub(super) const fn answers(regs: &UserRegs) -> [u64; ANSWERS] {
+    [regs.rbx, regs.rbp, regs.r12, regs.r13, regs.r14, regs.r15]
+}
+
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+/// `mov r32, imm32` and `mov r64, imm64` for rdi, rsi, rdx.
+const ARGUMENTS: [(&[u8], &[u8]); 3] = [(&[0xbf], &[0x48, 0xbf]), (&[0xbe], &[0x48, 0xbe]), (&[0xba], &[0x48, 0xba])];
+/// `mov REGISTER, rax` for rbx rbp r12 r13 r14 r15.
+const KEEP: [&[u8]; ANSWERS] = [
+    &[0x48, 0x89, 0xc3],
+    &[0x48, 0x89, 0xc5],
+    &[0x49, 0x89, 0xc4],
+    &[0x49, 0x89, 0xc5],
+    &[0x49, 0x89, 0xc6],
+    &[0x49, 0x89, 0xc7],
+];
+/// `mov REGISTER, [rip + rel32]`, without the distance.
+const RELOAD: [[u8; 3]; ANSWERS] = [
+    [0x48, 0x8b, 0x1d],
+    [0x48, 0x8b, 0x2d],
+    [0x4c, 0x8b, 0x25],
+    [0x4c, 0x8b, 0x2d],
+    [0x4c, 0x8b, 0x35],
+    [0x4c, 0x8b, 0x3d],
+];
+
+/// `mov eax, number`.
+fn call(code: &mut Vec<u8>, number: i64) {
+    code.push(0xb8);
+    code.extend((number as u32).to_le_bytes());
+}
+
+/// rt_sigaction(2) for each signal, from the last to the first.
+fn ask_dispositions(code: &mut Vec<u8>, into: Addr) {
+    let [_, second, third] = ARGUMENTS;
+    code.extend([0x41, 0xb9]); // mov r9d, ..
+    code.extend(SIGNALS.to_le_bytes());
+    let start = code.len();
+    load(code, into.0.wrapping_sub(ACTION_LEN), third.0, third.1);
+    code.extend([0x4e, 0x8d, 0x04, 0xcd, 0, 0, 0, 0]); // lea r8, [r9 * 8]
+    code.extend([0x4a, 0x8d, 0x14, 0x82]); // lea rdx, [rdx + r8 * 4]
+    call(code, libc::SYS_rt_sigaction);
+    code.extend([0x44, 0x89, 0xcf]); // mov edi, r9d
+    load(code, 0, second.0, second.1);
+    code.extend([0x41, 0xba, 8, 0, 0, 0]); // mov r10d, 8
+    code.extend(SYSCALL);
+    code.extend([0x4d, 0x8d, 0x49, 0xff]); // lea r9, [r9 - 1]
+    code.extend([0x49, 0x8d, 0x49, 0x01]); // lea rcx, [r9 + 1]
+    // Counts rcx down and jumps unless it is zero, without a flag.
+    let back = start as i64 - (code.len() as i64 + 2);
+    code.extend([0xe2, back as i8 as u8]);
+}
+
+fn load(code: &mut Vec<u8>, value: u64, short: &[u8], long: &[u8]) {
+    match u32::try_from(value) {
+        Ok(value) => {
+            code.extend(short);
+            code.extend(value.to_le_bytes());
+        }
+        Err(_) => {
+            code.extend(long);
+            code.extend(value.to_le_bytes());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+
+    const AT: u64 = 0x7000_0000_0000;
+
+    fn sample() -> (Batch, [u8; LEN]) {
+        let out = Question { number: libc::SYS_prctl, args: [37, 0x7fff_1234_5000, 0], returns: false };
+        let back = Question { number: libc::SYS_prctl, args: [27, 0, 0], returns: true };
+        let stub = Stub::new(Addr(AT));
+        let questions = [out, back, back, out, back, back, back, back];
+        Batch::new(stub.batch(), stub, &questions, Some(Addr(0x7fff_1234_6000)), libc::SIGURG).unwrap()
+    }
+
+    fn decoded() -> (Batch, Vec<Instruction>) {
+        let (batch, bytes) = sample();
+        let from = (batch.entry().0 - batch.at.0) as usize;
+        let mut decoder = Decoder::with_ip(64, &bytes[from..], batch.entry().0, DecoderOptions::NONE);
+        let mut code: Vec<Instruction> = Vec::new();
+        while code.last().is_none_or(|last| last.mnemonic() != Mnemonic::Jmp) {
+            code.push(decoder.decode());
+        }
+        (batch, code)
+    }
+
+    #[test]
+    fn no_flag_no_stack_no_store() {
+        for instruction in decoded().1 {
+            assert!(
+                matches!(
+                    instruction.mnemonic(),
+                    Mnemonic::Mov | Mnemonic::Syscall | Mnemonic::Jmp | Mnemonic::Lea | Mnemonic::Loop
+                ),
+                "{instruction:?}"
+            );
+            assert_ne!(instruction.op0_kind(), OpKind::Memory, "{instruction:?}");
+            assert!(instruction.op0_register() != Register::RSP, "{instruction:?}");
+        }
+    }
+
+    #[test]
+    fn it_leaves_by_the_way_out_of_the_stub() {
+        let (batch, code) = decoded();
+        assert_eq!(code.last().unwrap().near_branch_target(), Stub::after(Stub::new(Addr(AT)).call_entry()).0);
+        let last_call = code.iter().rfind(|i| i.mnemonic() == Mnemonic::Syscall).unwrap();
+        assert_eq!(last_call.next_ip(), batch.end().0);
+    }
+
+    #[test]
+    fn every_kept_register_is_put_back() {
+        let (batch, code) = decoded();
+        let kept: Vec<Register> = code
+            .iter()
+            .filter(|i| i.op1_register() == Register::RAX && !matches!(i.op0_register(), Register::RDI | Register::RSI))
+            .map(Instruction::op0_register)
+            .collect();
+        let order = [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+        assert_eq!(kept, order);
+        let put_back: Vec<(Register, u64)> = code
+            .iter()
+            .filter(|i| i.is_ip_rel_memory_operand())
+            .map(|i| (i.op0_register(), (i.ip_rel_memory_address() - batch.at.0) / 8))
+            .collect();
+        let written = code.iter().filter(|i| order.contains(&i.op0_register().full_register())).count();
+        assert_eq!(written, 2 * ANSWERS, "something else takes a register in which an answer is kept");
+        assert_eq!(put_back, order.into_iter().zip(0..).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn more_answers_than_registers_do_not_fit() {
+        let back = Question { number: libc::SYS_getpid, args: [0; 3], returns: true };
+        let stub = Stub::new(Addr(AT));
+        let fits = |questions: &[Question]| Batch::new(stub.batch(), stub, questions, None, libc::SIGURG).is_some();
+        assert!(fits(&[back; ANSWERS]) && !fits(&[back; ANSWERS + 1]));
+        let out = Question { number: libc::SYS_getpid, args: [u64::MAX; 3], returns: false };
+        assert!(!fits(&[out; 20]));
+    }
+
+    #[test]
+    fn dispositions_are_asked_from_the_last_to_the_first() {
+        let (_, code) = decoded();
+        let end = code.iter().position(|i| i.mnemonic() == Mnemonic::Loop).unwrap();
+        let start = code.iter().position(|i| i.ip() == code[end].near_branch_target()).unwrap();
+        assert_eq!((code[start - 1].op0_register(), code[start - 1].immediate(1)), (Register::R9D, 64));
+        assert_eq!(code[start].immediate(1), 0x7fff_1234_6000 - ACTION_LEN);
+        let scales: Vec<(Register, Register, u32, u64)> = code[start..end]
+            .iter()
+            .filter(|i| i.mnemonic() == Mnemonic::Lea)
+            .map(|i| (i.memory_base(), i.memory_index(), i.memory_index_scale(), i.memory_displacement64()))
+            .collect();
+        let expected = [
+            (Register::None, Register::R9, 8, 0),
+            (Register::RDX, Register::R8, 4, 0),
+            (Register::R9, Register::None, 1, u64::MAX),
+            (Register::R9, Register::None, 1, 1),
+        ];
+        assert_eq!(scales, expected);
+    }
+
+    #[test]
+    fn one_that_was_left_behind_is_known() {
+        assert!(is_stale(&sample().1));
+        assert!(!is_stale(&[0; LEN]));
+    }
+}

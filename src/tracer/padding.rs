@@ -1,0 +1,164 @@
+//! Where stubs and batches can stand: the unused rest of the last page of an executable segment, behind what its file holds.
+
+use super::batch;
+use super::error::Error;
+use super::memory::Memory;
+use super::stub::{self, Stub};
+use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
+use crate::image::model::memory::Prot;
+use crate::proc::maps::Mapping;
+
+/// Bytes from one place to the next.
+const STRIDE: usize = 512;
+
+const _: () = assert!(2 * stub::LEN == STRIDE && batch::LEN == STRIDE);
+
+/// A place for two stubs: one for the thread that holds the scratch mapping, one for whichever else works for us; and, where there is room
+/// behind them, for a batch of the latter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub host: Stub,
+    pub guest: Stub,
+    pub in_vdso: bool,
+    pub has_batch: bool,
+}
+
+impl Place {
+    const fn new(at: Addr, in_vdso: bool, has_batch: bool) -> Self {
+        Self { host: Stub::new(at), guest: Stub::new(at.add(stub::LEN as u64)), in_vdso, has_batch }
+    }
+
+    pub const fn start(self) -> Addr {
+        self.host.at()
+    }
+
+    /// Bytes of all that stands there.
+    pub const fn len(self) -> usize {
+        if self.has_batch { 2 * STRIDE } else { STRIDE }
+    }
+
+    pub const fn contains(self, rip: u64) -> bool {
+        rip >= self.start().0 && rip < self.start().0 + self.len() as u64
+    }
+}
+
+/// What stands in a place now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Zeroes.
+    Free,
+    /// The stubs or the batch of a predecessor that was killed. Once no thread is in them they may be overwritten.
+    Stale,
+}
+
+/// All places of an address space that are free or stale, those with room for a batch first, then by how good the mapping is.
+///
+/// # Errors
+/// [`Error::Memory`] when code cannot be read.
+pub(super) fn places(maps: &[Mapping], memory: &Memory) -> Result<Vec<(Place, Content)>, Error> {
+    let mut candidates: Vec<&Mapping> = maps.iter().filter(|mapping| rank(mapping).is_some()).collect();
+    candidates.sort_by_key(|mapping| rank(mapping));
+    let mut found = Vec::new();
+    for mapping in candidates {
+        let Some(padding) = behind_segment(mapping, maps, memory) else { continue };
+        let bytes = memory.read_vec(padding.0, padding.1)?;
+        let contents: Vec<Option<Content>> = bytes.chunks_exact(STRIDE).map(content).collect();
+        for (number, content) in contents.iter().enumerate() {
+            let at = padding.0.add((number * STRIDE) as u64);
+            let has_batch = matches!(contents.get(number + 1), Some(Some(_)));
+            found.extend(content.map(|content| (Place::new(at, rank(mapping) == Some(0), has_batch), content)));
+        }
+        if found.iter().any(|(_, content)| *content == Content::Free) {
+            break;
+        }
+    }
+    found.sort_by_key(|(place, _)| !place.has_batch);
+    Ok(found)
+}
+
+/// The vdso first, since every program has one; then libraries that every thread shares; then anything else.
+fn rank(mapping: &Mapping) -> Option<u8> {
+    if mapping.prot != Prot::READ | Prot::EXEC || mapping.shared {
+        return None;
+    }
+    let name = mapping.name.raw.as_slice();
+    let has = |part: &[u8]| name.windows(part.len()).any(|window| window == part);
+    match name {
+        b"[vdso]" => Some(0),
+        _ if !mapping.has_path() => None,
+        _ if has(b"/libc.so") || has(b"/libc-") => Some(1),
+        _ if has(b"/ld-") => Some(2),
+        _ => Some(3),
+    }
+}
+
+/// The bytes in the last page of a mapping that its ELF segment does not reach: aligned start and length.
+fn behind_segment(mapping: &Mapping, maps: &[Mapping], memory: &Memory) -> Option<(Addr, usize)> {
+    let base = if mapping.ino == 0 {
+        mapping
+    } else {
+        let same = |other: &&Mapping| {
+            (other.dev, other.ino, &other.name.raw) == (mapping.dev, mapping.ino, &mapping.name.raw)
+                && other.offset == 0
+                && other.range.start <= mapping.range.start
+        };
+        maps.iter().rev().find(same)?
+    };
+    let header = memory.read_vec(base.range.start, PAGE_SIZE as usize).ok()?;
+    let in_file = segment_end(&header, mapping.offset, mapping.range.len())?;
+    let start = mapping.range.start.add(in_file.next_multiple_of(16) - mapping.offset);
+    let last_page = mapping.range.end.0 - PAGE_SIZE;
+    (start.0 >= last_page && start < mapping.range.end).then(|| (start, (mapping.range.end.0 - start.0) as usize))
+}
+
+/// The offset in the file of the end of the loadable, executable segment that was mapped from `offset` on.
+fn segment_end(header: &[u8], offset: u64, len: u64) -> Option<u64> {
+    const PT_LOAD: u64 = 1;
+    const PF_X: u64 = 1;
+    let number = |at: usize, len: usize| {
+        let bytes = header.get(at..at.checked_add(len)?)?;
+        Some(bytes.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte)))
+    };
+    if header.get(..5)? != b"\x7fELF\x02" {
+        return None;
+    }
+    let (table, entry, count) = (number(32, 8)? as usize, number(54, 2)? as usize, number(56, 2)? as usize);
+    for at in (0..count).map(|index| table + index * entry) {
+        let (kind, flags) = (number(at, 4)?, number(at + 4, 4)?);
+        let (start, size) = (number(at + 8, 8)?, number(at + 32, 8)?);
+        let end = start.checked_add(size)?;
+        let mapped =
+            start & !(PAGE_SIZE - 1) == offset && end.next_multiple_of(PAGE_SIZE) == offset.checked_add(len)?;
+        if kind == PT_LOAD && flags & PF_X != 0 && mapped {
+            return Some(end);
+        }
+    }
+    None
+}
+
+fn content(bytes: &[u8]) -> Option<Content> {
+    let code = stub::code();
+    if bytes.iter().all(|byte| *byte == 0) {
+        Some(Content::Free)
+    } else if bytes.starts_with(&code) && bytes[stub::LEN..].starts_with(&code) || batch::is_stale(bytes) {
+        Some(Content::Stale)
+    } else {
+        None
+    }
+}
+
+/// The middle of the largest hole of an address space, as far as can be from where the kernel places the next mapping.
+pub(super) fn hole(maps: &[Mapping], len: u64) -> Option<PageRange> {
+    /// Mappings below are refused or unusual (mmap_min_addr).
+    const LOWEST: u64 = 1 << 24;
+    /// The end of user space with four levels of page tables.
+    const HIGHEST: u64 = 0x7fff_ffff_f000;
+    let starts = maps.iter().map(|mapping| mapping.range.start.0).chain([HIGHEST]);
+    let ends = [LOWEST].into_iter().chain(maps.iter().map(|mapping| mapping.range.end.0));
+    let (size, start) = ends
+        .zip(starts)
+        .map(|(end, start)| (start.min(HIGHEST).saturating_sub(end.max(LOWEST)), end.max(LOWEST)))
+        .max_by_key(|(size, _)| *size)?;
+    let middle = (start + size / 2) & !(PAGE_SIZE - 1);
+    (size > 4 * len + 4 * PAGE_SIZE).then(|| PageRange::new(middle, middle + len))
+}

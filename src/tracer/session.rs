@@ -1,0 +1,460 @@
+//! System calls in the name of any thread of a frozen process.
+//!
+//! One thread, the host, stands in its stub for as long as the session lasts, holding the scratch mapping: should we die, it
+//! unmaps it. Any other thread is a guest for a while: it is put back, whole and verified, before the next one is called upon. Every
+//! pointer that a call writes through must point into the scratch mapping, and every call must be harmless to be made again or not at all.
+
+use super::batch::{ANSWERS, Batch, Question};
+use super::error::Error;
+use super::inject::{self, Visit};
+use super::memory::{Memory, RemotePtr};
+use super::padding::{self, Content, Place};
+use super::rseq;
+use super::seccomp::{Call, Policy};
+use super::stub::{self, Stub};
+use super::thread::{Stop, StoppedThread};
+use super::tree::FrozenTree;
+use super::twin::{self, Child, Twin};
+use crate::fault;
+use crate::image::model::address::{Addr, PageRange};
+use crate::image::model::id::{Pid, Tid};
+use crate::proc::{TaskDir, maps};
+use nix::errno::Errno;
+use std::collections::HashMap;
+
+/// Bytes of the scratch mapping that [`RemoteSession::open`] makes.
+pub const SCRATCH: u64 = 64 << 10;
+
+/// What to undo for a thread that holds nothing.
+const NOTHING: (Addr, u64) = (Addr::NULL, 0);
+
+/// The right to make system calls in the name of the threads of one frozen process. Closed or dropped, it leaves them as they were.
+#[derive(Debug)]
+pub struct RemoteSession<'a> {
+    tree: &'a mut FrozenTree,
+    pid: Pid,
+    memory: Memory,
+    place: Place,
+    host: Visit,
+    guest: Option<Visit>,
+    batch: Option<(Batch, Vec<Question>)>,
+    /// What [`Self::unnoticed_signal`] found.
+    signal: Option<Option<i32>>,
+    scratch: PageRange,
+    mapped: bool,
+    open: bool,
+    policies: HashMap<Tid, Policy>,
+}
+
+impl<'a> RemoteSession<'a> {
+    /// Writes the stubs into unused padding, makes the leader (or, when that has ended, another thread) their host, and has it map
+    /// [`SCRATCH`] bytes of memory.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when a thread must not make calls for us, [`Error::NoRoom`]; the target is as it was before.
+    pub fn open(tree: &'a mut FrozenTree, pid: Pid) -> Result<Self, Error> {
+        Self::open_with(tree, pid, SCRATCH)
+    }
+
+    /// As [`Self::open`], with so many bytes of memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(tree: &'a mut FrozenTree, pid: Pid, scratch: u64) -> Result<Self, Error> {
+        let memory = Memory::open(pid)?;
+        let maps = read_maps(pid)?;
+        let place = free_place(tree, pid, &maps, &memory)?;
+        let scratch = padding::hole(&maps, scratch).ok_or(Error::NoRoom { pid, what: "hole for a mapping of ours" })?;
+        let thread = tree.threads_of_mut(pid).first_mut().ok_or(Error::Vanished(pid))?;
+        prepare_registers(thread, &memory)?;
+        let thread = &*thread;
+        let policy = Policy::of(thread)?;
+        for call in host_calls(scratch, place.host) {
+            permit(thread, &policy, &call)?;
+        }
+        write_code(place, &memory)?;
+        let undo = (Addr::NULL, scratch.len());
+        let host = match Visit::prepare(thread, place.host, undo, &memory) {
+            Ok(host) => host,
+            Err(error) => {
+                erase(place, &memory)?;
+                return Err(error);
+            }
+        };
+        let policies = HashMap::from([(thread.tid, policy)]);
+        let (guest, batch, signal) = (None, None, None);
+        let mut session =
+            Self { tree, pid, memory, place, host, guest, batch, signal, scratch, mapped: false, open: true, policies };
+        fault::pass(fault::Point::StubWritten)?;
+        session.map()?;
+        fault::pass(fault::Point::Mapped)?;
+        Ok(session)
+    }
+
+    /// Makes the scratch mapping. From here on the host's stub unmaps it.
+    fn map(&mut self) -> Result<(), Error> {
+        let [map, advise, ..] = host_calls(self.scratch, self.place.host);
+        let got = self.host.call(self.place.host.map_entry(), map.number, map.args)?;
+        let tid = self.host.tid();
+        let at = got.result.map_err(|source| Error::Kernel { tid, action: "mapping memory in the target", source })?;
+        self.mapped = true;
+        // A kernel before 4.17 takes the address for a hint.
+        self.scratch = PageRange::new(at, at + self.scratch.len());
+        self.memory.put(RemotePtr::new(self.place.host.mapping()), at)?;
+        let advised = self.host.call(self.place.host.call_entry(), advise.number, advise.args)?;
+        advised.result.map(drop).map_err(|source| Error::Kernel { tid, action: "keeping memory from children", source })
+    }
+
+    /// The mapping that calls may use; what it holds is kept from call to call.
+    #[must_use]
+    pub fn scratch(&self) -> PageRange {
+        self.scratch
+    }
+
+    /// The tree that this session works on.
+    #[must_use]
+    pub fn tree(&self) -> &FrozenTree {
+        self.tree
+    }
+
+    /// The target's memory.
+    #[must_use]
+    pub fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// The thread that holds the scratch mapping: the leader, unless that has ended.
+    #[must_use]
+    pub fn host(&self) -> Tid {
+        self.host.tid()
+    }
+
+    /// Why this call must not be made in the name of that thread, if so.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], [`Error::Vanished`], [`Error::Kernel`].
+    pub fn permits(&mut self, tid: Tid, number: i64, args: [u64; 6]) -> Result<(), Error> {
+        let stub = if tid == self.host.tid() { self.place.host } else { self.place.guest };
+        let (thread, policy) = self.policy(tid)?;
+        permit(thread, policy, &Call { number: number as u64, args, ip: Stub::after(stub.call_entry()) })
+    }
+
+    /// A thread and what it may call. A guest is known to be able to leave.
+    fn policy(&mut self, tid: Tid) -> Result<(&StoppedThread, &Policy), Error> {
+        let thread = self.tree.thread(tid).ok_or(Error::Vanished(self.pid))?;
+        let policy = match self.policies.entry(tid) {
+            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::hash_map::Entry::Vacant(unknown) => {
+                let policy = Policy::of(thread)?;
+                for call in leaving_calls(NOTHING, self.place.guest) {
+                    permit(thread, &policy, &call)?;
+                }
+                unknown.insert(policy)
+            }
+        };
+        Ok((thread, policy))
+    }
+
+    /// Makes a system call in the name of a thread and returns what the kernel returned.
+    ///
+    /// Only calls that change nothing, or that change only what another call puts back, may be made: should we die, nobody does. A call
+    /// that blocks is ended by nobody.
+    ///
+    /// # Errors
+    /// The outer error is ours; after it the session can only be closed. [`Error::Refused`] comes before anything was changed.
+    pub fn syscall(&mut self, tid: Tid, number: i64, args: [u64; 6]) -> Result<Result<u64, Errno>, Error> {
+        self.permits(tid, number, args)?;
+        let visit = if tid == self.host.tid() { &mut self.host } else { self.welcome(tid)? };
+        let entry = visit.stub().call_entry();
+        visit.call(entry, number as u64, args).map(|outcome| outcome.result)
+    }
+
+    /// Puts several questions to a thread without a stop in between; returns what those calls returned that are to be kept, in order.
+    /// With an address in `dispositions`, the `struct sigaction` of each signal is written there as well, by the thread that holds the scratch mapping.
+    /// `None` when that cannot be done with this thread: then each call has to be made by itself. The same holds for the calls as for
+    /// those of [`Self::syscall`].
+    ///
+    /// # Errors
+    /// As [`Self::syscall`].
+    pub fn answers(
+        &mut self,
+        tid: Tid,
+        questions: &[Question],
+        dispositions: Option<Addr>,
+    ) -> Result<Option<[u64; ANSWERS]>, Error> {
+        let (thread, policy) = self.policy(tid)?;
+        let is_plain = *policy == Policy::Free && thread.stop == Stop::Interrupted;
+        if !is_plain || !self.place.has_batch {
+            return Ok(None);
+        }
+        if tid == self.host.tid() {
+            return self.host_answers(questions, dispositions);
+        }
+        if dispositions.is_some() {
+            return Ok(None);
+        }
+        let Some(batch) = self.batch(questions)? else { return Ok(None) };
+        self.welcome(tid)?.answer(batch).map(Some)
+    }
+
+    /// As [`Self::answers`], of the host, in the place where guests find theirs.
+    fn host_answers(
+        &mut self,
+        questions: &[Question],
+        dispositions: Option<Addr>,
+    ) -> Result<Option<[u64; ANSWERS]>, Error> {
+        let at = self.place.guest.batch();
+        let Some(signal) = self.signal()? else { return Ok(None) };
+        let Some((batch, bytes)) = Batch::new(at, self.place.host, questions, dispositions, signal) else {
+            return Ok(None);
+        };
+        self.dismiss()?;
+        self.batch = None;
+        write_verified(at, &bytes, &self.memory)?;
+        self.host.prepare_batch(at, &self.memory)?;
+        let answers = self.host.answer(batch);
+        if answers.is_err() {
+            self.host.halt()?;
+        }
+        // On its way out it has to unmap the scratch mapping, wherever it was.
+        self.host.park()?;
+        answers.map(Some)
+    }
+
+    /// The batch of these questions, written where guests find it.
+    fn batch(&mut self, questions: &[Question]) -> Result<Option<Batch>, Error> {
+        if let Some((batch, known)) = &self.batch
+            && known == questions
+        {
+            return Ok(Some(*batch));
+        }
+        self.dismiss()?;
+        let guest = self.place.guest;
+        let made = self.signal()?.and_then(|signal| Batch::new(guest.batch(), guest, questions, None, signal));
+        let Some((batch, bytes)) = made else { return Ok(None) };
+        write_verified(self.place.guest.batch(), &bytes, &self.memory)?;
+        self.batch = Some((batch, questions.to_vec()));
+        Ok(Some(batch))
+    }
+
+    /// The signal that ends batches, if there is one.
+    fn signal(&mut self) -> Result<Option<i32>, Error> {
+        if self.signal.is_none() {
+            self.signal = Some(self.unnoticed_signal()?);
+        }
+        Ok(self.signal.flatten())
+    }
+
+    /// A signal that the kernel drops when it is sent to any thread of the process: not caught, and blocked by none, so that nobody can wait
+    /// for it either.
+    fn unnoticed_signal(&self) -> Result<Option<i32>, Error> {
+        let host = self.tree.thread(self.host.tid()).ok_or(Error::Vanished(self.pid))?;
+        let signals = host.status()?.signals;
+        let mut noticed = signals.caught | signals.shared_pending;
+        for thread in self.tree.threads_of(self.pid).iter().filter(|thread| thread.tid != self.host.tid()) {
+            noticed |= thread.signal_mask()?;
+        }
+        noticed |= self.host.mask();
+        let by_default = [libc::SIGURG, libc::SIGWINCH, libc::SIGCHLD];
+        Ok(by_default.into_iter().find(|signal| noticed & 1 << (signal - 1) == 0))
+    }
+
+    /// Makes a copy of the address space that stands still when the target goes on. No thread may be a userfaultfd(2) monitor of its
+    /// own forks: nobody would answer.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] when the stubs do not stand in the vdso, the one page that no image holds; [`Error::Refused`];
+    /// [`Error::Kernel`] when there is no memory or no pid for it. The session goes on in any case.
+    pub fn fork_twin(&mut self) -> Result<Twin, Error> {
+        if !self.place.in_vdso {
+            return Err(Error::NoRoom { pid: self.pid, what: "stubs in the vdso, as a copy of the memory needs them" });
+        }
+        let tid = self.host.tid();
+        let thread = self.tree.thread(tid).ok_or(Error::Vanished(self.pid))?;
+        for call in twin::calls(self.place.host) {
+            permit(thread, &self.policies[&tid], &call)?;
+        }
+        twin::make(&mut self.host, self.policies[&tid] == Policy::Free)
+    }
+
+    /// Makes a child that shares the target's memory, for work that takes many calls.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] when a seccomp filter would watch it; [`Error::Kernel`] when there is no memory or no pid for it.
+    pub fn child(&mut self) -> Result<Child<'_>, Error> {
+        let tid = self.host.tid();
+        if self.policies[&tid] != Policy::Free {
+            let reason = "a seccomp filter watches what it calls".to_owned();
+            return Err(Error::Refused { tid, reason, remedy: "" });
+        }
+        Child::make(&mut self.host, self.scratch)
+    }
+
+    /// Makes a thread the guest.
+    fn welcome(&mut self, tid: Tid) -> Result<&mut Visit, Error> {
+        if self.guest.as_ref().is_none_or(|guest| guest.tid() != tid) {
+            self.dismiss()?;
+            let at = *self.tree.index.get(&tid).ok_or(Error::Vanished(self.pid))?;
+            let thread = &mut self.tree.threads[at];
+            prepare_registers(thread, &self.memory)?;
+            self.guest = Some(match self.batch {
+                Some(_) => Visit::prepare_for_batch(thread, self.place.guest, &self.memory)?,
+                None => Visit::prepare(thread, self.place.guest, NOTHING, &self.memory)?,
+            });
+        }
+        self.guest.as_mut().ok_or(Error::Vanished(self.pid))
+    }
+
+    /// Puts the guest back.
+    fn dismiss(&mut self) -> Result<(), Error> {
+        match self.guest.take() {
+            Some(guest) => guest.leave(),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts everything back: registers, masks, mapping, padding.
+    ///
+    /// # Errors
+    /// The first failure; what can be undone is undone nevertheless.
+    pub fn close(mut self) -> Result<(), Error> {
+        self.undo()?;
+        fault::pass(fault::Point::Cured)?;
+        Ok(())
+    }
+
+    fn undo(&mut self) -> Result<(), Error> {
+        if !std::mem::take(&mut self.open) {
+            return Ok(());
+        }
+        let guest = self.dismiss();
+        let unmapped = if self.mapped { self.unmap() } else { Ok(()) };
+        let host = self.host.leave();
+        guest.and(unmapped).and(host)?;
+        erase(self.place, &self.memory)
+    }
+
+    /// Lets the host's stub unmap the scratch mapping: so it is unmapped once, whether we live or die meanwhile.
+    fn unmap(&mut self) -> Result<(), Error> {
+        let result = self.host.through_call(libc::SYS_munmap, self.place.host.after_unmapping())?;
+        let tid = self.host.tid();
+        result.map(drop).map_err(|source| Error::Kernel { tid, action: "unmapping memory in the target", source })
+    }
+}
+
+impl Drop for RemoteSession<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.undo() {
+            tracing::error!("putting threads back: {error}");
+        }
+    }
+}
+
+pub(super) fn read_maps(pid: Pid) -> Result<Vec<maps::Mapping>, Error> {
+    let failed = |error: crate::proc::Error| Error::Proc {
+        path: format!("/proc/{pid}/maps"),
+        source: std::io::Error::other(error),
+    };
+    maps::read(&TaskDir::process(pid).map_err(failed)?, &mut Vec::new()).map_err(failed)
+}
+
+/// Finds a place for the stubs, after every thread that a killed predecessor left in one has come out of it.
+fn free_place(tree: &mut FrozenTree, pid: Pid, maps: &[maps::Mapping], memory: &Memory) -> Result<Place, Error> {
+    let places = padding::places(maps, memory)?;
+    let stale: Vec<Place> =
+        places.iter().filter(|(_, content)| *content == Content::Stale).map(|(place, _)| *place).collect();
+    let inside = |rip: u64| stale.iter().any(|place| place.contains(rip));
+    for thread in tree.threads_of_mut(pid) {
+        inject::run_out(thread, &inside)?;
+    }
+    let place = places.iter().map(|(place, _)| *place).next();
+    place.ok_or(Error::NoRoom { pid, what: "512 zero bytes at the end of any executable file mapping" })
+}
+
+/// Writes both stubs, with data that restore nothing, and reads them back.
+fn write_code(place: Place, memory: &Memory) -> Result<(), Error> {
+    let mut bytes = [0; 2 * stub::LEN];
+    for half in bytes.chunks_exact_mut(stub::LEN) {
+        let code = stub::code();
+        half[..code.len()].copy_from_slice(&code);
+    }
+    write_verified(place.start(), &bytes, memory)
+}
+
+fn erase(place: Place, memory: &Memory) -> Result<(), Error> {
+    write_verified(place.start(), &vec![0; place.len()], memory)
+}
+
+fn write_verified(at: Addr, bytes: &[u8], memory: &Memory) -> Result<(), Error> {
+    memory.write(at, bytes)?;
+    if memory.read_vec(at, bytes.len())? == bytes {
+        Ok(())
+    } else {
+        Err(Error::Memory {
+            pid: memory.pid(),
+            action: "verifying",
+            at,
+            len: bytes.len(),
+            source: std::io::Error::other("it does not hold what was written"),
+        })
+    }
+}
+
+/// Gives a thread the registers from which it has to go on: out of a critical section by its abort handler.
+fn prepare_registers(thread: &mut StoppedThread, memory: &Memory) -> Result<(), Error> {
+    const USER_CS: u64 = 0x33;
+    const TRAP_FLAG: u64 = 1 << 8;
+    let refused = |reason: &str| Error::Refused { tid: thread.tid, reason: reason.to_owned(), remedy: "" };
+    if thread.regs.cs != USER_CS {
+        return Err(refused("it runs 32-bit code"));
+    }
+    if thread.regs.eflags & TRAP_FLAG != 0 {
+        return Err(refused("it steps through its own code (trap flag)"));
+    }
+    if let Some(dispatch) = thread.syscall_user_dispatch()?
+        && memory.get(RemotePtr::<u8>::new(Addr(dispatch.selector)))? != 0
+    {
+        return Err(refused("syscall user dispatch blocks its calls"));
+    }
+    if let Some(abort) = rseq::abort_address(thread, memory)? {
+        thread.regs.rip = abort.0;
+    }
+    Ok(())
+}
+
+fn permit(thread: &StoppedThread, policy: &Policy, call: &Call) -> Result<(), Error> {
+    match policy.refusal(call) {
+        None => Ok(()),
+        Some(why) => {
+            let reason = format!("system call {} would meet {why}", call.number);
+            let remedy = "start it with a filter that allows the call";
+            Err(Error::Refused { tid: thread.tid, reason, remedy })
+        }
+    }
+}
+
+/// The calls that a host makes: mmap, madvise, and those of its way out.
+fn host_calls(scratch: PageRange, stub: Stub) -> [Call; 4] {
+    let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE) as u64;
+    let (start, len) = (scratch.start.0, scratch.len());
+    let map = [start, len, prot, flags, u64::MAX, 0];
+    let advise = [start, len, libc::MADV_DONTFORK as u64, 0, 0, 0];
+    let [unmap, mask] = leaving_calls((scratch.start, len), stub);
+    [
+        Call { number: libc::SYS_mmap as u64, args: map, ip: Stub::after(stub.map_entry()) },
+        Call { number: libc::SYS_madvise as u64, args: advise, ip: Stub::after(stub.call_entry()) },
+        unmap,
+        mask,
+    ]
+}
+
+/// The calls that a stub makes on its way out.
+fn leaving_calls((start, len): (Addr, u64), stub: Stub) -> [Call; 2] {
+    let unmap = [start.0, len, 0, 0, 0, 0];
+    let mask = [libc::SIG_SETMASK as u64, stub.mask().0, 0, 8, 0, 0];
+    [
+        Call { number: libc::SYS_munmap as u64, args: unmap, ip: stub.after_unmapping() },
+        Call { number: libc::SYS_rt_sigprocmask as u64, args: mask, ip: stub.after_masking() },
+    ]
+}

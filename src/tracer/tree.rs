@@ -1,0 +1,148 @@
+//! Processes that stand still, every thread of them: who they are, parents before their children.
+
+use super::family;
+use super::thread::{self, StoppedThread};
+use super::urgency::Urgency;
+use crate::image::model::id::{Pid, Tid};
+use crate::proc::many;
+use std::collections::{HashMap, VecDeque};
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A process of a frozen tree.
+#[derive(Debug)]
+pub struct Process {
+    pub(super) pid: Pid,
+    pub(super) parent: Pid,
+    pub(super) pidfd: OwnedFd,
+    pub(super) dead_leader: bool,
+}
+
+impl Process {
+    /// Its id.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Its parent in the tree, 0 for the root.
+    #[must_use]
+    pub fn parent(&self) -> Pid {
+        self.parent
+    }
+
+    /// A descriptor that means this process and no other.
+    #[must_use]
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Whether its first thread has ended before the others; it stands in no list of threads then.
+    #[must_use]
+    pub fn dead_leader(&self) -> bool {
+        self.dead_leader
+    }
+}
+
+/// Processes that stand still, every thread of them, for as long as this value lives. Dropped, it lets them go on.
+#[derive(Debug)]
+pub struct FrozenTree {
+    pub(super) processes: Vec<Process>,
+    pub(super) zombies: Vec<Process>,
+    pub(super) threads: Vec<StoppedThread>,
+    pub(super) index: HashMap<Tid, usize>,
+    ranges: HashMap<Pid, Range<usize>>,
+    /// Seized and not known to be stopped: empty once the freeze has succeeded.
+    pub(super) running: VecDeque<(Pid, Tid)>,
+    /// Held for as long as something is stopped.
+    pub(super) urgency: Option<Urgency>,
+    /// ptrace(2) is bound to the OS thread that seized.
+    not_send: PhantomData<*const ()>,
+}
+
+impl FrozenTree {
+    /// Nothing yet.
+    pub(super) fn new() -> Self {
+        Self {
+            processes: Vec::new(),
+            zombies: Vec::new(),
+            threads: Vec::new(),
+            index: HashMap::new(),
+            ranges: HashMap::new(),
+            running: VecDeque::new(),
+            urgency: None,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Adds a process with its stopped threads, after its parent.
+    pub(super) fn add(&mut self, process: Process, mut threads: Vec<StoppedThread>) {
+        let pid = process.pid;
+        threads.sort_by_key(|thread| (thread.tid != pid.leader(), thread.tid));
+        let first = self.threads.len();
+        self.index.extend(threads.iter().enumerate().map(|(at, thread)| (thread.tid, first + at)));
+        self.ranges.insert(pid, first..first + threads.len());
+        self.threads.extend(threads);
+        self.processes.push(process);
+    }
+
+    /// The living processes, parents before their children; the root is the first.
+    #[must_use]
+    pub fn processes(&self) -> &[Process] {
+        &self.processes
+    }
+
+    /// Those that have ended and that their parent, which is in the tree, has not reaped.
+    #[must_use]
+    pub fn zombies(&self) -> &[Process] {
+        &self.zombies
+    }
+
+    /// The threads: those of each process together, its leader first, in the order of the processes.
+    #[must_use]
+    pub fn threads(&self) -> &[StoppedThread] {
+        &self.threads
+    }
+
+    /// The threads of one process, the leader first unless that has ended.
+    #[must_use]
+    pub fn threads_of(&self, pid: Pid) -> &[StoppedThread] {
+        &self.threads[self.range(pid)]
+    }
+
+    pub(super) fn threads_of_mut(&mut self, pid: Pid) -> &mut [StoppedThread] {
+        let range = self.range(pid);
+        &mut self.threads[range]
+    }
+
+    fn range(&self, pid: Pid) -> Range<usize> {
+        self.ranges.get(&pid).cloned().unwrap_or(0..0)
+    }
+
+    /// The thread with this id.
+    #[must_use]
+    pub fn thread(&self, tid: Tid) -> Option<&StoppedThread> {
+        self.index.get(&tid).map(|&at| &self.threads[at])
+    }
+
+    /// Processes that have ended although they stood still: SIGKILL ends everybody.
+    #[must_use]
+    pub fn lost(&self) -> Vec<Pid> {
+        let pids: Vec<Pid> =
+            self.processes.iter().filter(|process| !process.dead_leader).map(|process| process.pid).collect();
+        let kin = family::kin(&pids);
+        pids.into_iter().zip(kin).filter(|(_, kin)| kin.is_none_or(|kin| kin.ended)).map(|(pid, _)| pid).collect()
+    }
+
+    /// Reads the `status` of every thread, on every CPU. One that cannot be read is read again, and fails, where it is asked for.
+    pub fn read_statuses(&self) {
+        let ids: Vec<(Pid, Tid)> = self.threads.iter().map(|thread| (thread.pid, thread.tid)).collect();
+        let statuses = many::map(&ids, |&(pid, tid), buffer| thread::read_status(pid, tid, buffer));
+        for (thread, status) in self.threads.iter().zip(statuses) {
+            if let Ok(status) = status {
+                thread.learn(status);
+            }
+        }
+    }
+}

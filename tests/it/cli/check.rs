@@ -1,0 +1,40 @@
+//! `snap check`: what this kernel lacks, and what stands against a dump, seen without touching the target.
+
+use crate::support::{Facts, isolated};
+
+#[test]
+fn the_host() {
+    isolated(|room| {
+        let run = room.snap(["check"]).run().expect(0);
+        assert!(run.stdout.lines().count() > 5, "{run}");
+        let json = room.snap(["check", "--json"]).run().expect(0).json();
+        assert!(json["schema"].as_str().is_some_and(|schema| schema.starts_with("snap.")), "{json}");
+    });
+}
+
+#[test]
+fn a_process_that_can_be_dumped() {
+    isolated(|room| {
+        let victim = room.victim("threads", &["3"]);
+        let before = Facts::of(victim.pid());
+        room.snap(["check", &victim.pid().to_string()]).run().expect(0);
+        before.assert_same(&Facts::of(victim.pid()), "after a check");
+        victim.check();
+    });
+}
+
+#[test]
+fn a_process_that_cannot_be_dumped() {
+    isolated(|room| {
+        let victim = room.victim("refused", &[]);
+        let before = Facts::of(victim.pid());
+        let run = room.snap(["check", &victim.pid().to_string()]).run().expect(3);
+        let said = format!("{}{}", run.stdout, run.stderr);
+        for kind in victim.ask("kinds").split(' ') {
+            let fd = kind.split('=').next().unwrap_or_default();
+            assert!(said.contains(&format!("fd {fd}")), "{kind} is not named: {run}");
+        }
+        before.assert_same(&Facts::of(victim.pid()), "after a check");
+        room.snap(["check", "--json", &victim.pid().to_string()]).run().json();
+    });
+}

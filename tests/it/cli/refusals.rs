@@ -1,0 +1,209 @@
+//! What cannot be dumped is refused with all reasons at once, and the target is as before.
+
+use crate::support::{Facts, facts, isolated, needs, require_root, wait};
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+
+#[test]
+fn exam_30_every_descriptor_of_an_unsupported_kind_is_named() {
+    isolated(|room| {
+        let victim = room.victim("refused", &[]);
+        let kinds = victim.ask("kinds");
+        assert!(kinds.split(' ').count() >= 8, "{kinds}");
+        let before = Facts::of(victim.pid());
+        for fate in ["--leave-running", "--kill"] {
+            let run = room.snap(["dump", fate, &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+            for kind in kinds.split(' ') {
+                let fd = kind.split('=').next().unwrap_or_default();
+                assert!(run.stderr.contains(&format!("fd {fd}")), "{kind} is not named: {run}");
+            }
+            assert_eq!(room.images(), [""; 0]);
+            before.assert_same(&Facts::of(victim.pid()), "after a refused dump");
+            victim.check();
+        }
+        let run = room.snap(["dump", "--json", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+        let blockers = run.json()["blockers"].as_array().cloned().unwrap_or_default();
+        assert!(blockers.len() >= kinds.split(' ').count(), "{run}");
+        for part in ["task", "object", "reason", "remedy"] {
+            assert!(blockers.iter().all(|blocker| blocker[part].is_string()), "no {part}: {run}");
+        }
+    });
+}
+
+#[test]
+fn exam_18_a_pipe_with_an_end_outside_is_named() {
+    isolated(|room| {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let directory = crate::support::Victim::directory_in(room, "leak");
+        // The shell gives the program descriptor 5, whose other end is ours.
+        let mut command = Command::new("/bin/sh");
+        let script =
+            format!("exec 5<&0 </dev/null; exec {} \"$0\"", crate::support::victim::program("c-dynamic").display());
+        command.args(["-c", &script]).arg(&directory);
+        command.stdin(Stdio::from(reader));
+        let victim = crate::support::Victim::start_with_stdin(command, directory);
+        let before = Facts::of(victim.pid());
+        let run =
+            room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says("fd 5").says("pipe");
+        before.assert_same(&Facts::of(victim.pid()), &format!("after a refused dump: {run}"));
+        drop(writer);
+        victim.check();
+    });
+}
+
+#[test]
+fn exam_06_a_traced_process_is_refused_and_the_tracer_named() {
+    isolated(|room| {
+        let victim = room.victim("c-dynamic", &[]);
+        let mut tracer = Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-p", &victim.pid().to_string()])
+            .stderr(File::create(room.path("strace.stderr")).expect("a file"))
+            .spawn()
+            .expect("strace");
+        let traced = || (facts::status(victim.pid(), "TracerPid") == tracer.id().to_string()).then_some(());
+        wait::until("strace to attach", traced);
+        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+        assert!(run.stderr.contains("strace") && run.stderr.contains(&tracer.id().to_string()), "{run}");
+        assert!(matches!(tracer.try_wait(), Ok(None)), "the tracer has ended");
+        victim.check();
+        tracer.kill().expect("kill");
+        tracer.wait().expect("wait");
+        room.dump(victim.pid(), "x.snap", &[]);
+        victim.check();
+    });
+}
+
+#[test]
+fn a_filter_that_kills_what_the_dump_needs_is_refused_before_the_first_call() {
+    isolated(|room| {
+        let victim = room.victim("seccomp", &["kill"]);
+        victim.check();
+        let before = Facts::of(victim.pid());
+        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says("seccomp");
+        before.assert_same(&Facts::of(victim.pid()), &format!("after a refused dump: {run}"));
+        victim.check();
+    });
+}
+
+#[test]
+fn exam_05_a_zombie_is_refused_at_once() {
+    isolated(|room| {
+        let mut child = Command::new("true").spawn().expect("true");
+        let pid = child.id() as i32;
+        wait::until("a zombie", || (facts::state(pid) == Some('Z')).then_some(()));
+        let run = room.snap(["dump", &pid.to_string(), "-o", "x.snap"]).run();
+        assert!(matches!(run.code, Some(3 | 5)), "{run}");
+        child.wait().expect("wait");
+    });
+}
+
+#[test]
+fn exam_11_a_working_directory_that_is_gone_is_named() {
+    isolated(|room| {
+        let victim = room.victim("settings", &["cwd-gone"]);
+        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says("cwd");
+        assert_eq!(room.images(), [""; 0], "{run}");
+        victim.check();
+    });
+}
+
+/// What docs/unsupported.md says is refused at the dump, each with what the refusal says of it. Descriptors have a test of their own.
+const UNSUPPORTED: &[(&str, &str)] = &[
+    ("descriptors", "table of descriptors"),
+    ("directory", "working directory"),
+    ("shm", "System V shared memory"),
+    ("aio", "Linux AIO contexts"),
+    ("hugetlb", "shared anonymous huge pages"),
+    ("userfaultfd", "userfaultfd"),
+    ("ldt", "local descriptor table"),
+    ("thread-keyring", "thread keyring"),
+    ("process-keyring", "process keyring"),
+    ("strict", "seccomp strict mode"),
+    ("lease", "Lease lock"),
+    ("unlinked-directory", "the directory is unlinked"),
+    ("gone-process", "is gone"),
+    ("epoll", "was closed or reused"),
+    ("uts", "uts namespace"),
+    ("ipc", "ipc namespace"),
+    ("net", "net namespace"),
+    ("mnt", "mnt namespace"),
+    ("cgroup", "cgroup namespace"),
+    ("user", "user namespace"),
+];
+
+#[test]
+fn exam_21_every_kind_of_unsupported_state_is_named() {
+    isolated(|room| {
+        let mut missed = Vec::new();
+        // In a namespace of its own, the first System V segment has the id 0.
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWIPC).expect("an IPC namespace");
+        for (kind, reason) in UNSUPPORTED {
+            let mut victim = room.victim("unsupported", &[kind]);
+            victim.check();
+            let before = Facts::of(victim.pid());
+            for fate in ["--leave-running", "--kill"] {
+                let run = room.snap(["dump", fate, &victim.pid().to_string(), "-o", "x.snap"]).run();
+                if run.code != Some(3) || !run.stderr.contains(reason) || !room.images().is_empty() {
+                    missed.push(format!("{kind} is not refused with `{reason}`: {run}"));
+                    break;
+                }
+                before.assert_same(&Facts::of(victim.pid()), &format!("after a refused dump of {kind}"));
+                victim.check();
+            }
+            victim.end();
+            wait::alone();
+            let _ = fs::remove_file(room.path("x.snap"));
+        }
+        assert!(missed.is_empty(), "{}", missed.join("\n"));
+    });
+}
+
+#[test]
+fn exam_21_code_of_32_bits_is_named() {
+    isolated(|room| {
+        let victim = room.victim("unsupported", &["code-32"]);
+        let before = Facts::of(victim.pid());
+        for fate in ["--leave-running", "--kill"] {
+            let run = room.snap(["dump", fate, &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+            assert!(run.stderr.contains("32-bit code"), "{run}");
+            assert_eq!(room.images(), [""; 0], "{run}");
+            before.assert_same(&Facts::of(victim.pid()), "after a refused dump");
+            victim.check();
+        }
+    });
+}
+
+#[test]
+fn a_thread_is_named_as_what_it_is() {
+    isolated(|room| {
+        let victim = room.victim("threads", &["1"]);
+        let tid = facts::threads(victim.pid())[1];
+        let run = room.snap(["dump", &tid.to_string(), "-o", "x.snap"]).run().expect(3);
+        assert!(run.stderr.contains(&format!("snap dump {}", victim.pid())), "{run}");
+        victim.check();
+    });
+}
+
+#[test]
+fn exam_21_permissions_of_ports_are_named() {
+    isolated(|room| {
+        require_root!("to be let at ports (CAP_SYS_RAWIO)");
+        // SAFETY: takes a permission away that nobody has.
+        let known = unsafe { libc::ioperm(0x80, 1, 0) } == 0;
+        if !known && nix::errno::Errno::last() == nix::errno::Errno::ENOSYS {
+            return needs::not_run("this kernel has no ioperm(2) (CONFIG_X86_IOPL_IOPERM)");
+        }
+        room.refuses(room.victim("unsupported", &["ioperm"]), &["I/O permissions"]);
+    });
+}
+
+#[test]
+fn one_thread_of_a_process_is_refused_and_the_process_named() {
+    isolated(|room| {
+        let victim = room.victim("threads", &["2"]);
+        let tid = facts::threads(victim.pid())[1];
+        let run = room.snap(["check", &tid.to_string()]).run().expect(3);
+        assert!(run.stdout.contains(&format!("snap dump {}", victim.pid())), "{run}");
+        victim.check();
+    });
+}

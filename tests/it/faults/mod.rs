@@ -1,0 +1,136 @@
+//! `snap` is killed: at every named fault point and at random instants. The victim must not know.
+
+mod hostile;
+mod named;
+mod random;
+mod restore;
+
+use crate::support::code::Code;
+use crate::support::{Facts, Room, Victim, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A victim of this suite: its program, and what is special about its state while it is dumped.
+#[derive(Clone, Copy)]
+pub struct Kind {
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// In group stop while it is dumped.
+    stopped: bool,
+    /// Facts that change by themselves.
+    restless: &'static [&'static str],
+    /// Only root may dump it.
+    privileged: bool,
+    /// Whether it has threads that can be asked in one go: without a filter, in no group stop, and with a signal that nobody would notice.
+    answers: bool,
+    /// Whether threads of ours may copy its memory.
+    copies: bool,
+}
+
+const PLAIN: Kind = Kind {
+    program: "c-dynamic",
+    arguments: &[],
+    stopped: false,
+    restless: &[],
+    privileged: false,
+    answers: true,
+    copies: true,
+};
+const STATIC: Kind = Kind { program: "c-static", ..PLAIN };
+const NO_LIBRARY: Kind = Kind { program: "c-nolibc", answers: false, ..PLAIN };
+const GO: Kind = Kind { program: "go-goroutines", restless: &["task ", "map "], answers: false, ..PLAIN };
+const FILTERED: Kind =
+    Kind { program: "seccomp", arguments: &["errno"], privileged: true, answers: false, copies: false, ..PLAIN };
+const STOPPED: Kind = Kind { stopped: true, answers: false, ..PLAIN };
+const RSEQ: Kind = Kind { program: "c-rseq", ..PLAIN };
+const PENDING: Kind = Kind { program: "signals", answers: false, ..PLAIN };
+const BUSY: Kind = Kind { program: "busy", ..PLAIN };
+const BLOCKED: Kind = Kind { program: "blocked", arguments: &["200", "tolerant"], answers: false, ..PLAIN };
+const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
+/// Enough memory for a copy of it, in which threads of ours work.
+const LARGE: Kind = Kind { program: "ballast", arguments: &["48"], answers: false, ..PLAIN };
+/// The same without a copy: they work in its own memory.
+const SUBREAPER: Kind = Kind { arguments: &["48", "subreaper"], ..LARGE };
+
+/// A victim and what must still be true of it when `snap` has died.
+pub struct Subject {
+    kind: Kind,
+    victim: Victim,
+    facts: Facts,
+    code: Code,
+}
+
+impl Subject {
+    /// Starts a victim, brings it into its state, and notes everything about it.
+    pub fn start(room: &Room, kind: Kind) -> Self {
+        let victim = room.victim(kind.program, kind.arguments);
+        victim.check();
+        let subject = Self { kind, facts: kind.facts(victim.pid()), code: Code::of(victim.pid()), victim };
+        subject.stop();
+        subject
+    }
+
+    /// Its pid.
+    pub fn pid(&self) -> i32 {
+        self.victim.pid()
+    }
+
+    /// Panics unless the victim is what an undisturbed one would be, save for the permitted residue.
+    pub fn assert_unharmed(&self, when: &str) {
+        let when = format!("{} {:?}: {when}", self.kind.program, self.kind.arguments);
+        if self.kind.stopped {
+            wait::until(&format!("{when}: the group stop"), || (self.victim.state() == Some('T')).then_some(()));
+            self.signal(Signal::SIGCONT);
+        }
+        // Threads that were in the stub need a moment to run through its tail.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !self.facts.differences(&self.kind.facts(self.pid())).is_empty() && std::time::Instant::now() < end {
+            std::thread::yield_now();
+        }
+        self.facts.assert_same(&self.kind.facts(self.pid()), &when);
+        self.code.assert_only_residue(self.pid(), &when);
+        self.victim.try_ask("check").unwrap_or_else(|what| panic!("{when}: {what}"));
+        self.stop();
+    }
+
+    /// Calls that the kernel never restarts and that have returned EINTR: the permitted residue of a death in the instant between a
+    /// thread's stop and the mark that has the call made again.
+    pub fn interrupted_calls(&self) -> u64 {
+        if self.kind.program != BLOCKED.program {
+            return 0;
+        }
+        self.victim.ask("residue").trim().parse().expect("a number")
+    }
+
+    /// Dumps it once more, kills it, restores it; its last check must hold.
+    pub fn assert_survives(mut self, room: &Room) {
+        let image = room.dump(self.pid(), "afterwards.snap", &["--kill"]);
+        self.victim.killed();
+        // A copy of its memory that died with snap before it had a session of its own is a zombie in the victim's until its parent, which
+        // is this test, reaps it.
+        wait::alone();
+        room.restore(&image, &[]);
+        if self.kind.stopped {
+            self.signal(Signal::SIGCONT);
+        }
+        self.victim.ask("final");
+        self.victim.end();
+    }
+
+    fn stop(&self) {
+        if self.kind.stopped {
+            self.signal(Signal::SIGSTOP);
+            wait::until("the group stop", || (self.victim.state() == Some('T')).then_some(()));
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("kill");
+    }
+}
+
+impl Kind {
+    fn facts(self, pid: i32) -> Facts {
+        self.restless.iter().fold(Facts::of(pid), |facts, prefix| facts.without(prefix))
+    }
+}

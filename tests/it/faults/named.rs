@@ -1,0 +1,144 @@
+//! Death and failure of a dump at every named fault point of src/fault.rs.
+
+use super::{
+    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, RSEQ, STATIC, STOPPED, SUBREAPER, Subject,
+    VECTOR,
+};
+use crate::support::{isolated_as, isolated_for, require_root};
+use nix::sys::signal::Signal;
+use snap::fault::Point;
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Fault points that a dump of such a program passes; the others belong to a restore ([`super::restore`]).
+fn of_a_dump(kind: Kind) -> impl Iterator<Item = Point> {
+    let passed = move |point: &Point| {
+        *point < Point::SkeletonBorn
+            && (kind.answers || *point != Point::Answering)
+            && (kind.copies || *point != Point::Copying)
+    };
+    Point::ALL.into_iter().filter(passed)
+}
+
+/// Kills `snap dump` at each point in turn, then dumps, kills and restores the same victim.
+fn dump_dies_everywhere<Test: Fn() -> Kind>(kind: Test) {
+    isolated_as::<Test>(LIMIT, |room| {
+        let kind = kind();
+        if kind.privileged {
+            require_root!("to read seccomp filters");
+        }
+        let subject = Subject::start(room, kind);
+        for point in of_a_dump(kind) {
+            let image = room.path("died.snap");
+            // Only a dump that ends its target has the image safe before.
+            let fate = if point == Point::ImageDurable { "--kill" } else { "--leave-running" };
+            let run = room
+                .snap(["dump", fate, &subject.pid().to_string(), "-o"])
+                .arg(&image)
+                .env("SNAP_FAULT", point.name())
+                .env("SNAP_COPIERS", "always")
+                .run();
+            assert_eq!(run.signal, Some(Signal::SIGKILL as i32), "{}: not reached: {run}", point.name());
+            subject.assert_unharmed(&format!("snap died at {}", point.name()));
+            if point < Point::ImageDurable {
+                assert_eq!(room.images(), [""; 0], "{}: a file is left", point.name());
+            } else {
+                room.snap(["inspect"]).arg(&image).run().expect(0);
+                std::fs::remove_file(&image).expect("the image");
+            }
+        }
+        subject.assert_survives(room);
+    });
+}
+
+#[test]
+fn dump_of_a_c_program_dies() {
+    dump_dies_everywhere(|| PLAIN);
+}
+
+#[test]
+fn dump_of_a_static_program_dies() {
+    dump_dies_everywhere(|| STATIC);
+}
+
+#[test]
+fn dump_of_a_program_without_libraries_dies() {
+    dump_dies_everywhere(|| NO_LIBRARY);
+}
+
+#[test]
+fn dump_of_a_go_program_dies() {
+    dump_dies_everywhere(|| GO);
+}
+
+#[test]
+fn dump_of_a_filtered_program_dies() {
+    dump_dies_everywhere(|| FILTERED);
+}
+
+#[test]
+fn dump_of_a_stopped_program_dies() {
+    dump_dies_everywhere(|| STOPPED);
+}
+
+#[test]
+fn dump_of_a_program_in_an_rseq_section_dies() {
+    dump_dies_everywhere(|| RSEQ);
+}
+
+#[test]
+fn dump_of_a_program_with_pending_signals_dies() {
+    dump_dies_everywhere(|| PENDING);
+}
+
+#[test]
+fn dump_of_fifteen_busy_threads_dies() {
+    dump_dies_everywhere(|| BUSY);
+}
+
+#[test]
+fn dump_of_blocked_threads_dies() {
+    dump_dies_everywhere(|| BLOCKED);
+}
+
+#[test]
+fn dump_of_vector_registers_dies() {
+    dump_dies_everywhere(|| VECTOR);
+}
+
+#[test]
+fn dump_of_large_memory_dies() {
+    dump_dies_everywhere(|| LARGE);
+}
+
+#[test]
+fn dump_of_large_memory_without_a_copy_dies() {
+    dump_dies_everywhere(|| SUBREAPER);
+}
+
+#[test]
+fn a_dump_that_fails_leaves_the_target_running_and_no_file() {
+    isolated_for(LIMIT, |room| {
+        let subject = Subject::start(room, PLAIN);
+        for point in of_a_dump(PLAIN) {
+            let fault = format!("{}:error", point.name());
+            let fate = if point == Point::ImageDurable { "--kill" } else { "--leave-running" };
+            let run = room
+                .snap(["dump", fate, &subject.pid().to_string(), "-o"])
+                .arg(room.path("failed.snap"))
+                .env("SNAP_FAULT", &fault)
+                .env("SNAP_COPIERS", "always")
+                .run()
+                .expect(1);
+            assert!(run.stderr.contains(point.name()), "the failure is not named: {run}");
+            if point == Point::ImageDurable {
+                room.snap(["inspect", "failed.snap"]).run().expect(0);
+                std::fs::remove_file(room.path("failed.snap")).expect("the image");
+            }
+            assert_eq!(room.images(), [""; 0], "{fault}: a file is left");
+            subject.assert_unharmed(&fault);
+        }
+        subject.assert_survives(room);
+    });
+}

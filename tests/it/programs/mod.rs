@@ -1,0 +1,7 @@
+//! Real, unprepared programs: start, work, dump, kill, restore, go on; and dump, go on, restore later.
+
+mod compressors;
+mod interpreters;
+mod sqlite;
+mod stress;
+mod trees;

@@ -1,0 +1,28 @@
+//! Settings of prctl, limits, directories.
+
+use crate::support::isolated;
+
+#[test]
+fn of_the_process() {
+    isolated(|room| room.survives(room.victim("settings", &["process"])));
+}
+
+#[test]
+fn of_prctl() {
+    isolated(|room| room.survives(room.victim("settings", &["prctl"])));
+}
+
+#[test]
+fn memory_deny_write_execute() {
+    isolated(|room| room.survives(room.victim("settings", &["mdwe"])));
+}
+
+#[test]
+fn membarrier_registrations() {
+    isolated(|room| room.survives(room.victim("settings", &["membarrier"])));
+}
+
+#[test]
+fn base_of_gs() {
+    isolated(|room| room.survives(room.victim("settings", &["gs"])));
+}

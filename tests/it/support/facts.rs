@@ -1,0 +1,270 @@
+//! What /proc says about a process: taken before and after, it must be the same.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+
+/// Facts by name. Only what a dump or a restore must not change: nothing that counts time or memory use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts(BTreeMap<String, String>);
+
+/// Lines of `/proc/PID/task/TID/status` that stay the same while a program does nothing new.
+const STATUS: [&str; 25] = [
+    "Name",
+    "Umask",
+    "Tgid",
+    "Ngid",
+    "Pid",
+    "TracerPid",
+    "Uid",
+    "Gid",
+    "Groups",
+    "NSpgid",
+    "NSsid",
+    "Threads",
+    "SigPnd",
+    "ShdPnd",
+    "SigBlk",
+    "SigIgn",
+    "SigCgt",
+    "CapInh",
+    "CapPrm",
+    "CapEff",
+    "CapBnd",
+    "CapAmb",
+    "NoNewPrivs",
+    "Seccomp",
+    "THP_enabled",
+];
+
+/// Fields of `/proc/PID/task/TID/stat`, numbered as in proc_pid_stat(5).
+const STAT: [(usize, &str); 18] = [
+    (5, "pgrp"),
+    (6, "session"),
+    (18, "priority"),
+    (19, "nice"),
+    (20, "num_threads"),
+    (26, "startcode"),
+    (27, "endcode"),
+    (28, "startstack"),
+    (38, "exit_signal"),
+    (40, "rt_priority"),
+    (41, "policy"),
+    (45, "start_data"),
+    (46, "end_data"),
+    (47, "start_brk"),
+    (48, "arg_start"),
+    (49, "arg_end"),
+    (50, "env_start"),
+    (51, "env_end"),
+];
+
+/// Files of a process that are compared as a whole.
+const FILES: [&str; 9] =
+    ["cmdline", "environ", "auxv", "limits", "oom_score_adj", "coredump_filter", "personality", "timers", "cgroup"];
+
+/// Flags in the `VmFlags` line that say what a mapping is used for at the moment, not what it is: soft-dirty, userfaultfd.
+const PASSING: [&str; 4] = ["sd", "uw", "um", "ui"];
+
+impl Facts {
+    /// The facts about a live process.
+    pub fn of(pid: i32) -> Self {
+        let mut facts = Self(BTreeMap::new());
+        for name in FILES {
+            // The kernel writes some of these at once and leaves out others (timers without CONFIG_CHECKPOINT_RESTORE).
+            if let Ok(bytes) = fs::read(format!("/proc/{pid}/{name}")) {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                facts.put(name, &if name == "timers" { by_id(&text) } else { text });
+            }
+        }
+        for name in ["cwd", "root", "exe"] {
+            facts.put(name, &link(&format!("/proc/{pid}/{name}")));
+        }
+        facts.mappings(pid);
+        facts.descriptors(pid);
+        for tid in threads(pid) {
+            facts.thread(pid, tid);
+        }
+        facts
+    }
+
+    /// Leaves out the facts whose name starts with `prefix`.
+    pub fn without(mut self, prefix: &str) -> Self {
+        self.0.retain(|name, _| !name.starts_with(prefix));
+        self
+    }
+
+    /// Panics with every difference.
+    pub fn assert_same(&self, after: &Self, when: &str) {
+        let differences = self.differences(after);
+        assert!(differences.is_empty(), "{when}, /proc differs:\n{differences}");
+    }
+
+    /// Every difference, one a line; empty when there is none.
+    pub fn differences(&self, after: &Self) -> String {
+        let mut text = String::new();
+        for (name, old) in &self.0 {
+            match after.0.get(name) {
+                Some(new) if new == old => {}
+                Some(new) => writeln!(text, "  {name}: was `{old}`, is `{new}`").expect("a string"),
+                None => writeln!(text, "  {name}: was `{old}`, is gone").expect("a string"),
+            }
+        }
+        for (name, new) in after.0.iter().filter(|(name, _)| !self.0.contains_key(*name)) {
+            writeln!(text, "  {name}: is new: `{new}`").expect("a string");
+        }
+        text
+    }
+
+    fn put(&mut self, name: impl Into<String>, value: &str) {
+        self.0.insert(name.into(), value.trim_end().to_owned());
+    }
+
+    /// Each mapping: bounds, protection, offset, file, and the flags that the kernel keeps. Neighbours that differ in nothing are one, because
+    /// the kernel merges them or not by what happened to them earlier.
+    fn mappings(&mut self, pid: i32) {
+        let smaps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("smaps");
+        let (mut header, mut key) = ("", "");
+        let mut last: Option<(u64, u64, String)> = None;
+        for line in smaps.lines() {
+            if let Some(flags) = line.strip_prefix("VmFlags:") {
+                let (start, end, text) = mapping(header, flags, std::mem::take(&mut key));
+                match &mut last {
+                    Some((_, until, before))
+                        if *until == start && *before == text && text.contains("00000000 00:00 0") =>
+                    {
+                        *until = end;
+                    }
+                    _ => self.put_mapping(last.replace((start, end, text))),
+                }
+            } else if let Some(number) = line.strip_prefix("ProtectionKey:") {
+                key = number.trim();
+            } else if is_mapping(line) {
+                header = line;
+            }
+        }
+        self.put_mapping(last);
+    }
+
+    fn put_mapping(&mut self, mapping: Option<(u64, u64, String)>) {
+        if let Some((start, end, text)) = mapping {
+            self.put(format!("map {start:016x}-{end:016x}"), &text);
+        }
+    }
+
+    /// Each descriptor: what it refers to, flags and position.
+    fn descriptors(&mut self, pid: i32) {
+        for fd in numbers(&format!("/proc/{pid}/fd")) {
+            let information = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
+            let kept = information.lines().filter(|line| !line.starts_with("mnt_id") && !line.starts_with("ino"));
+            let target = link(&format!("/proc/{pid}/fd/{fd}"));
+            let target = match target.as_str() {
+                pipe if pipe.starts_with("pipe:") => "pipe",
+                // What has no name has none that could stay the same.
+                deleted if deleted.ends_with(" (deleted)") && !deleted.starts_with("/memfd:") => "deleted file",
+                other => other,
+            };
+            self.put(format!("fd {fd:0>5}"), &format!("{target} {}", words(&kept.collect::<Vec<_>>().join(" "))));
+        }
+    }
+
+    fn thread(&mut self, pid: i32, tid: i32) {
+        let base = format!("/proc/{pid}/task/{tid}");
+        let status = fs::read_to_string(format!("{base}/status")).expect("status");
+        for line in status.lines() {
+            if let Some((name, value)) =
+                line.split_once(':').filter(|(name, _)| STATUS.contains(name) || *name == "Cpus_allowed_list")
+            {
+                self.put(format!("task {tid} {name}"), &words(value));
+            }
+        }
+        let stat = fs::read_to_string(format!("{base}/stat")).expect("stat");
+        let fields: Vec<&str> = stat.rsplit_once(')').expect("a name in brackets").1.split_whitespace().collect();
+        for (number, name) in STAT {
+            self.put(format!("task {tid} stat {name}"), fields[number - 3]);
+        }
+        // Children that nobody has reaped are listed here too.
+        if let Ok(children) = fs::read_to_string(format!("{base}/children")) {
+            self.put(format!("task {tid} children"), &children);
+        }
+        for name in ["timerslack_ns", "timens_offsets"] {
+            if let Ok(text) = fs::read_to_string(format!("/proc/{tid}/{name}")) {
+                self.put(format!("task {tid} {name}"), &words(&text));
+            }
+        }
+    }
+}
+
+/// Thread ids of a process, in ascending order.
+pub fn threads(pid: i32) -> Vec<i32> {
+    numbers(&format!("/proc/{pid}/task"))
+}
+
+/// The state letter of a process; `None` when there is no such process.
+pub fn state(pid: i32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+/// One line of the status of a process.
+pub fn status(pid: i32, name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.map(words).unwrap_or_default()
+}
+
+fn numbers(directory: &str) -> Vec<i32> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let mut numbers: Vec<i32> = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+fn link(path: &str) -> String {
+    fs::read_link(path).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// A header of smaps starts with a range in small hexadecimal digits; every other line with a capital letter.
+fn is_mapping(line: &str) -> bool {
+    line.split_once('-')
+        .is_some_and(|(start, _)| start.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)))
+}
+
+/// POSIX timers in the order of their ids; the kernel lists them by age.
+fn by_id(timers: &str) -> String {
+    let mut blocks: Vec<_> = timers.split("ID: ").map(words).filter(|block| !block.is_empty()).collect();
+    blocks.sort();
+    blocks.join("\n")
+}
+
+/// Bounds of a mapping, and everything else about it.
+fn mapping(header: &str, flags: &str, key: &str) -> (u64, u64, String) {
+    let (range, rest) = header.split_once(' ').expect("a range and the rest");
+    let (start, end) = range.split_once('-').expect("two bounds");
+    let number = |text: &str| u64::from_str_radix(text, 16).expect("an address");
+    // `ac` on memory that cannot be written says that it once could.
+    let counts = |flag: &&str| *flag != "ac" || rest.as_bytes()[1] == b'w';
+    let kept: Vec<_> = flags.split_whitespace().filter(|flag| !PASSING.contains(flag)).filter(counts).collect();
+    let rest = match rest.strip_suffix(" (deleted)") {
+        // The inode of a file without a name is a new one after a restore, and so is the name that the kernel shows.
+        Some(deleted) => format!("{} deleted file", deleted.get(..13).unwrap_or(deleted)),
+        None => words(rest),
+    };
+    (number(start), number(end), format!("{rest} [{}] key {key}", kept.join(" ")))
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The process that has this pid in its innermost pid namespace.
+pub fn innermost(pid: i32) -> Option<i32> {
+    let wanted = pid.to_string();
+    let is_it = |outer: &i32| {
+        let status = fs::read_to_string(format!("/proc/{outer}/status")).unwrap_or_default();
+        let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+        numbers.split_whitespace().next_back() == Some(&wanted)
+    };
+    let entries = fs::read_dir("/proc").expect("proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).find(is_it)
+}

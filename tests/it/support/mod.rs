@@ -1,0 +1,16 @@
+//! The harness: a pid namespace for each test, victims, runs of `snap`, and the facts of /proc by which they are compared.
+
+pub mod code;
+pub mod facts;
+pub mod namespace;
+pub mod needs;
+pub mod room;
+pub mod snap;
+pub mod victim;
+pub mod wait;
+
+pub use facts::Facts;
+pub use namespace::{isolated, isolated_as, isolated_for};
+pub(crate) use needs::{only_once, require, require_root};
+pub use room::Room;
+pub use victim::Victim;

@@ -1,4 +1,7 @@
 //! Restores of processes that were never dumped: models made by hand, programs of a few instructions.
+//!
+//! A restore takes pids and descriptor numbers that it has found free. Other tests in the same process draw from the same tables at the same
+//! time; so each test here has a process and a pid namespace of its own.
 
 use super::{Choices, Error, FilesPolicy, Filler, Outcome, Pages, restore};
 use crate::image::model::Snapshot;
@@ -14,6 +17,7 @@ use crate::image::tests::sample;
 use crate::proc::{TaskDir, stat};
 use crate::restore::host;
 use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
 
 const CODE: u64 = 0x1000_0000;
@@ -42,6 +46,34 @@ impl Pages for Handmade {
         }
         Ok(())
     }
+}
+
+/// Set in the process that runs a body.
+const ALONE: &str = "SNAP_TEST_ALONE";
+
+/// Runs `body`, a closure written in the test itself, as pid 1 of a pid namespace of its own.
+fn alone<Body: FnOnce()>(body: Body) {
+    if std::env::var_os(ALONE).is_some() {
+        return body();
+    }
+    let path = std::any::type_name::<Body>().strip_suffix("::{{closure}}").expect("a closure in the test");
+    let name = path.split_once("::").expect("a path").1;
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    if !nix::unistd::geteuid().is_root() {
+        unshare.args(["--user", "--map-root-user"]);
+    }
+    let output = unshare
+        .arg("--")
+        .arg(std::env::current_exe().expect("the path of this test"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .stdin(Stdio::null())
+        .output()
+        .expect("unshare of util-linux");
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+    // The name must have matched, or nothing has been tested.
+    assert!(output.status.success() && text.contains("1 passed"), "{name}: {}\n{text}", output.status);
 }
 
 /// Ids that nobody holds, each given out once.
@@ -200,55 +232,65 @@ fn reap_and_exit(offset: u8) -> Vec<u8> {
 
 #[test]
 fn a_parent_reaps_its_child() {
-    let mut image = handmade(&reap_and_exit(1));
-    image.child(0, &exit_group(42));
-    assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(42));
+    alone(|| {
+        let mut image = handmade(&reap_and_exit(1));
+        image.child(0, &exit_group(42));
+        assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(42));
+    });
 }
 
 #[test]
 fn a_parent_reaps_children_that_had_ended() {
-    let mut image = handmade(&reap_and_exit(1));
-    image.zombie(7 << 8);
-    assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(7));
-    for signal in [libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM] {
-        let mut image = handmade(&reap_and_exit(0));
-        image.zombie(signal);
-        assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(signal));
-    }
+    alone(|| {
+        let mut image = handmade(&reap_and_exit(1));
+        image.zombie(7 << 8);
+        assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(7));
+        for signal in [libc::SIGKILL, libc::SIGSEGV, libc::SIGTERM] {
+            let mut image = handmade(&reap_and_exit(0));
+            image.zombie(signal);
+            assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(signal));
+        }
+    });
 }
 
 #[test]
 fn parents_groups_and_sessions_are_as_they_were() {
-    let mut image = handmade(&PAUSE);
-    let job = image.child(0, &PAUSE);
-    let second = image.child(0, &PAUSE);
-    let daemon = image.child(0, &PAUSE);
-    let grandchild = image.child(daemon, &PAUSE);
-    let (dead_leader, dead_group) = (Pid(free_id()), Pid(free_id()));
-    let processes = &mut image.snapshot.processes;
-    processes[job].pgid = processes[job].pid;
-    processes[second].pgid = processes[job].pid;
-    (processes[daemon].sid, processes[daemon].pgid) = (dead_leader, dead_leader);
-    (processes[grandchild].sid, processes[grandchild].pgid) = (dead_leader, dead_group);
-    let wanted: Vec<[Pid; 3]> = processes.iter().map(|process| [process.ppid, process.pgid, process.sid]).collect();
-    let found = image.relations();
-    assert_eq!(found[1..], wanted[1..]);
-    assert_eq!(found[0][1..], wanted[0][1..]);
+    alone(|| {
+        let mut image = handmade(&PAUSE);
+        let job = image.child(0, &PAUSE);
+        let second = image.child(0, &PAUSE);
+        let daemon = image.child(0, &PAUSE);
+        let grandchild = image.child(daemon, &PAUSE);
+        let (dead_leader, dead_group) = (Pid(free_id()), Pid(free_id()));
+        let processes = &mut image.snapshot.processes;
+        processes[job].pgid = processes[job].pid;
+        processes[second].pgid = processes[job].pid;
+        (processes[daemon].sid, processes[daemon].pgid) = (dead_leader, dead_leader);
+        (processes[grandchild].sid, processes[grandchild].pgid) = (dead_leader, dead_group);
+        let wanted: Vec<[Pid; 3]> = processes.iter().map(|process| [process.ppid, process.pgid, process.sid]).collect();
+        let found = image.relations();
+        assert_eq!(found[1..], wanted[1..]);
+        assert_eq!(found[0][1..], wanted[0][1..]);
+    });
 }
 
 #[test]
 fn a_failed_step_of_a_child_is_named_and_leaves_no_process() {
-    let mut image = handmade(&PAUSE);
-    let child = image.child(0, &PAUSE);
-    let other = image.child(child, &PAUSE);
-    let processes = &mut image.snapshot.processes;
-    processes[other].threads[0].robust_list = RobustList { head: Addr(0x1000), len: 7 };
-    let pids: Vec<Pid> = processes.iter().map(|process| process.pid).collect();
-    let Err(Error::Step { step, source: _ }) = restore(&image, &choices(), false, None) else { panic!("not failed") };
-    assert!(step.starts_with(&format!("pid {}: set_robust_list", pids[other])), "{step}");
-    for pid in pids {
-        assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
-    }
+    alone(|| {
+        let mut image = handmade(&PAUSE);
+        let child = image.child(0, &PAUSE);
+        let other = image.child(child, &PAUSE);
+        let processes = &mut image.snapshot.processes;
+        processes[other].threads[0].robust_list = RobustList { head: Addr(0x1000), len: 7 };
+        let pids: Vec<Pid> = processes.iter().map(|process| process.pid).collect();
+        let Err(Error::Step { step, source: _ }) = restore(&image, &choices(), false, None) else {
+            panic!("not failed")
+        };
+        assert!(step.starts_with(&format!("pid {}: set_robust_list", pids[other])), "{step}");
+        for pid in pids {
+            assert!(!std::path::Path::new(&format!("/proc/{pid}/exe")).exists());
+        }
+    });
 }
 
 /// `mov edi, code; mov eax, 231; syscall`.
@@ -258,65 +300,73 @@ fn exit_group(code: u8) -> Vec<u8> {
 
 #[test]
 fn a_process_of_three_instructions_exits_with_its_code() {
-    let image = handmade(&exit_group(42));
-    assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(42));
+    alone(|| {
+        let image = handmade(&exit_group(42));
+        assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(42));
+    });
 }
 
 #[test]
 fn a_taken_pid_is_a_blocker_that_names_its_holder() {
-    let mut image = handmade(&exit_group(1));
-    image.snapshot.processes[0].threads[0].tid = Tid(1);
-    let Err(Error::Blocked(blockers)) = restore(&image, &choices(), false, None) else { panic!("not refused") };
-    assert_eq!(blockers.len(), 1);
-    assert!(blockers[0].reason.starts_with("taken by "), "{}", blockers[0]);
+    alone(|| {
+        let mut image = handmade(&exit_group(1));
+        image.snapshot.processes[0].threads[0].tid = Tid(1);
+        let Err(Error::Blocked(blockers)) = restore(&image, &choices(), false, None) else { panic!("not refused") };
+        assert_eq!(blockers.len(), 1);
+        assert!(blockers[0].reason.starts_with("taken by "), "{}", blockers[0]);
+    });
 }
 
 #[test]
 fn a_failed_step_is_named_and_leaves_no_process() {
-    let mut image = handmade(&exit_group(1));
-    let process = &mut image.snapshot.processes[0];
-    process.threads[0].robust_list = RobustList { head: Addr(0x1000), len: 7 };
-    let pid = process.pid;
-    let Err(Error::Step { step, source }) = restore(&image, &choices(), false, None) else { panic!("not failed") };
-    assert!(step.contains("set_robust_list"), "{step}");
-    assert_eq!(source.raw_os_error(), Some(libc::EINVAL));
-    assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    alone(|| {
+        let mut image = handmade(&exit_group(1));
+        let process = &mut image.snapshot.processes[0];
+        process.threads[0].robust_list = RobustList { head: Addr(0x1000), len: 7 };
+        let pid = process.pid;
+        let Err(Error::Step { step, source }) = restore(&image, &choices(), false, None) else { panic!("not failed") };
+        assert!(step.contains("set_robust_list"), "{step}");
+        assert_eq!(source.raw_os_error(), Some(libc::EINVAL));
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
+    });
 }
 
 #[test]
 fn unread_bytes_of_a_pipe_are_read_by_a_second_thread() {
-    // read(7, rsp, 16); exit_group(first byte): the main thread spins meanwhile.
-    let code = [
-        &[0xeb, 0xfe][..],                 // jmp .
-        &[0xbf, 7, 0, 0, 0],               // mov edi, 7
-        &[0x48, 0x89, 0xe6],               // mov rsi, rsp
-        &[0xba, 16, 0, 0, 0],              // mov edx, 16
-        &[0x31, 0xc0, 0x0f, 0x05],         // read
-        &[0x0f, 0xb6, 0x3c, 0x24],         // movzx edi, byte [rsp]
-        &[0xb8, 231, 0, 0, 0, 0x0f, 0x05], // exit_group
-    ]
-    .concat();
-    let mut image = handmade(&code);
-    let snapshot = &mut image.snapshot;
-    let credentials = snapshot.processes[0].threads[0].credentials.clone();
-    snapshot.processes[0].threads.push(thread(free_id(), CODE + 2, &credentials));
-    snapshot.pipes.push(Pipe {
-        id: PipeId(0),
-        ino: 1,
-        capacity: 4096,
-        unread: vec![b"*rest".to_vec()],
-        uid: 0,
-        gid: 0,
+    alone(|| {
+        // read(7, rsp, 16); exit_group(first byte): the main thread spins meanwhile.
+        let code = [
+            &[0xeb, 0xfe][..],                 // jmp .
+            &[0xbf, 7, 0, 0, 0],               // mov edi, 7
+            &[0x48, 0x89, 0xe6],               // mov rsi, rsp
+            &[0xba, 16, 0, 0, 0],              // mov edx, 16
+            &[0x31, 0xc0, 0x0f, 0x05],         // read
+            &[0x0f, 0xb6, 0x3c, 0x24],         // movzx edi, byte [rsp]
+            &[0xb8, 231, 0, 0, 0, 0x0f, 0x05], // exit_group
+        ]
+        .concat();
+        let mut image = handmade(&code);
+        let snapshot = &mut image.snapshot;
+        let credentials = snapshot.processes[0].threads[0].credentials.clone();
+        snapshot.processes[0].threads.push(thread(free_id(), CODE + 2, &credentials));
+        snapshot.pipes.push(Pipe {
+            id: PipeId(0),
+            ino: 1,
+            capacity: 4096,
+            unread: vec![b"*rest".to_vec()],
+            uid: 0,
+            gid: 0,
+        });
+        snapshot.descriptions.push(Description {
+            id: DescriptionId(0),
+            object: OpenObject::Pipe { pipe: PipeId(0), write: false },
+            flags: 0,
+            position: 0,
+            owner: None,
+            locks: Vec::new(),
+        });
+        let entry = FdEntry { fd: Fd(7), description: DescriptionId(0), close_on_exec: false };
+        snapshot.fd_tables[0].entries.push(entry);
+        assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(i32::from(b'*')));
     });
-    snapshot.descriptions.push(Description {
-        id: DescriptionId(0),
-        object: OpenObject::Pipe { pipe: PipeId(0), write: false },
-        flags: 0,
-        position: 0,
-        owner: None,
-        locks: Vec::new(),
-    });
-    let entry = FdEntry { fd: Fd(7), description: DescriptionId(0), close_on_exec: false };
-    snapshot.fd_tables[0].entries.push(entry);
-    assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(i32::from(b'*')));
 }

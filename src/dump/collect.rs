@@ -168,6 +168,7 @@ impl Builder {
                 fs_contexts: self.fs_contexts,
                 pipes,
                 terminals,
+                sockets: self.descriptors.sockets.finish(),
                 seccomp_filters: self.seccomp.into_filters(),
             },
             runs: Vec::new(),

@@ -30,6 +30,7 @@ pub enum Kind {
     SeccompFilters = 10,
     Zombies = 11,
     Terminals = 12,
+    Sockets = 13,
     /// Pages; the only kind that may repeat.
     PageBlock = 0x100,
     Stats = 0x200,
@@ -41,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds in the order in which they stand.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Inventory,
         Self::Processes,
         Self::Mms,
@@ -54,6 +55,7 @@ impl Kind {
         Self::SeccompFilters,
         Self::Zombies,
         Self::Terminals,
+        Self::Sockets,
         Self::PageBlock,
         Self::Stats,
         Self::Index,
@@ -82,6 +84,7 @@ impl Kind {
             Self::SeccompFilters => "seccomp filters",
             Self::Zombies => "zombies",
             Self::Terminals => "terminals",
+            Self::Sockets => "sockets",
             Self::PageBlock => "page block",
             Self::Stats => "stats",
             Self::Index => "index",

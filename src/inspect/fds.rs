@@ -142,6 +142,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Namespace(_) => "namespace",
         OpenObject::TerminalMaster(_) => "terminal-master",
         OpenObject::TerminalSlave(_) => "terminal-slave",
+        OpenObject::Socket(_) => "socket",
     };
     let name = match object {
         OpenObject::Pipe { pipe: PipeId(pipe), write: _ } => {
@@ -162,6 +163,10 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::TerminalMaster(id) | OpenObject::TerminalSlave(id) => {
             let index = snapshot.terminals.get(id.0 as usize).map_or(0, |terminal| terminal.index);
             Raw(format!("/dev/pts/{index}").into_bytes())
+        }
+        OpenObject::Socket(id) => {
+            let ino = snapshot.sockets.get(id.0 as usize).map_or(0, |socket| socket.ino);
+            Raw(format!("socket:[{ino}]").into_bytes())
         }
         OpenObject::Memfd(shm) => Raw(place::shared(snapshot, *shm).into_bytes()),
         OpenObject::Regular(file)
@@ -198,7 +203,8 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::External(_)
         | OpenObject::Signalfd(_)
         | OpenObject::TerminalMaster(_)
-        | OpenObject::TerminalSlave(_) => None,
+        | OpenObject::TerminalSlave(_)
+        | OpenObject::Socket(_) => None,
     }
 }
 

@@ -112,7 +112,8 @@ pub fn file_of(object: &OpenObject) -> Option<FileId> {
         | OpenObject::External(_)
         | OpenObject::Signalfd(_)
         | OpenObject::TerminalMaster(_)
-        | OpenObject::TerminalSlave(_) => None,
+        | OpenObject::TerminalSlave(_)
+        | OpenObject::Socket(_) => None,
     }
 }
 

@@ -19,6 +19,7 @@ pub mod settings;
 pub mod shared_memory;
 pub mod sharing;
 pub mod signal;
+pub mod socket;
 pub mod syscall_restart;
 pub mod thread;
 pub mod timer;

@@ -470,9 +470,6 @@ impl<'a> Builder<'a> {
         thread::give(list, script, leader, &from);
         thread::queue_private(list, script, process.pid, leader);
         list.wait("waiting for all threads", self.words[at][1], arrivals);
-        if descriptors.proc.is_some() && !birth.shares.files {
-            process::seek_task_files(list, snapshot, process);
-        }
         process::attributes(list, process, mm.dumpable);
         thread::queue_shared(list, script, process.pid, &process.pending);
         if !birth.shares.memory {

@@ -1,9 +1,10 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
+use super::sockets::Sockets;
 use super::terminals::Terminals;
 use crate::image::model::Snapshot;
 use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
-use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, TerminalId};
+use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, SocketId, TerminalId};
 use crate::image::model::memory::SharedMemoryKind;
 use crate::sys::open::{self, LockKind};
 use std::collections::HashMap;
@@ -53,6 +54,8 @@ pub enum Source {
     Master(TerminalId),
     /// The slave end.
     Slave(TerminalId),
+    /// A socket.
+    Socket(SocketId),
     /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.
     Epoll,
 }
@@ -68,6 +71,8 @@ pub struct Carriers {
     pipes: HashMap<(PipeId, bool), (File, bool)>,
     /// Masters and slaves of terminals.
     terminals: Terminals,
+    /// Sockets.
+    sockets: Sockets,
     /// Everything under its number.
     opened: Vec<OwnedFd>,
 }
@@ -94,7 +99,8 @@ impl Carriers {
     /// # Errors
     /// The first thing that could not be opened.
     pub fn open(snapshot: &Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
-        let mut carriers = Self { terminals: Terminals::make(&snapshot.terminals, top)?, ..Self::default() };
+        let terminals = Terminals::make(&snapshot.terminals, top)?;
+        let mut carriers = Self { terminals, sockets: Sockets::make(snapshot, top)?, ..Self::default() };
         for shared in &snapshot.shared_memory {
             if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
                 let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
@@ -137,6 +143,7 @@ impl Carriers {
             Source::Signalfd(mask) => open::signalfd(*mask).map_err(failed("signalfd"))?,
             Source::Master(id) => self.terminals.master(*id)?,
             Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
+            Source::Socket(id) => self.sockets.socket(*id)?,
             Source::Epoll => open::epoll().map_err(failed("epoll"))?,
         };
         let placed = open::place(file, opening.number).map_err(failed(format!("descriptor {}", opening.number)))?;
@@ -163,6 +170,7 @@ impl Carriers {
     pub fn release(&mut self) {
         self.pipes.clear();
         self.terminals = Terminals::default();
+        self.sockets = Sockets::default();
         self.opened.clear();
     }
 

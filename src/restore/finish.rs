@@ -2,6 +2,7 @@
 //!
 //! Until [`Tracees::commit`] the death of `snap` kills the whole tree (PTRACE_O_EXITKILL).
 
+use super::check;
 use super::guard::Guard;
 use super::plan::{ProcessPlan, RestorePlan};
 use super::resume::{self, TimedCall};
@@ -13,6 +14,7 @@ use crate::image::model::inventory::XsaveLayout;
 use crate::image::model::process::{Process, ProcessState};
 use crate::image::model::thread::Thread;
 use crate::sys::blob::INTERPRETER;
+use crate::sys::pidfd;
 use crate::sys::ptrace::{self, Options, event};
 use crate::sys::ptrace_info::{self, SyscallUserDispatch};
 use crate::sys::regset::{self, UserRegs};
@@ -20,7 +22,9 @@ use crate::sys::task;
 use crate::sys::wait::{self, Flags, Status};
 use nix::errno::Errno;
 use std::collections::HashMap;
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
 
 /// Of a process that is half built.
 const OPTIONS: Options = Options::SYSGOOD.union(Options::EXITKILL);
@@ -123,7 +127,7 @@ impl Tracees {
                 give(thread, &area, result)?;
             }
         }
-        Ok(())
+        snapshot.processes.iter().try_for_each(|process| seek_task_files(snapshot, process))
     }
 
     /// Lets every thread go. From here on the processes are on their own.
@@ -334,6 +338,29 @@ fn unmap(plan: &RestorePlan, leader: Tid) -> Result<(), FinishError> {
             Err(FinishError { tid: leader, action: "unmapping the interpreter", source })
         }
     }
+}
+
+/// Positions in files of `/proc/PID` of the image's own tasks, once these are what they were: lseek(2) reads up to there and keeps what it has
+/// read (fs/seq_file.c), which in `maps` must not be a mapping of ours.
+fn seek_task_files(snapshot: &Snapshot, process: &Process) -> Result<(), FinishError> {
+    let leader = process.pid.leader();
+    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+    let positions = table.entries.iter().filter_map(|entry| {
+        let description = &snapshot.descriptions[entry.description.0 as usize];
+        let seeks = description.position != 0 && check::task_file(snapshot, &description.object).is_some();
+        seeks.then_some((entry.fd, description.position))
+    });
+    let mut pidfd = None;
+    for (fd, position) in positions {
+        let pidfd = match &pidfd {
+            Some(pidfd) => pidfd,
+            None => pidfd.insert(pidfd::open(process.pid).map_err(failed(leader, "pidfd_open"))?),
+        };
+        let file = pidfd::get_fd(pidfd.as_fd(), fd).map_err(failed(leader, "pidfd_getfd"))?;
+        let sought = File::from(file).seek(SeekFrom::Start(position));
+        sought.map_err(|source| FinishError { tid: leader, action: "lseek of a file of /proc", source })?;
+    }
+    Ok(())
 }
 
 /// Where the interpreter has a `syscall` instruction.

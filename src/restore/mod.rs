@@ -25,6 +25,7 @@ mod process;
 mod resume;
 mod script;
 mod skeleton;
+mod sockets;
 mod source;
 mod terminals;
 mod thread;

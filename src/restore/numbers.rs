@@ -176,5 +176,6 @@ fn description_source(
         OpenObject::Namespace(kind) => Source::Path(format!("/proc/self/ns/{kind}").into_bytes()),
         OpenObject::TerminalMaster(id) => Source::Master(*id),
         OpenObject::TerminalSlave(id) => Source::Slave(*id),
+        OpenObject::Socket(id) => Source::Socket(*id),
     }
 }

@@ -251,6 +251,7 @@ impl fmt::Display for RestorePlan {
                 Source::Signalfd(mask) => writeln!(f, "  make a signalfd for {mask:#x} as {}", opening.number)?,
                 Source::Master(terminal) => writeln!(f, "  make terminal {terminal} as {}", opening.number)?,
                 Source::Slave(terminal) => writeln!(f, "  open terminal {terminal} as {}", opening.number)?,
+                Source::Socket(socket) => writeln!(f, "  make socket {socket} as {}", opening.number)?,
                 Source::Epoll => writeln!(f, "  make an epoll instance as {}", opening.number)?,
             }
         }

@@ -99,17 +99,6 @@ pub fn open_task_files(list: &mut List, script: &mut Script, snapshot: &Snapshot
     list.call("closing /proc", libc::SYS_close, &[proc as u64]);
 }
 
-/// Their positions, once the tasks are what they were: lseek(2) reads up to there and keeps what it has read (fs/seq_file.c).
-pub fn seek_task_files(list: &mut List, snapshot: &Snapshot, process: &Process) {
-    for entry in &snapshot.fd_tables[process.threads[0].fd_table.0 as usize].entries {
-        let description = &snapshot.descriptions[entry.description.0 as usize];
-        if description.position != 0 && check::task_file(snapshot, &description.object).is_some() {
-            let args = [entry.fd.0 as u64, description.position, libc::SEEK_SET as u64];
-            list.call(Label::Number("position of descriptor", i64::from(entry.fd.0)), libc::SYS_lseek, &args);
-        }
-    }
-}
-
 /// Items of epoll instances: the kernel knows them by the number that a descriptor has in the process.
 /// What is `done` is shared with a process before it.
 pub fn watch_descriptors(

@@ -22,6 +22,7 @@ pub mod ptrace_info;
 pub mod regset;
 pub mod sched;
 pub mod skeleton;
+pub mod socket;
 pub mod task;
 pub mod terminal;
 pub mod userfaultfd;

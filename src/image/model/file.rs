@@ -1,6 +1,6 @@
 //! Files by path, open file descriptions, and tables of descriptors.
 
-use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, ShmId, TerminalId, Tid};
+use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, ShmId, SocketId, TerminalId, Tid};
 use serde::{Deserialize, Serialize};
 
 /// An inode that the tree maps, holds open, runs, or stands in.
@@ -143,6 +143,8 @@ pub enum OpenObject {
     Signalfd(u64),
     /// The master end of a terminal.
     TerminalMaster(TerminalId),
+    /// A socket.
+    Socket(SocketId),
     /// The slave end of a terminal whose master is in the tree, by its path or as /dev/tty.
     TerminalSlave(TerminalId),
 }

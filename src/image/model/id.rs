@@ -62,6 +62,10 @@ id!(
     TerminalId(u32)
 );
 id!(
+    /// Index into [`Snapshot::sockets`](super::Snapshot::sockets).
+    SocketId(u32)
+);
+id!(
     /// Index into [`Snapshot::seccomp_filters`](super::Snapshot::seccomp_filters).
     SeccompId(u32)
 );

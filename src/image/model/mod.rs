@@ -14,6 +14,7 @@ pub mod memory;
 pub mod pipe;
 pub mod process;
 pub mod signal;
+pub mod socket;
 pub mod terminal;
 pub mod thread;
 pub mod timer;
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub pipes: Vec<pipe::Pipe>,
     /// Terminals.
     pub terminals: Vec<terminal::Terminal>,
+    /// Sockets.
+    pub sockets: Vec<socket::Socket>,
     /// Seccomp filters.
     pub seccomp_filters: Vec<thread::SeccompFilter>,
 }

@@ -88,6 +88,7 @@ impl Builder {
             .metadata(10, &snapshot.seccomp_filters)
             .metadata(11, &snapshot.zombies)
             .metadata(12, &snapshot.terminals)
+            .metadata(13, &snapshot.sockets)
     }
 
     /// Appends a page block of the first address space.

@@ -10,6 +10,8 @@ use crate::image::model::memory::*;
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction};
+use crate::image::model::socket::unix::Unix;
+use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::image::model::terminal::{Terminal, TerminalModes};
 use crate::image::model::thread::*;
 use crate::image::model::timer::{PosixTimer, TimerNotify, TimerValue};
@@ -49,6 +51,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.seccomp_filters = vec![SeccompFilter { id: SeccompId(0), flags: 0, program: vec![0x7fff_0000_0000_0006] }];
     snapshot.zombies = vec![zombie(102)];
     snapshot.terminals = vec![terminal(0)];
+    snapshot.sockets = vec![socket(0)];
     let process = &mut snapshot.processes[0];
     enrich(process);
     process.threads.push(thread(101));
@@ -73,6 +76,7 @@ pub fn bare(pid: i32) -> Snapshot {
         fs_contexts: vec![FsContext { id: FsId(0), cwd: FileId(0), root: FileId(0), umask: 0o22 }],
         pipes: Vec::new(),
         terminals: Vec::new(),
+        sockets: Vec::new(),
         seccomp_filters: Vec::new(),
     }
 }
@@ -117,6 +121,20 @@ fn process(pid: i32) -> Process {
         cgroups: Vec::new(),
         loginuid: u32::MAX,
         autogroup_nice: None,
+    }
+}
+
+pub fn socket(id: u32) -> Socket {
+    Socket {
+        id: SocketId(id),
+        ino: 11,
+        domain: 1,
+        kind: 2,
+        protocol: 0,
+        uid: 0,
+        gid: 0,
+        options: vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }],
+        state: State::Unix(Unix { name: b"\0name".to_vec() }),
     }
 }
 

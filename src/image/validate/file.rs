@@ -60,6 +60,10 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
             let exists = (terminal.0 as usize) < snapshot.terminals.len();
             ensure(exists, object, "refers to a terminal that is not in the image")?;
         }
+        OpenObject::Socket(socket) => {
+            let exists = (socket.0 as usize) < snapshot.sockets.len();
+            ensure(exists, object, "refers to a socket that is not in the image")?;
+        }
         OpenObject::Memfd(shm) => {
             let exists = (shm.0 as usize) < snapshot.shared_memory.len();
             ensure(exists, object, "refers to shared memory that is not in the image")?;

@@ -5,6 +5,7 @@
 mod file;
 mod memory;
 mod process;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod thread;
@@ -28,6 +29,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
         fs_contexts,
         pipes,
         terminals,
+        sockets,
         seccomp_filters,
     } = snapshot;
     xsave_layout(&inventory.host.xsave)?;
@@ -39,6 +41,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     numbered("fs context", fs_contexts, |fs| fs.id.0)?;
     numbered("pipe", pipes, |pipe| pipe.id.0)?;
     numbered("terminal", terminals, |terminal| terminal.id.0)?;
+    numbered("socket", sockets, |socket| socket.id.0)?;
     numbered("seccomp filter", seccomp_filters, |filter| filter.id.0)?;
     mms.iter().try_for_each(|mm| memory::mm(mm, snapshot))?;
     shared_memory.iter().try_for_each(memory::shared_memory)?;
@@ -47,6 +50,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     fd_tables.iter().try_for_each(|table| file::fd_table(table, snapshot))?;
     fs_contexts.iter().try_for_each(|fs| file::fs_context(fs, snapshot))?;
     pipes.iter().try_for_each(file::pipe)?;
+    sockets.iter().try_for_each(socket::socket)?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;
     process::processes(snapshot)
 }

@@ -32,6 +32,7 @@ pub const fn version(kind: Kind) -> u16 {
         | Kind::SeccompFilters
         | Kind::Zombies
         | Kind::Terminals
+        | Kind::Sockets
         | Kind::PageBlock
         | Kind::Stats
         | Kind::Index

@@ -1,13 +1,13 @@
 //! Version 1 of every kind: postcard of the lists of a [`Snapshot`], one section for each.
 
 use crate::image::error::{Error, WriteError};
-use crate::image::model::{Snapshot, file, inventory, memory, pipe, process, terminal, thread};
+use crate::image::model::{Snapshot, file, inventory, memory, pipe, process, socket, terminal, thread};
 use crate::image::section::Kind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The kinds that make up a snapshot, in the order in which they stand.
-pub const METADATA: [Kind; 12] = [
+pub const METADATA: [Kind; 13] = [
     Kind::Inventory,
     Kind::Processes,
     Kind::Mms,
@@ -20,6 +20,7 @@ pub const METADATA: [Kind; 12] = [
     Kind::SeccompFilters,
     Kind::Zombies,
     Kind::Terminals,
+    Kind::Sockets,
 ];
 
 /// The payloads of all sections of metadata, in order.
@@ -36,6 +37,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         fs_contexts,
         pipes,
         terminals,
+        sockets,
         seccomp_filters,
     } = snapshot;
     Ok([
@@ -51,6 +53,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         section(Kind::SeccompFilters, seccomp_filters)?,
         section(Kind::Zombies, zombies)?,
         section(Kind::Terminals, terminals)?,
+        section(Kind::Sockets, sockets)?,
     ])
 }
 
@@ -87,6 +90,7 @@ pub struct Parts {
     fs_contexts: Vec<process::FsContext>,
     pipes: Vec<pipe::Pipe>,
     terminals: Vec<terminal::Terminal>,
+    sockets: Vec<socket::Socket>,
     seccomp_filters: Vec<thread::SeccompFilter>,
 }
 
@@ -106,6 +110,7 @@ impl Parts {
             Kind::SeccompFilters => self.seccomp_filters = decode(kind, payload)?,
             Kind::Zombies => self.zombies = decode(kind, payload)?,
             Kind::Terminals => self.terminals = decode(kind, payload)?,
+            Kind::Sockets => self.sockets = decode(kind, payload)?,
             Kind::PageBlock | Kind::Stats | Kind::Index | Kind::Trailer => {}
         }
         Ok(())
@@ -126,6 +131,7 @@ impl Parts {
             fs_contexts: self.fs_contexts,
             pipes: self.pipes,
             terminals: self.terminals,
+            sockets: self.sockets,
             seccomp_filters: self.seccomp_filters,
         })
     }

@@ -13,6 +13,7 @@ pub use terminals::Terminals;
 use super::file::FileTable;
 use super::namespace::Namespaces;
 use super::shared_memory::SharedMemoryTable;
+use super::socket::Sockets;
 use super::{CollectError, Findings, event};
 use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
@@ -37,6 +38,8 @@ pub struct Descriptors {
     pub descriptions: Vec<Description>,
     /// Terminals.
     pub terminals: Terminals,
+    /// Sockets.
+    pub sockets: Sockets,
     /// Links of descriptors in whose place a restore is given others.
     pub externals: HashSet<String>,
     identities: Identities,
@@ -204,7 +207,13 @@ impl Descriptors {
                     Ok(None)
                 }
             },
-            FdLink::Socket(_) => refuse(tables.findings, "sockets are not supported yet".into()),
+            FdLink::Socket(ino) => {
+                let collected = self.sockets.collect(*ino, &fd.file);
+                match collected.map_err(CollectError::at(tid, "getsockopt"))? {
+                    Ok(object) => Ok(Some(object)),
+                    Err(reason) => refuse(tables.findings, reason),
+                }
+            }
             FdLink::AnonInode(kind) if kind == b"eventfd" => match event::eventfd(&fd.info) {
                 Ok(object) => Ok(Some(object)),
                 Err(reason) => refuse(tables.findings, reason),

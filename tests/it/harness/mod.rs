@@ -38,6 +38,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("files", &["memfd"]),
     ("files", &["many"]),
     ("pipe", &[]),
+    ("socket", &[]),
     ("signals", &[]),
     ("timers", &[]),
     ("blocked", &[]),

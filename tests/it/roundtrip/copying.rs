@@ -1,7 +1,7 @@
 //! Memory that threads of ours copy into the image: it is what it would be if we had read and written it, and they are not used where they must not be.
 
 use crate::support::snap::Output;
-use crate::support::{Facts, Room, Victim, isolated, require, require_root};
+use crate::support::{Facts, Room, Victim, isolated, require, require_cpu, require_root};
 use snap::image::Image;
 use snap::image::model::address::{PAGE_SIZE, PageRange};
 use snap::image::model::memory::ContentOwner;
@@ -105,8 +105,7 @@ fn many_small_mappings_are_the_same_either_way() {
 #[test]
 fn memory_under_protection_keys_is_the_same_either_way() {
     isolated(|room| {
-        let flags = fs::read_to_string("/proc/cpuinfo").expect("cpuinfo");
-        require!(flags.contains(" ospke"), "the CPU has no protection keys");
+        require_cpu!("ospke", "the CPU has no protection keys");
         equal_either_way(room, "memory", &["keys"]);
     });
 }

@@ -1,7 +1,7 @@
 //! Mappings of every kind, their content, protection and advice.
 
-use crate::support::needs::{cpu_has, privileged};
-use crate::support::{Victim, isolated, require, require_root};
+use crate::support::needs::privileged;
+use crate::support::{Victim, isolated, require, require_cpu, require_root};
 use std::fs;
 
 /// What it takes to open a mapped file that has no name any more.
@@ -56,7 +56,7 @@ fn protections() {
 #[test]
 fn protection_keys() {
     isolated(|room| {
-        require!(cpu_has("ospke"), "the CPU has no protection keys");
+        require_cpu!("ospke", "the CPU has no protection keys");
         room.survives(room.victim("memory", &["keys"]));
     });
 }

@@ -19,6 +19,7 @@ mod seccomp;
 mod settings;
 mod signals;
 mod sleeper;
+mod socket;
 mod stopped;
 mod terminal;
 mod threads;

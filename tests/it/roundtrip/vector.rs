@@ -1,12 +1,12 @@
 //! Vector registers across a dump.
 
 use crate::support::needs::cpu_has;
-use crate::support::{isolated, require};
+use crate::support::{isolated, require_cpu};
 
 #[test]
 fn avx512_registers_masks_and_control_words() {
     isolated(|room| {
-        require!(cpu_has("avx512bw"), "the CPU has no AVX-512");
+        require_cpu!("avx512bw", "the CPU has no AVX-512");
         room.survives(room.victim("c-vector", &[]));
     });
 }

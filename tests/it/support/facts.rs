@@ -160,6 +160,7 @@ impl Facts {
             let target = link(&format!("/proc/{pid}/fd/{fd}"));
             let target = match target.as_str() {
                 pipe if pipe.starts_with("pipe:") => "pipe",
+                socket if socket.starts_with("socket:") => "socket",
                 // What has no name has none that could stay the same.
                 deleted if deleted.ends_with(" (deleted)") && !deleted.starts_with("/memfd:") => "deleted file",
                 other => other,

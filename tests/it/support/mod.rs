@@ -11,6 +11,6 @@ pub mod wait;
 
 pub use facts::Facts;
 pub use namespace::{isolated, isolated_as, isolated_for};
-pub(crate) use needs::{only_once, require, require_root};
+pub(crate) use needs::{only_once, require, require_cpu, require_root};
 pub use room::Room;
 pub use victim::Victim;

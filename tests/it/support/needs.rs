@@ -58,6 +58,16 @@ macro_rules! require {
 }
 pub(crate) use require;
 
+/// Ends a test of what this CPU does not have at all, by its flag in /proc/cpuinfo, and says so: there is nothing to lose on it.
+macro_rules! require_cpu {
+    ($flag:expr, $($reason:tt)+) => {
+        if !$crate::support::needs::cpu_has($flag) {
+            return $crate::support::needs::not_run(&format!($($reason)+));
+        }
+    };
+}
+pub(crate) use require_cpu;
+
 /// Ends a test that takes root and says so; a failure under `SNAP_TEST_STRICT=1` unless root has run it before.
 macro_rules! require_root {
     ($($reason:tt)+) => {

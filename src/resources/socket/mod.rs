@@ -1,0 +1,74 @@
+//! Sockets: what all families have in common, and which family knows more. Everything is asked of duplicates in our own table.
+
+pub mod options;
+mod unix;
+
+use crate::image::model::file::OpenObject;
+use crate::image::model::id::SocketId;
+use crate::image::model::socket::{Socket, State};
+use crate::sys::socket;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+
+/// The sockets of a tree while they are collected.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    sockets: Vec<Socket>,
+}
+
+impl Sockets {
+    /// A socket by a duplicate of its descriptor, or why it cannot be saved. There is one description of each, so each comes once.
+    ///
+    /// # Errors
+    /// As getsockopt(2) and its like.
+    pub fn collect(&mut self, ino: u64, file: &File) -> io::Result<Result<OpenObject, String>> {
+        let fd = file.as_fd();
+        let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
+        let (domain, kind, protocol) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
+        let state = match state(fd, domain)? {
+            Ok(state) => state,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let meta = file.metadata()?;
+        let id = SocketId(self.sockets.len() as u32);
+        let options = options::collect(fd)?;
+        let (uid, gid) = (meta.uid(), meta.gid());
+        self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });
+        Ok(Ok(OpenObject::Socket(id)))
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn finish(self) -> Vec<Socket> {
+        self.sockets
+    }
+}
+
+fn state(fd: BorrowedFd<'_>, domain: i32) -> io::Result<Result<State, String>> {
+    match domain {
+        libc::AF_UNIX => Ok(unix::collect(fd)?.map(State::Unix)),
+        _ => Ok(Err(format!("{} sockets are not supported yet", family(domain)))),
+    }
+}
+
+/// What an address family is called.
+#[must_use]
+pub fn family(domain: i32) -> String {
+    let name = match domain {
+        libc::AF_UNIX => "UNIX",
+        libc::AF_INET => "IPv4",
+        libc::AF_INET6 => "IPv6",
+        libc::AF_NETLINK => "netlink",
+        libc::AF_PACKET => "packet",
+        libc::AF_VSOCK => "vsock",
+        libc::AF_BLUETOOTH => "bluetooth",
+        libc::AF_ALG => "kernel crypto",
+        libc::AF_CAN => "CAN",
+        libc::AF_XDP => "XDP",
+        libc::AF_TIPC => "TIPC",
+        other => return format!("family {other}"),
+    };
+    name.into()
+}

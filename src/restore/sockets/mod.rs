@@ -1,0 +1,53 @@
+//! Makes the sockets of an image.
+
+mod unix;
+
+use super::descriptors::{OpenError, failed};
+use crate::image::model::Snapshot;
+use crate::image::model::id::SocketId;
+use crate::image::model::socket::{Socket, State};
+use crate::resources::socket::options;
+use crate::sys::{open, socket};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+/// The sockets, until the skeletons have inherited them.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// By their ids.
+    made: Vec<File>,
+}
+
+impl Sockets {
+    /// Makes all of them. Numbers from `top` on are free for our own use.
+    ///
+    /// # Errors
+    /// What could not be had.
+    pub fn make(snapshot: &Snapshot, top: i32) -> Result<Self, OpenError> {
+        let make = |wanted: &Socket| make(wanted, top).map_err(failed(format!("socket:[{}]", wanted.ino)));
+        Ok(Self { made: snapshot.sockets.iter().map(make).collect::<Result<_, _>>()? })
+    }
+
+    /// One of them: there is one description of it.
+    ///
+    /// # Errors
+    /// As dup(2).
+    pub fn socket(&self, id: SocketId) -> Result<File, OpenError> {
+        let made = self.made.get(id.0 as usize).ok_or_else(|| io::ErrorKind::NotFound.into());
+        made.and_then(File::try_clone).map_err(failed(format!("socket {id}")))
+    }
+}
+
+fn make(wanted: &Socket, top: i32) -> io::Result<File> {
+    let made = socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
+    let made = open::lift(made, top)?;
+    options::apply(made.as_fd(), &wanted.options)?;
+    match &wanted.state {
+        State::Unix(state) => unix::set_up(&made, state)?,
+    }
+    if nix::unistd::geteuid().is_root() {
+        nix::unistd::fchown(&made, Some(wanted.uid.into()), Some(wanted.gid.into()))?;
+    }
+    Ok(made)
+}

@@ -3,7 +3,8 @@
 use crate::image::model::id::Pid;
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::{TaskDir, many, maps};
-use crate::sys::task;
+use crate::sys::{kcmp, task};
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
@@ -93,11 +94,16 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
             found.entry(tie).or_insert_with(|| format!("mapping {}", mapping.range));
         }
     }
-    if found.is_empty() {
+    if found.is_empty() || is_ours(pid) {
         return Vec::new();
     }
     let comm = comm(&task, buffer);
     found.into_iter().map(|(tie, holds)| (tie, Outsider { pid, comm: comm.clone(), holds })).collect()
+}
+
+/// Whether it is a process of ours that has our descriptors ([`crate::sys::undo`]).
+fn is_ours(pid: Pid) -> bool {
+    kcmp::compare(task::own_tid(), pid.leader(), kcmp::Object::Files, 0, 0) == Ok(Some(Ordering::Equal))
 }
 
 /// The command name of a process, empty when it is gone.

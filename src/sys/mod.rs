@@ -25,6 +25,7 @@ pub mod skeleton;
 pub mod socket;
 pub mod task;
 pub mod terminal;
+pub mod undo;
 pub mod userfaultfd;
 pub mod wait;
 

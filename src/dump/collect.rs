@@ -132,8 +132,9 @@ pub fn collect(
     let outsiders = border::outsiders(inside.into_iter().chain(copies), &ties);
     builder.shared.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
-    let pipes =
-        std::mem::take(&mut builder.pipes).finish(&outsiders, &left_out, border.leaks, &mut builder.findings)?;
+    let pipes = std::mem::take(&mut builder.pipes);
+    let descriptions = &mut builder.descriptors.descriptions;
+    let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;
     let mut zombies = zombies;
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &mut zombies, &mut builder.findings)?;

@@ -7,8 +7,8 @@
 use crate::image::model::id::Pid;
 use crate::image::model::process::{Process, Zombie};
 use crate::image::model::signal::QueuedSignal;
-use crate::proc::fd_link::{self, FdLink};
 use crate::proc::{TaskDir, stat};
+use crate::resources::border::{self, Tie};
 use crate::resources::descriptor::Pipes;
 use crate::resources::{CollectError, Findings};
 use crate::sys::task;
@@ -22,9 +22,9 @@ pub const RESTORED: u8 = 10;
 pub struct Own {
     parent: Pid,
     /// Pipes of which we have an end.
-    pipes: HashSet<u64>,
+    pipes: HashSet<Tie>,
     /// The pipe to which the image goes, if it does.
-    output: Option<u64>,
+    output: Option<Tie>,
 }
 
 impl Own {
@@ -32,10 +32,7 @@ impl Own {
     #[must_use]
     pub fn look(image_to_stdout: bool) -> Self {
         let dir = TaskDir::process(task::own_pid());
-        let pipe = |fd| match dir.as_ref().ok().and_then(|dir| fd_link::read(dir, fd).ok()) {
-            Some(FdLink::Pipe(ino)) => Some(ino),
-            _ => None,
-        };
+        let pipe = |fd| dir.as_ref().ok().and_then(|dir| border::channel(dir, fd));
         let fds = dir.as_ref().ok().and_then(|dir| dir.fds().ok()).unwrap_or_default();
         Self {
             parent: Pid(nix::unistd::getppid().as_raw()),
@@ -52,13 +49,13 @@ impl Own {
 
     /// Our pipes, whose other ends are not outside when we are in the tree.
     #[must_use]
-    pub fn pipes(&self) -> HashSet<u64> {
+    pub fn pipes(&self) -> HashSet<Tie> {
         self.pipes.clone()
     }
 
     /// Refuses to write to somebody who stands still.
     pub fn refuse_deadlock(&self, pipes: &Pipes, findings: &mut Findings) {
-        if self.output.is_some_and(|ino| pipes.is_read(ino)) {
+        if self.output.is_some_and(|tie| pipes.is_read(tie)) {
             let reason = "the image goes to a process of the tree, which stands still while it is written";
             findings.block(
                 format!("pid {} (snap)", task::own_pid()),

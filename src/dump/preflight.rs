@@ -329,7 +329,7 @@ struct Objects {
 
 /// What ties the tree to processes outside.
 fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), CollectError> {
-    let Objects { descriptors, pipes, files: _, shared } = objects;
+    let Objects { mut descriptors, pipes, files: _, shared } = objects;
     let inside = tracer::descendants(root);
     let own = Own::look(false);
     let left_out = if own.is_in(&inside) { own.pipes() } else { HashSet::new() };
@@ -337,7 +337,7 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
         border::outsiders(inside, &pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties()).collect());
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
-    pipes.finish(&outsiders, &left_out, false, findings).map(drop)
+    pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
 }
 
 fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut Findings) -> Result<(), CollectError> {

@@ -9,7 +9,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::file::{
     AsyncOwner, Description, DescriptionLockKind, FdTable, LockRange, OpenObject, OwnerTarget,
 };
-use crate::image::model::id::{FdTableId, PipeId};
+use crate::image::model::id::{FdTableId, FileId, PipeId};
 use serde::Serialize;
 use std::fmt::Write;
 
@@ -130,8 +130,12 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::PathOnly(_) => "path",
         OpenObject::MemoryDevice(_) => "device",
         OpenObject::Pseudo(_) => "pseudo",
-        OpenObject::Pipe { pipe: _, write: false } => "pipe-read",
-        OpenObject::Pipe { pipe: _, write: true } => "pipe-write",
+        OpenObject::Pipe { pipe, write, quiet: _ } => match (fifo(snapshot, *pipe), write) {
+            (None, false) => "pipe-read",
+            (None, true) => "pipe-write",
+            (Some(_), false) => "fifo-read",
+            (Some(_), true) => "fifo-write",
+        },
         OpenObject::OutsideTerminal(_) => "terminal",
         OpenObject::ControllingTerminal(_) => "controlling-terminal",
         OpenObject::Memfd(_) => "memfd",
@@ -145,10 +149,13 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Socket(_) => "socket",
     };
     let name = match object {
-        OpenObject::Pipe { pipe: PipeId(pipe), write: _ } => {
-            let ino = snapshot.pipes.get(*pipe as usize).map_or(0, |pipe| pipe.ino);
-            Raw(format!("pipe:[{ino}]").into_bytes())
-        }
+        OpenObject::Pipe { pipe, write: _, quiet: _ } => match fifo(snapshot, *pipe) {
+            Some(file) => Raw(place::file(snapshot, file).map_or_else(Vec::new, |file| file.path.clone())),
+            None => {
+                let ino = snapshot.pipes.get(pipe.0 as usize).map_or(0, |pipe| pipe.ino);
+                Raw(format!("pipe:[{ino}]").into_bytes())
+            }
+        },
         OpenObject::Eventfd { counter, semaphore } => {
             Raw(format!("counter {counter}{}", if *semaphore { ", semaphore" } else { "" }).into_bytes())
         }
@@ -182,13 +189,18 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
     (kind, name)
 }
 
+/// The file of a pipe that has one.
+fn fifo(snapshot: &Snapshot, pipe: PipeId) -> Option<FileId> {
+    snapshot.pipes.get(pipe.0 as usize)?.fifo
+}
+
 fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
     match object {
-        OpenObject::Pipe { pipe, write: false } => {
+        OpenObject::Pipe { pipe, write: false, quiet: _ } => {
             let pipe = snapshot.pipes.get(pipe.0 as usize)?;
-            Some(pipe.unread.iter().map(|packet| packet.len() as u64).sum())
+            Some(pipe.unread.iter().map(|part| part.bytes.len() as u64).sum())
         }
-        OpenObject::Pipe { pipe: _, write: true }
+        OpenObject::Pipe { pipe: _, write: true, quiet: _ }
         | OpenObject::Regular(_)
         | OpenObject::Directory(_)
         | OpenObject::PathOnly(_)

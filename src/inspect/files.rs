@@ -76,7 +76,7 @@ impl Uses {
         }
         for description in &snapshot.descriptions {
             if let Some(count) =
-                file_of(&description.object).and_then(|file| uses.descriptions.get_mut(file.0 as usize))
+                file_of(snapshot, &description.object).and_then(|file| uses.descriptions.get_mut(file.0 as usize))
             {
                 *count += 1;
             }
@@ -95,7 +95,7 @@ impl Uses {
 
 /// The file behind an open description, if it is one.
 #[must_use]
-pub fn file_of(object: &OpenObject) -> Option<FileId> {
+pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
     match *object {
         OpenObject::Regular(file)
         | OpenObject::Directory(file)
@@ -104,8 +104,8 @@ pub fn file_of(object: &OpenObject) -> Option<FileId> {
         | OpenObject::Pseudo(file)
         | OpenObject::OutsideTerminal(file)
         | OpenObject::ControllingTerminal(file) => Some(file),
-        OpenObject::Pipe { pipe: _, write: _ }
-        | OpenObject::Memfd(_)
+        OpenObject::Pipe { pipe, write: _, quiet: _ } => snapshot.pipes.get(pipe.0 as usize)?.fifo,
+        OpenObject::Memfd(_)
         | OpenObject::Eventfd { counter: _, semaphore: _ }
         | OpenObject::Epoll(_)
         | OpenObject::Namespace(_)

@@ -1,19 +1,21 @@
-//! The border of the tree: who outside holds an end of a pipe or of a terminal, or memory, that the tree has too. A restore would part the two.
+//! The border of the tree: who outside holds an end of a pipe, FIFO or terminal, or memory, that the tree has too. A restore would part the two.
 
-use crate::image::model::id::Pid;
+use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::{TaskDir, many, maps};
 use crate::sys::{kcmp, task};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// An object by which processes are tied together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Tie {
     /// A pipe, by its inode.
     Pipe(u64),
+    /// A named FIFO, by device and inode.
+    Fifo(u64, u64),
     /// Shared memory without a path, by device and inode.
     Memory(u64, u64),
     /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
@@ -27,6 +29,23 @@ pub fn terminal_index(device: u64) -> Option<u32> {
     const SLAVES: std::ops::RangeInclusive<u32> = 136..=143;
     let (major, minor) = (libc::major(device), libc::minor(device));
     SLAVES.contains(&major).then(|| (major - SLAVES.start()) << 20 | minor)
+}
+
+/// The pipe or FIFO behind a descriptor, if it is one.
+#[must_use]
+pub fn channel(task: &TaskDir, fd: Fd) -> Option<Tie> {
+    match fd_link::read(task, fd).ok()? {
+        FdLink::Pipe(ino) => Some(Tie::Pipe(ino)),
+        FdLink::Path(_) => {
+            let meta = task.metadata(&format!("fd/{fd}")).ok()?;
+            meta.file_type().is_fifo().then(|| Tie::Fifo(meta.dev(), meta.ino()))
+        }
+        FdLink::Socket(_)
+        | FdLink::AnonInode(_)
+        | FdLink::Memfd(_)
+        | FdLink::Inode { kind: _, ino: _ }
+        | FdLink::Other(_) => None,
+    }
 }
 
 /// Who holds it outside.
@@ -69,6 +88,7 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
     let Ok(task) = TaskDir::process(pid) else { return Vec::new() };
     let wants_memory = wanted.iter().any(|tie| matches!(tie, Tie::Memory(..)));
     let wants_terminals = wanted.iter().any(|tie| matches!(tie, Tie::Terminal(..)));
+    let wants_fifos = wanted.iter().any(|tie| matches!(tie, Tie::Fifo(..)));
     let mut found: HashMap<Tie, String> = HashMap::new();
     for fd in task.fds().unwrap_or_default() {
         let tie = match fd_link::read(&task, fd) {
@@ -82,6 +102,10 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
                 let Some(index) = terminal_index(meta.rdev()) else { continue };
                 Tie::Terminal(meta.dev(), index)
             }
+            Ok(FdLink::Path(_)) if wants_fifos => match channel(&task, fd) {
+                Some(fifo) => fifo,
+                None => continue,
+            },
             _ => continue,
         };
         if wanted.contains(&tie) {

@@ -286,6 +286,9 @@ impl Checker<'_> {
             }
             let path = String::from_utf8_lossy(&file.path).into_owned();
             match found {
+                Err(error) if file.mode & libc::S_IFMT == libc::S_IFIFO => {
+                    self.block(process, path.clone(), error.clone(), format!("make it again: mkfifo {path}"));
+                }
                 Err(error) => self.block(process, path, error.clone(), "put the file back"),
                 Ok(found) if found.mode & libc::S_IFMT != file.mode & libc::S_IFMT => {
                     self.block(process, path, "it is of another type now", "put the file back");

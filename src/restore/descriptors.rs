@@ -1,5 +1,6 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
+use super::pipes::Pipes;
 use super::sockets::Sockets;
 use super::terminals::Terminals;
 use crate::image::model::Snapshot;
@@ -10,7 +11,7 @@ use crate::sys::open::{self, LockKind};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -67,8 +68,8 @@ pub struct Carriers {
     pub files: HashMap<FileId, File>,
     /// Memfds.
     pub memfds: HashMap<ShmId, File>,
-    /// Pipes, by whether it is the writing end; with whether a description of the image is this one.
-    pipes: HashMap<(PipeId, bool), (File, bool)>,
+    /// Pipes and FIFOs.
+    pipes: Pipes,
     /// Masters and slaves of terminals.
     terminals: Terminals,
     /// Sockets.
@@ -100,7 +101,8 @@ impl Carriers {
     /// The first thing that could not be opened.
     pub fn open(snapshot: &Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
-        let mut carriers = Self { terminals, sockets: Sockets::make(snapshot, top)?, ..Self::default() };
+        let (sockets, pipes) = (Sockets::make(snapshot, top)?, Pipes::new(top));
+        let mut carriers = Self { terminals, sockets, pipes, ..Self::default() };
         for shared in &snapshot.shared_memory {
             if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
                 let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
@@ -109,7 +111,12 @@ impl Carriers {
                 carriers.memfds.insert(shared.id, file);
             }
         }
-        for opening in openings {
+        let (last, first): (Vec<_>, Vec<_>) = openings.iter().partition(|opening| is_quiet(snapshot, opening));
+        for opening in first {
+            carriers.open_one(snapshot, opening, top)?;
+        }
+        carriers.pipes.stop_writing();
+        for opening in last {
             carriers.open_one(snapshot, opening, top)?;
         }
         carriers.terminals.close_doors(&snapshot.terminals)?;
@@ -129,14 +136,7 @@ impl Carriers {
                 }
                 reopen(&self.files[id], opening.flags)?
             }
-            Source::Pipe(id, write) => {
-                if !self.pipes.contains_key(&(*id, *write)) {
-                    let (reader, writer) = make_pipe(snapshot, *id, top)?;
-                    self.pipes.insert((*id, false), (reader, false));
-                    self.pipes.insert((*id, true), (writer, false));
-                }
-                self.pipe_end(*id, *write, opening.flags)?
-            }
+            Source::Pipe(id, write) => self.pipes.end(snapshot, *id, *write, opening.flags)?,
             Source::Memfd(id) => reopen(&self.memfds[id], opening.flags)?,
             Source::Eventfd { counter, semaphore } => open::eventfd(*counter, *semaphore).map_err(failed("eventfd"))?,
             Source::Inherited(fd) => open::duplicate(*fd, top).map_err(failed(format!("descriptor {fd} of snap")))?,
@@ -156,19 +156,9 @@ impl Carriers {
         Ok(())
     }
 
-    /// The first description of an end is the one that pipe2(2) made.
-    fn pipe_end(&mut self, id: PipeId, write: bool, flags: u32) -> Result<File, OpenError> {
-        let error = || failed(format!("pipe {id}"));
-        let Some((end, taken)) = self.pipes.get_mut(&(id, write)) else {
-            return Err(error()(io::ErrorKind::NotFound.into()));
-        };
-        let both_ways = flags & libc::O_ACCMODE as u32 == libc::O_RDWR as u32;
-        if both_ways || std::mem::replace(taken, true) { reopen(end, flags) } else { end.try_clone().map_err(error()) }
-    }
-
     /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.
     pub fn release(&mut self) {
-        self.pipes.clear();
+        self.pipes = Pipes::default();
         self.terminals = Terminals::default();
         self.sockets = Sockets::default();
         self.opened.clear();
@@ -190,52 +180,41 @@ impl Carriers {
     }
 }
 
+/// Whether this is to be opened when nobody has the FIFO open for writing any more.
+fn is_quiet(snapshot: &Snapshot, opening: &Opening) -> bool {
+    let description = opening.description.map(|id| &snapshot.descriptions[id.0 as usize]);
+    description
+        .is_some_and(|description| matches!(description.object, OpenObject::Pipe { pipe: _, write: _, quiet: true }))
+}
+
 /// A second description of the same object.
-fn reopen(file: &File, flags: u32) -> Result<File, OpenError> {
+///
+/// # Errors
+/// As open(2).
+pub fn reopen(file: &File, flags: u32) -> Result<File, OpenError> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     // O_TMPFILE would make another file, and holds the bit of O_DIRECTORY.
     let making = if flags & libc::O_TMPFILE as u32 == libc::O_TMPFILE as u32 { libc::O_TMPFILE } else { 0 };
     open::path(Path::new(&path), flags & !((libc::O_NOFOLLOW | making) as u32)).map_err(failed(path))
 }
 
-/// A file or directory that has no name, on the file system where it was.
-fn make_unlinked(snapshot: &Snapshot, id: FileId, top: i32) -> Result<File, OpenError> {
+/// A file, directory or FIFO that has no name, on the file system where it was.
+///
+/// # Errors
+/// What could not be made.
+pub fn make_unlinked(snapshot: &Snapshot, id: FileId, top: i32) -> Result<File, OpenError> {
     let file = &snapshot.files[id.0 as usize];
     let path = Path::new(OsStr::from_bytes(&file.path));
     let error = || failed(format!("making {} (deleted) again", path.display()));
     let parent = path.parent().filter(|parent| parent.is_dir()).unwrap_or(Path::new("/tmp"));
-    let made = if file.mode & libc::S_IFMT == libc::S_IFDIR {
-        open::nameless_directory(parent)
-    } else {
-        open::nameless_file(parent)
+    let made = match file.mode & libc::S_IFMT {
+        libc::S_IFDIR => open::nameless_directory(parent),
+        libc::S_IFIFO => open::nameless_fifo(parent),
+        _ => open::nameless_file(parent).and_then(|made| made.set_len(file.size).map(|()| made)),
     };
     let made = made.and_then(|made| open::lift(made, top)).map_err(error())?;
-    if file.mode & libc::S_IFMT != libc::S_IFDIR {
-        made.set_len(file.size).map_err(error())?;
-    }
     open::own(&made, file.uid, file.gid, file.mode & 0o7777).map_err(error())?;
     Ok(made)
-}
-
-/// A pipe with its capacity and unread bytes.
-fn make_pipe(snapshot: &Snapshot, id: PipeId, top: i32) -> Result<(File, File), OpenError> {
-    let pipe = &snapshot.pipes[id.0 as usize];
-    let error = || failed(format!("pipe:[{}]", pipe.ino));
-    let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).map_err(io::Error::from).map_err(error())?;
-    let reader = open::lift(reader.into(), top).map_err(error())?;
-    let writer = open::lift(writer.into(), top).map_err(error())?;
-    open::set_pipe_size(&writer, pipe.capacity).map_err(error())?;
-    open::own(&writer, pipe.uid, pipe.gid, 0o600).map_err(error())?;
-    let packets = snapshot.descriptions.iter().any(|description| {
-        description.object == OpenObject::Pipe { pipe: id, write: true }
-            && description.flags & libc::O_DIRECT as u32 != 0
-    });
-    open::set_flags(&writer, libc::O_NONBLOCK | if packets { libc::O_DIRECT } else { 0 }).map_err(error())?;
-    for bytes in &pipe.unread {
-        (&writer).write_all(bytes).map_err(error())?;
-    }
-    open::set_flags(&writer, 0).map_err(error())?;
-    Ok((reader, writer))
 }
 
 /// Position, status flags that open(2) ignores, and locks.

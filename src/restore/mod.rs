@@ -20,6 +20,7 @@ mod memory;
 mod namespace;
 mod numbers;
 mod pages;
+mod pipes;
 mod plan;
 mod process;
 mod resume;

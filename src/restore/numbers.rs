@@ -167,7 +167,7 @@ fn description_source(
             }
             Source::Path(new)
         }
-        OpenObject::Pipe { pipe, write } => Source::Pipe(*pipe, *write),
+        OpenObject::Pipe { pipe, write, quiet: _ } => Source::Pipe(*pipe, *write),
         OpenObject::Memfd(shm) => Source::Memfd(*shm),
         OpenObject::Eventfd { counter, semaphore } => Source::Eventfd { counter: *counter, semaphore: *semaphore },
         OpenObject::Epoll(_) => Source::Epoll,

@@ -10,7 +10,7 @@ use crate::image::model::credentials::Credentials;
 use crate::image::model::file::{Description, FdEntry, FdTable, File, Link, OpenObject};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, FsId, MmId, Pid, PipeId, Tid};
 use crate::image::model::memory::{Backing, ContentOwner, MmLayout, Prot, Vma};
-use crate::image::model::pipe::Pipe;
+use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{Process, Zombie};
 use crate::image::model::thread::{RobustList, Thread};
 use crate::image::tests::sample;
@@ -352,14 +352,15 @@ fn unread_bytes_of_a_pipe_are_read_by_a_second_thread() {
         snapshot.pipes.push(Pipe {
             id: PipeId(0),
             ino: 1,
+            fifo: None,
             capacity: 4096,
-            unread: vec![b"*rest".to_vec()],
+            unread: vec![Unread { packet: false, bytes: b"*rest".to_vec() }],
             uid: 0,
             gid: 0,
         });
         snapshot.descriptions.push(Description {
             id: DescriptionId(0),
-            object: OpenObject::Pipe { pipe: PipeId(0), write: false },
+            object: OpenObject::Pipe { pipe: PipeId(0), write: false, quiet: false },
             flags: 0,
             position: 0,
             owner: None,

@@ -80,6 +80,18 @@ pub fn nameless_directory(parent: &Path) -> io::Result<File> {
     opened
 }
 
+/// A FIFO without a name in the file system of `parent`, open for reading and writing.
+///
+/// # Errors
+/// As mkfifo(3), open(2), unlink(2).
+pub fn nameless_fifo(parent: &Path) -> io::Result<File> {
+    let name = parent.join(format!(".snap-{}", std::process::id()));
+    nix::unistd::mkfifo(&name, nix::sys::stat::Mode::from_bits_truncate(0o600))?;
+    let opened = open(&name, libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOFOLLOW | libc::O_CLOEXEC, 0);
+    std::fs::remove_file(name)?;
+    opened
+}
+
 /// memfd_create(2) of one that can be sealed: who may not seal it has F_SEAL_SEAL, which is set at the end.
 ///
 /// # Errors

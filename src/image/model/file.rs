@@ -113,12 +113,15 @@ pub enum OpenObject {
     MemoryDevice(FileId),
     /// A file of /proc or /sys, opened again by its path.
     Pseudo(FileId),
-    /// One end of a pipe.
+    /// One end of a pipe or FIFO; both where the flags say O_RDWR.
     Pipe {
         /// The pipe.
         pipe: PipeId,
-        /// Whether this end writes.
+        /// Whether this end writes, and does nothing else.
         write: bool,
+        /// Of a FIFO that was opened for reading (O_NONBLOCK) while nobody wrote, and nobody has since: poll(2) does not say
+        /// POLLHUP, as it does once a writer is gone.
+        quiet: bool,
     },
     /// A terminal outside the tree, replaced by that of `snap restore`.
     OutsideTerminal(FileId),

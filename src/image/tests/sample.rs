@@ -7,7 +7,7 @@ use crate::image::model::file::{Description, FdEntry, FdTable, File, Link, LockR
 use crate::image::model::id::*;
 use crate::image::model::inventory::{Clocks, Host, Inventory, Stats, XsaveLayout};
 use crate::image::model::memory::*;
-use crate::image::model::pipe::Pipe;
+use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction};
 use crate::image::model::socket::unix::Unix;
@@ -46,8 +46,9 @@ pub fn snapshot() -> Snapshot {
     snapshot.fd_tables[0].entries = (0..3).map(entry).collect();
     snapshot.fd_tables[0].locks =
         vec![PosixLock { fd: Fd(0), exclusive: true, range: LockRange { start: 0, end: None } }];
+    let hello = Unread { packet: false, bytes: b"hello".to_vec() };
     snapshot.pipes =
-        vec![Pipe { id: PipeId(0), ino: 9, capacity: 65536, unread: vec![b"hello".to_vec()], uid: 0, gid: 0 }];
+        vec![Pipe { id: PipeId(0), ino: 9, fifo: None, capacity: 65536, unread: vec![hello], uid: 0, gid: 0 }];
     snapshot.seccomp_filters = vec![SeccompFilter { id: SeccompId(0), flags: 0, program: vec![0x7fff_0000_0000_0006] }];
     snapshot.zombies = vec![zombie(102)];
     snapshot.terminals = vec![terminal(0)];
@@ -331,8 +332,8 @@ pub fn file(id: u32, path: &[u8], link: Link) -> File {
 fn descriptions() -> Vec<Description> {
     let objects = [
         OpenObject::Regular(FileId(1)),
-        OpenObject::Pipe { pipe: PipeId(0), write: false },
-        OpenObject::Pipe { pipe: PipeId(0), write: true },
+        OpenObject::Pipe { pipe: PipeId(0), write: false, quiet: false },
+        OpenObject::Pipe { pipe: PipeId(0), write: true, quiet: false },
     ];
     let describe = |(i, object)| Description {
         id: DescriptionId(i),

@@ -39,7 +39,7 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
         | OpenObject::Pseudo(file)
         | OpenObject::OutsideTerminal(file)
         | OpenObject::ControllingTerminal(file) => file_exists(snapshot, file, object)?,
-        OpenObject::Pipe { pipe, write: _ } => {
+        OpenObject::Pipe { pipe, write: _, quiet: _ } => {
             ensure((pipe.0 as usize) < snapshot.pipes.len(), object, "refers to a pipe that is not in the image")?;
         }
         OpenObject::Eventfd { counter, semaphore: _ } => {
@@ -101,11 +101,14 @@ pub fn fs_context(fs: &FsContext, snapshot: &Snapshot) -> Result<(), Error> {
     ensure(fs.umask <= 0o777, object, "has an impossible umask")
 }
 
-pub fn pipe(pipe: &Pipe) -> Result<(), Error> {
+pub fn pipe(pipe: &Pipe, snapshot: &Snapshot) -> Result<(), Error> {
     let object = || format!("pipe {}", pipe.id);
     let sane = pipe.capacity.is_power_of_two() && pipe.capacity >= 4096;
     ensure(sane, object, "has an impossible capacity")?;
-    let unread = pipe.unread.iter().map(|bytes| bytes.len() as u64).sum::<u64>();
+    if let Some(fifo) = pipe.fifo {
+        file_exists(snapshot, fifo, object)?;
+    }
+    let unread = pipe.unread.iter().map(|part| part.bytes.len() as u64).sum::<u64>();
     ensure(unread <= u64::from(pipe.capacity), object, "holds more than its capacity")?;
-    ensure(pipe.unread.iter().all(|bytes| !bytes.is_empty()), object, "holds an empty packet")
+    ensure(pipe.unread.iter().all(|part| !part.bytes.is_empty()), object, "holds an empty packet")
 }

@@ -49,8 +49,8 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     descriptions.iter().try_for_each(|description| file::description(description, snapshot))?;
     fd_tables.iter().try_for_each(|table| file::fd_table(table, snapshot))?;
     fs_contexts.iter().try_for_each(|fs| file::fs_context(fs, snapshot))?;
-    pipes.iter().try_for_each(file::pipe)?;
     sockets.iter().try_for_each(socket::socket)?;
+    pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;
     process::processes(snapshot)
 }

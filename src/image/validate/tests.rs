@@ -64,7 +64,7 @@ fn references_must_be_in_range() {
         "description",
         &[
             |s| s.descriptions[0].object = OpenObject::Regular(FileId(2)),
-            |s| s.descriptions[0].object = OpenObject::Pipe { pipe: PipeId(1), write: true },
+            |s| s.descriptions[0].object = OpenObject::Pipe { pipe: PipeId(1), write: true, quiet: false },
             |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(1)),
         ],
     );
@@ -283,8 +283,9 @@ fn files_and_descriptors_must_be_possible() {
         &[
             |s| s.pipes[0].capacity = 0,
             |s| s.pipes[0].capacity = 5000,
-            |s| s.pipes[0].unread = vec![vec![0; 65_537]],
-            |s| s.pipes[0].unread.push(Vec::new()),
+            |s| s.pipes[0].unread[0].bytes = vec![0; 65_537],
+            |s| s.pipes[0].fifo = Some(FileId(2)),
+            |s| s.pipes[0].unread[0].bytes.clear(),
         ],
     );
 }

@@ -177,8 +177,11 @@ impl Descriptors {
         if let Some(external) = std::str::from_utf8(&fd.text).ok().and_then(|text| self.externals.get(text)) {
             return Ok(Some(OpenObject::External(external.clone())));
         }
+        let end = |pipes: &mut Pipes, fifo| {
+            pipes.end(tid, fd, fifo).map(Some).map_err(CollectError::at(tid, "poll of a pipe"))
+        };
         match &fd.link {
-            FdLink::Pipe(ino) => Ok(Some(tables.pipes.end(tid, *ino, fd))),
+            FdLink::Pipe(_) => end(tables.pipes, None),
             FdLink::Memfd(_) if !is_path_only(fd) => {
                 let holder = (Pid(tid.0), object.as_str());
                 match tables.shared.intern_memfd(holder, &fd.file, &fd.meta, &fd.text) {
@@ -190,6 +193,7 @@ impl Descriptors {
                 refuse(tables.findings, "its path cannot be reached from the root of snap".into())
             }
             FdLink::Path(_) | FdLink::Memfd(_) => match tables.files.intern(&fd.meta, &fd.text, &task) {
+                Ok(file) if fd.meta.file_type().is_fifo() && !is_path_only(fd) => end(tables.pipes, Some(file)),
                 Ok(file) => match self.by_path(tid, fd, file, tables.files) {
                     Ok(object) => {
                         if object == OpenObject::Regular(file) && tables.files.wants_content(file) {
@@ -280,8 +284,6 @@ fn by_path(fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObjec
         Ok(OpenObject::Regular(file))
     } else if kind.is_char_device() {
         device(fd.meta.rdev(), file)
-    } else if kind.is_fifo() {
-        Err("named FIFOs are not supported yet".into())
     } else {
         Err("block devices and sockets by path are not supported".into())
     }

@@ -1,63 +1,73 @@
-//! The pipes of a tree: which ends it holds, and what is in them. One with an end outside is refused.
+//! The pipes and FIFOs of a tree: which ends it holds, and what is in them. One with an end outside is refused.
 
 use super::{Findings, OpenFd};
-use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, Pid, PipeId, Tid};
+use crate::image::model::file::{Description, OpenObject};
+use crate::image::model::id::{Fd, FileId, Pid, PipeId, Tid};
 use crate::image::model::pipe::Pipe;
 use crate::proc::{TaskDir, stat};
 use crate::resources::border::{Outsider, Tie};
 use crate::resources::{CollectError, pipe};
+use crate::sys::descriptor::unread;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 
 /// The pipes of a tree while they are collected.
 #[derive(Debug, Default)]
 pub struct Pipes {
-    /// By inode.
-    ends: HashMap<u64, Ends>,
+    ends: HashMap<Tie, Ends>,
 }
 
 /// What is known of a pipe, to find out whether somebody outside holds an end of it.
 #[derive(Debug)]
 struct Ends {
     id: PipeId,
+    fifo: Option<FileId>,
     read: Option<File>,
     write: Option<File>,
-    packets: bool,
-    /// Who was first seen to hold it.
-    holder: (Tid, Fd),
+    /// Who was first seen to hold it, and what /proc says of that descriptor.
+    holder: (Tid, Fd, String),
 }
 
 impl Pipes {
-    /// One end, by a descriptor of it.
-    pub(super) fn end(&mut self, tid: Tid, ino: u64, fd: &OpenFd<'_>) -> OpenObject {
+    /// One end of a pipe, or of the FIFO that is this file.
+    ///
+    /// # Errors
+    /// As poll(2).
+    pub(super) fn end(&mut self, tid: Tid, fd: &OpenFd<'_>, fifo: Option<FileId>) -> io::Result<OpenObject> {
         let id = PipeId(self.ends.len() as u32);
-        let holder = (tid, fd.fd);
-        let new = || Ends { id, read: None, write: None, packets: false, holder };
-        let ends = self.ends.entry(ino).or_insert_with(new);
+        let holder = || (tid, fd.fd, String::from_utf8_lossy(&fd.text).into_owned());
+        let new = || Ends { id, fifo, read: None, write: None, holder: holder() };
+        let tie = match fifo {
+            Some(_) => Tie::Fifo(fd.meta.dev(), fd.meta.ino()),
+            None => Tie::Pipe(fd.meta.ino()),
+        };
+        let ends = self.ends.entry(tie).or_insert_with(new);
         let mode = (fd.info.flags & libc::O_ACCMODE as u32).cast_signed();
-        // A pipe opened for both through /proc/PID/fd has both its ends in one description.
+        // One that is open for both has both its ends in one description.
         if mode != libc::O_WRONLY {
             ends.read = fd.file.try_clone().ok();
         }
         if mode != libc::O_RDONLY {
             ends.write = fd.file.try_clone().ok();
         }
-        ends.packets |= fd.info.flags & libc::O_DIRECT as u32 != 0;
-        OpenObject::Pipe { pipe: ends.id, write: mode == libc::O_WRONLY }
+        // Whether nobody writes is known once every table is.
+        let quiet = fifo.is_some() && mode == libc::O_RDONLY && !says(&fd.file, PollFlags::POLLHUP)?;
+        Ok(OpenObject::Pipe { pipe: ends.id, write: mode == libc::O_WRONLY, quiet })
     }
 
     /// Their ties to other processes.
     pub fn ties(&self) -> impl Iterator<Item = Tie> {
-        self.ends.keys().map(|ino| Tie::Pipe(*ino))
+        self.ends.keys().copied()
     }
 
     /// Whether the tree reads from this pipe.
     #[must_use]
-    pub fn is_read(&self, ino: u64) -> bool {
-        self.ends.get(&ino).is_some_and(|ends| ends.read.is_some())
+    pub fn is_read(&self, tie: Tie) -> bool {
+        self.ends.get(&tie).is_some_and(|ends| ends.read.is_some())
     }
 
     /// Reads the pipes once every table is known, and refuses those with an end outside. `left_out` are those of which `snap`, which
@@ -67,45 +77,71 @@ impl Pipes {
     /// A kernel interface that failed.
     pub fn finish(
         self,
+        descriptions: &mut [Description],
         outsiders: &HashMap<Tie, Outsider>,
-        left_out: &HashSet<u64>,
+        left_out: &HashSet<Tie>,
         leaks: bool,
         findings: &mut Findings,
     ) -> Result<Vec<Pipe>, CollectError> {
         let mut ends: Vec<_> = self.ends.into_iter().collect();
         ends.sort_by_key(|(_, end)| end.id);
         let mut pipes = Vec::with_capacity(ends.len());
-        for (ino, end) in ends {
-            let (tid, fd) = end.holder;
-            let outsider = outsiders.get(&Tie::Pipe(ino));
+        let mut written = HashSet::new();
+        for (tie, end) in ends {
+            let (tid, fd, ref name) = end.holder;
+            let outsider = outsiders.get(&tie);
+            if end.write.is_some() || outsider.is_some() {
+                written.insert(end.id);
+            }
             let mut refuse = |reason| {
-                let remedy = remedy(fd, ino, Pid(tid.0), outsider);
-                findings.block(format!("pid {tid}"), format!("fd {fd}: pipe:[{ino}]"), reason, remedy);
+                let remedy = remedy(fd, name, Pid(tid.0), outsider);
+                findings.block(format!("pid {tid}"), format!("fd {fd}: {name}"), reason, remedy);
             };
+            let what = if end.fifo.is_some() { "it" } else { "its other end" };
             if leaks {
                 // As if whoever is there had closed it.
             } else if let Some(holder) = outsider {
-                refuse(format!("its other end is held by {holder}, which is outside"));
-            } else if !left_out.contains(&ino)
+                refuse(format!("{what} is held by {holder}, which is outside"));
+            } else if !left_out.contains(&tie)
                 && let Some(which) = unseen_end(&end).map_err(CollectError::at(tid, "poll of a pipe"))?
             {
                 refuse(format!("its {which} end is held by a process outside that cannot be seen"));
             }
-            let pipe = match (&end.read, &end.write) {
-                (Some(read), _) => pipe::collect(end.id, read.as_fd(), end.packets),
-                (None, Some(write)) => pipe::collect_unreadable(end.id, write.as_fd()),
-                (None, None) => continue,
-            };
-            pipes.push(pipe.map_err(CollectError::at(tid, "reading a pipe"))?);
+            pipes.extend(end.collect(findings).map_err(CollectError::at(tid, "reading a pipe"))?);
+        }
+        for description in descriptions {
+            if let OpenObject::Pipe { pipe, write: _, quiet } = &mut description.object {
+                *quiet &= !written.contains(pipe);
+            }
         }
         Ok(pipes)
     }
 }
 
+impl Ends {
+    fn collect(&self, findings: &mut Findings) -> io::Result<Option<Pipe>> {
+        let (tid, fd, ref name) = self.holder;
+        match (&self.read, &self.write) {
+            (Some(read), _) => pipe::collect(self.id, self.fifo, read.as_fd()),
+            (None, Some(write)) => {
+                // Whoever opens a FIFO next would read them; of a pipe nobody can.
+                let waiting = if self.fifo.is_some() { unread(write.as_fd())? } else { 0 };
+                if waiting > 0 {
+                    let reason = format!("{waiting} bytes wait in it, and nobody in the tree could read them");
+                    findings.block(format!("pid {tid}"), format!("fd {fd}: {name}"), reason, "have them read");
+                }
+                pipe::collect_unreadable(self.id, self.fifo, write.as_fd())
+            }
+            (None, None) => return Ok(None),
+        }
+        .map(Some)
+    }
+}
+
 /// What to do about it: most often it is a standard stream, and the other end belongs to the same pipeline.
-fn remedy(fd: Fd, ino: u64, inside: Pid, outsider: Option<&Outsider>) -> String {
+fn remedy(fd: Fd, name: &str, inside: Pid, outsider: Option<&Outsider>) -> String {
     let instead = format!(
-        "give it another in its place at the restore (dump --external 'pipe:[{ino}]', restore --inherit '{fd}:pipe:[{ino}]'), or \
+        "give it another in its place at the restore (dump --external '{name}', restore --inherit '{fd}:{name}'), or \
          dump it with that end closed (--allow-leak)"
     );
     let (stream, redirection) = match fd.0 {
@@ -128,16 +164,22 @@ fn remedy(fd: Fd, ino: u64, inside: Pid, outsider: Option<&Outsider>) -> String 
 
 /// The end of a pipe that exists although nobody inside holds it: `read` or `write`.
 ///
-/// poll(2) says POLLHUP at the read end when there is no writer, POLLERR at the write end when there is no reader.
+/// poll(2) says POLLHUP at the read end when there is no writer, but for FIFOs that never had one, and POLLERR at the write end when
+/// there is no reader.
 fn unseen_end(ends: &Ends) -> io::Result<Option<&'static str>> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let (own, alone, other) = match (&ends.read, &ends.write) {
-        (Some(read), None) => (read, PollFlags::POLLHUP, "write"),
-        (None, Some(write)) => (write, PollFlags::POLLERR, "read"),
-        _ => return Ok(None),
-    };
-    let mut fds = [PollFd::new(own.as_fd(), PollFlags::empty())];
+    match (&ends.read, &ends.write) {
+        (Some(read), None) => {
+            let has_writer = !says(read, PollFlags::POLLHUP)?
+                && (ends.fifo.is_none() || pipe::has_writer(read.as_fd())? != Some(false));
+            Ok(has_writer.then_some("write"))
+        }
+        (None, Some(write)) => Ok((!says(write, PollFlags::POLLERR)?).then_some("read")),
+        (Some(_), Some(_)) | (None, None) => Ok(None),
+    }
+}
+
+fn says(file: &File, what: PollFlags) -> io::Result<bool> {
+    let mut fds = [PollFd::new(file.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO)?;
-    let events = fds[0].revents().unwrap_or(PollFlags::empty());
-    Ok((!events.contains(alone)).then_some(other))
+    Ok(fds[0].revents().unwrap_or(PollFlags::empty()).contains(what))
 }

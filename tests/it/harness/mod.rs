@@ -39,6 +39,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("files", &["many"]),
     ("pipe", &[]),
     ("socket", &[]),
+    ("fifo", &[]),
     ("signals", &[]),
     ("timers", &[]),
     ("blocked", &[]),

@@ -1,5 +1,6 @@
 //! Process trees: what a dump takes of them.
 
+mod fifos;
 mod freeze;
 mod inherited;
 mod kills;
@@ -10,7 +11,9 @@ mod sharing;
 mod terminals;
 mod zombies;
 
-use crate::support::{Room, Victim, needs};
+use crate::support::{Facts, Room, Victim, needs, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::path::Path;
 
@@ -33,6 +36,61 @@ fn descriptors(room: &Room, image: &Path) -> Value {
 fn family(victim: &Victim) -> Vec<i32> {
     let children = victim.ask("children");
     std::iter::once(victim.pid()).chain(children.split(' ').filter_map(|pid| pid.parse().ok())).collect()
+}
+
+/// A process with all its living descendants.
+fn members(pid: i32) -> Vec<i32> {
+    let mut members = vec![pid];
+    let mut at = 0;
+    while let Some(&pid) = members.get(at) {
+        for thread in crate::support::facts::threads(pid) {
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap_or_default();
+            members.extend(children.split_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+        }
+        at += 1;
+    }
+    members
+}
+
+/// Kills a victim with all its descendants, and waits until nobody is left.
+fn end(victim: &mut Victim) {
+    for pid in members(victim.pid()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    victim.end();
+    wait::alone();
+}
+
+/// The whole promise for a tree, as [`Room::survives`] has it for one process. Facts that start with one of `restless` change by themselves.
+fn survives(room: &Room, mut victim: Victim, restless: &[&str]) {
+    let facts = |pids: &[i32]| -> Vec<Facts> {
+        let of = |pid: &i32| restless.iter().fold(Facts::of(*pid), |facts, prefix| facts.without(prefix));
+        pids.iter().map(of).collect()
+    };
+    victim.check();
+    let pids = members(victim.pid());
+    let before = facts(&pids);
+    let same = |when: &str| {
+        for ((pid, before), now) in pids.iter().zip(&before).zip(facts(&pids)) {
+            before.assert_same(&now, &format!("pid {pid} {when}"));
+        }
+    };
+    let first = room.dump(victim.pid(), "first.snap", &[]);
+    same("after a dump that left it running");
+    victim.check();
+    let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
+    victim.killed();
+    wait::alone();
+    assert_eq!(room.restore(&second, &[]), victim.pid());
+    assert_eq!(members(victim.pid()), pids);
+    same("after the restore");
+    victim.check();
+    victim.ask("final");
+    end(&mut victim);
+    assert_eq!(room.restore(&first, &["--files", "truncate"]), victim.pid());
+    victim.check();
+    victim.ask("final");
+    end(&mut victim);
 }
 
 /// The entry of a list whose `member` is `number`.

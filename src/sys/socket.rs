@@ -97,3 +97,53 @@ pub fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
     let rc = unsafe { libc::bind(fd.as_raw_fd(), address.as_ptr().cast(), address.len() as libc::socklen_t) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// The classic BPF program of a socket, as `struct sock_filter` one after the other: empty without one.
+///
+/// # Errors
+/// As getsockopt(2): EACCES for a program of eBPF.
+pub fn filter(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    /// BPF_MAXINSNS.
+    const MOST: usize = 4096;
+    let mut program = vec![0u8; MOST * INSTRUCTION];
+    // For this option alone the length counts instructions, both ways (net/core/filter.c, sk_get_filter).
+    let mut length = MOST as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: the kernel writes at most `length` instructions to the buffer, which has room for so many.
+    let rc = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, program.as_mut_ptr().cast(), &raw mut length) };
+    if rc < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    program.truncate(length as usize * INSTRUCTION);
+    Ok(program)
+}
+
+/// Bytes of `struct sock_filter`.
+const INSTRUCTION: usize = size_of::<libc::sock_filter>();
+
+/// Attaches a classic BPF program, in whose place another may stand; an empty one takes that away.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn attach_filter(fd: BorrowedFd<'_>, program: &[u8]) -> io::Result<()> {
+    if program.is_empty() {
+        return set_option(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0i32.to_ne_bytes());
+    }
+    let field = |at: &[u8]| u16::from_ne_bytes([at[0], at[1]]);
+    let code: Vec<libc::sock_filter> = program
+        .chunks_exact(INSTRUCTION)
+        .map(|at| libc::sock_filter {
+            code: field(at),
+            jt: at[2],
+            jf: at[3],
+            k: u32::from_ne_bytes([at[4], at[5], at[6], at[7]]),
+        })
+        .collect();
+    let program = libc::sock_fprog { len: code.len() as u16, filter: code.as_ptr().cast_mut() };
+    let (level, name, length) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, size_of::<libc::sock_fprog>());
+    // SAFETY: the kernel reads a sock_fprog, and through it `len` instructions, which `code` has until the end of the call.
+    let rc = unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const program).cast(), length as libc::socklen_t)
+    };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -33,7 +33,10 @@ impl Sockets {
         };
         let meta = file.metadata()?;
         let id = SocketId(self.sockets.len() as u32);
-        let options = options::collect(fd)?;
+        let options = match options::collect(fd, (domain, kind, protocol))? {
+            Ok(options) => options,
+            Err(reason) => return Ok(Err(reason)),
+        };
         let (uid, gid) = (meta.uid(), meta.gid());
         self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });
         Ok(Ok(OpenObject::Socket(id)))

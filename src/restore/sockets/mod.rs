@@ -6,7 +6,7 @@ use super::descriptors::{OpenError, failed};
 use crate::image::model::Snapshot;
 use crate::image::model::id::SocketId;
 use crate::image::model::socket::{Socket, State};
-use crate::resources::socket::options;
+use crate::resources::socket::options::{self, Moment};
 use crate::sys::{open, socket};
 use std::fs::File;
 use std::io;
@@ -42,10 +42,13 @@ impl Sockets {
 fn make(wanted: &Socket, top: i32) -> io::Result<File> {
     let made = socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
     let made = open::lift(made, top)?;
-    options::apply(made.as_fd(), &wanted.options)?;
+    let set = |moment| options::apply(made.as_fd(), &wanted.options, moment);
+    set(Moment::Made)?;
     match &wanted.state {
         State::Unix(state) => unix::set_up(&made, state)?,
     }
+    set(Moment::Named)?;
+    set(Moment::Filled)?;
     if nix::unistd::geteuid().is_root() {
         nix::unistd::fchown(&made, Some(wanted.uid.into()), Some(wanted.gid.into()))?;
     }

@@ -6,9 +6,10 @@ mod random;
 mod restore;
 
 use crate::support::code::Code;
-use crate::support::{Facts, Room, Victim, wait};
+use crate::support::{Facts, Room, Victim, facts, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::time::Instant;
 
 /// A victim of this suite: its program, and what is special about its state while it is dumped.
 #[derive(Clone, Copy)]
@@ -82,15 +83,29 @@ impl Subject {
             wait::until(&format!("{when}: the group stop"), || (self.victim.state() == Some('T')).then_some(()));
             self.signal(Signal::SIGCONT);
         }
-        // Threads that were in the stub need a moment to run through its tail.
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !self.facts.differences(&self.kind.facts(self.pid())).is_empty() && std::time::Instant::now() < end {
+        self.assert_settles(&when);
+        self.victim.try_ask("check").unwrap_or_else(|what| panic!("{when}: {what}"));
+        self.assert_settles(&when);
+        self.stop();
+    }
+
+    /// Waits until nothing is left that differs. A thread that was in the stub needs a moment to run through its tail, and on a busy machine it may not even have begun the
+    /// call that the tail will undo.
+    fn assert_settles(&self, when: &str) {
+        let end = Instant::now() + wait::PATIENCE;
+        while let Some(difference) = self.difference() {
+            assert!(Instant::now() < end, "{when}, it differs for good:\n{difference}");
             std::thread::yield_now();
         }
-        self.facts.assert_same(&self.kind.facts(self.pid()), &when);
-        self.code.assert_only_residue(self.pid(), &when);
-        self.victim.try_ask("check").unwrap_or_else(|what| panic!("{when}: {what}"));
-        self.stop();
+    }
+
+    fn difference(&self) -> Option<String> {
+        let facts = self.facts.differences(&self.kind.facts(self.pid()));
+        if !facts.is_empty() {
+            return Some(facts);
+        }
+        let traced = Some(facts::status(self.pid(), "TracerPid")).filter(|tracer| tracer != "0");
+        traced.map(|tracer| format!("traced by {tracer}")).or_else(|| self.code.more_than_residue(self.pid()))
     }
 
     /// Calls that the kernel never restarts and that have returned EINTR: the permitted residue of a death in the instant between a

@@ -1,6 +1,5 @@
 //! The executable bytes of a process: the only place where a killed `snap` may leave something behind.
 
-use super::facts;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 
@@ -39,19 +38,27 @@ impl Code {
         Self(executable.map(read).collect())
     }
 
-    /// Panics unless all differences are a stub in what was unused padding: zero bytes, close together.
-    pub fn assert_only_residue(&self, pid: i32, when: &str) {
-        let changed = self.changed(&Self::of(pid));
-        let (Some(first), Some(last)) = (changed.first(), changed.last()) else { return };
-        assert!(last - first < RESIDUE as u64, "{when}, code differs from {first:#x} to {last:#x}");
+    /// What differs, unless all of it is a stub in what was unused padding: zero bytes, close together.
+    pub fn more_than_residue(&self, pid: i32) -> Option<String> {
+        let after = Self::of(pid);
+        if self.mappings() != after.mappings() {
+            return Some(format!("executable mappings: were {:x?}, are {:x?}", self.mappings(), after.mappings()));
+        }
+        let changed = self.changed(&after);
+        let (first, last) = (changed.first()?, changed.last()?);
+        if last - first >= RESIDUE as u64 {
+            return Some(format!("code differs from {first:#x} to {last:#x}"));
+        }
         let used = changed.iter().find(|at| self.byte(**at) != 0);
-        assert!(used.is_none(), "{when}, code differs where it was not padding: {used:#x?}");
-        assert_eq!(facts::status(pid, "TracerPid"), "0", "{when}");
+        used.map(|at| format!("code differs where it was not padding: {at:#x}"))
+    }
+
+    /// Where each mapping begins, and its length.
+    fn mappings(&self) -> Vec<(u64, usize)> {
+        self.0.iter().map(|(start, bytes)| (*start, bytes.len())).collect()
     }
 
     fn changed(&self, after: &Self) -> Vec<u64> {
-        let starts = |code: &Self| code.0.iter().map(|(start, bytes)| (*start, bytes.len())).collect::<Vec<_>>();
-        assert_eq!(starts(self), starts(after), "executable mappings differ");
         let differ = |((start, old), (_, new)): (&Mapping, &Mapping)| {
             let (start, pairs) = (*start, old.iter().zip(new).enumerate());
             pairs.filter(|(_, (old, new))| old != new).map(|(at, _)| start + at as u64).collect::<Vec<_>>()

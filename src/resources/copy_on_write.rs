@@ -6,8 +6,9 @@
 use super::CollectError;
 use super::pages::PageSet;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
+use crate::image::model::fork::{common, continued};
 use crate::image::model::id::Pid;
-use crate::image::model::memory::{Backing, Vma};
+use crate::image::model::memory::Vma;
 use crate::proc::TaskDir;
 use crate::sys::pagemap::{self, Entry};
 use std::fs::File;
@@ -32,7 +33,8 @@ pub struct Side<'a> {
 /// When a page table or the memory cannot be read.
 pub fn shared(parent: Side<'_>, child: Side<'_>, pages: &PageSet) -> Result<Vec<PageRange>, CollectError> {
     let spans: Vec<PageRange> = pages.spans.iter().map(|span| span.range).collect();
-    let candidates = common(&continued(parent.vmas, child.vmas), &spans);
+    let continued: Vec<PageRange> = continued(parent.vmas, child.vmas).into_iter().map(|(range, _, _)| range).collect();
+    let candidates = common(&continued, &spans);
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
@@ -127,51 +129,6 @@ fn same([before, between, after]: [Entry; 3]) -> Option<bool> {
     if before.contains(Entry::EXCLUSIVE) { Some(false) } else { None }
 }
 
-/// Where both have a mapping of the same kind: private memory, of nothing or of the same bytes of the same file.
-fn continued(parent: &[Vma], child: &[Vma]) -> Vec<PageRange> {
-    let mut at = 0;
-    let mut ranges = Vec::new();
-    for vma in child {
-        while parent.get(at).is_some_and(|above| above.range.end <= vma.range.start) {
-            at += 1;
-        }
-        for above in parent[at..].iter().take_while(|above| above.range.start < vma.range.end) {
-            if is_alike(above, vma) {
-                let (start, end) = (above.range.start.max(vma.range.start), above.range.end.min(vma.range.end));
-                ranges.push(PageRange { start, end });
-            }
-        }
-    }
-    ranges
-}
-
-fn is_alike(above: &Vma, vma: &Vma) -> bool {
-    let begins = |vma: &Vma, offset: u64| vma.range.start.0.wrapping_sub(offset);
-    match (&above.backing, &vma.backing) {
-        (Backing::Anonymous, Backing::Anonymous) => true,
-        (Backing::PrivateFile { file: a, offset: at_a }, Backing::PrivateFile { file: b, offset: at_b }) => {
-            a == b && begins(above, *at_a) == begins(vma, *at_b)
-        }
-        (Backing::PrivateShared { shm: a, offset: at_a }, Backing::PrivateShared { shm: b, offset: at_b }) => {
-            a == b && begins(above, *at_a) == begins(vma, *at_b)
-        }
-        _ => false,
-    }
-}
-
-/// What two ascending lists of ranges have in common.
-fn common(a: &[PageRange], b: &[PageRange]) -> Vec<PageRange> {
-    let (mut i, mut j, mut common) = (0, 0, Vec::new());
-    while let (Some(one), Some(other)) = (a.get(i), b.get(j)) {
-        let (start, end) = (one.start.max(other.start), one.end.min(other.end));
-        if start < end {
-            common.push(PageRange { start, end });
-        }
-        if one.end <= other.end { i += 1 } else { j += 1 }
-    }
-    common
-}
-
 /// Ranges that lie close enough together to be looked at in one go, and parts of those that are longer.
 fn batches(ranges: &[PageRange]) -> Vec<Vec<PageRange>> {
     const NEAR: u64 = 2 << 20;
@@ -216,14 +173,6 @@ mod tests {
         assert_eq!(same([frame(0); 3]), None);
         assert_eq!(same([frame(0) | Entry::EXCLUSIVE, frame(0), frame(0)]), Some(false));
         assert_eq!(same([Entry::empty(), frame(7), Entry::empty()]), Some(false));
-    }
-
-    #[test]
-    fn only_what_both_have_is_looked_at() {
-        assert_eq!(
-            common(&ranges(&[(1, 5), (7, 9), (10, 11)]), &ranges(&[(0, 2), (4, 8), (10, 20)])),
-            ranges(&[(1, 2), (4, 5), (7, 8), (10, 11)])
-        );
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use super::memory::first_protection;
 use super::script::{Label, List};
 use crate::image::model::Snapshot;
-use crate::image::model::address::{Addr, PageRange};
+use crate::image::model::address::PageRange;
+use crate::image::model::fork::{common, continued};
 use crate::image::model::id::MmId;
-use crate::image::model::memory::{Backing, Inherited, Mm, Vma, VmaFlags};
+use crate::image::model::memory::{Inherited, Mm, Vma, VmaFlags};
 
 /// A part of a mapping that a skeleton has inherited with its pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,20 +24,11 @@ pub struct Kept {
 pub fn kept(parent: &Mm, child: &Mm) -> Vec<Kept> {
     let shared = child.inherited.as_ref().map_or(&[][..], |inherited| &inherited.pages);
     let mut kept = Vec::new();
-    let mut at = 0;
-    for vma in &child.vmas {
-        while parent.vmas.get(at).is_some_and(|above| above.range.end <= vma.range.start) {
-            at += 1;
-        }
-        let overlapping = parent.vmas[at..].iter().take_while(|above| above.range.start < vma.range.end);
-        for above in overlapping.filter(|above| is_continued(above, vma)) {
-            let range =
-                PageRange { start: above.range.start.max(vma.range.start), end: above.range.end.min(vma.range.end) };
-            let first = shared.partition_point(|pages| pages.end <= range.start);
-            if shared.get(first).is_some_and(|pages| pages.start < range.end) {
-                let foreign = gaps(range, &shared[first..]);
-                kept.push(Kept { range, protections: [first_protection(above), first_protection(vma)], foreign });
-            }
+    for (range, above, vma) in continued(&parent.vmas, &child.vmas) {
+        let first = shared.partition_point(|pages| pages.end <= range.start);
+        if is_inherited(above, vma) && shared.get(first).is_some_and(|pages| pages.start < range.end) {
+            let foreign = gaps(range, &shared[first..]);
+            kept.push(Kept { range, protections: [first_protection(above), first_protection(vma)], foreign });
         }
     }
     kept
@@ -57,35 +49,10 @@ pub fn sources(snapshot: &Snapshot, mm: MmId) -> Vec<(MmId, Vec<PageRange>)> {
     sources
 }
 
-/// What two ascending lists of ranges have in common.
-#[must_use]
-pub fn common(a: &[PageRange], b: &[PageRange]) -> Vec<PageRange> {
-    let (mut i, mut j, mut common) = (0, 0, Vec::new());
-    while let (Some(one), Some(other)) = (a.get(i), b.get(j)) {
-        let (start, end) = (one.start.max(other.start), one.end.min(other.end));
-        if start < end {
-            common.push(PageRange { start, end });
-        }
-        if one.end <= other.end { i += 1 } else { j += 1 }
-    }
-    common
-}
-
-/// Whether a mapping is, where both are, what fork(2) makes of the other.
-fn is_continued(above: &Vma, vma: &Vma) -> bool {
+/// Whether a mapping has besides its memory what it would have from fork(2), and no call could give it.
+fn is_inherited(above: &Vma, vma: &Vma) -> bool {
     let fixed = VmaFlags::GROWS_DOWN | VmaFlags::NO_RESERVE | VmaFlags::DROPPABLE;
-    let begins = |start: Addr, offset: u64| start.0.wrapping_sub(offset);
-    let same = match (&above.backing, &vma.backing) {
-        (Backing::Anonymous, Backing::Anonymous) => true,
-        (Backing::PrivateFile { file: a, offset: at_a }, Backing::PrivateFile { file: b, offset: at_b }) => {
-            a == b && begins(above.range.start, *at_a) == begins(vma.range.start, *at_b)
-        }
-        (Backing::PrivateShared { shm: a, offset: at_a }, Backing::PrivateShared { shm: b, offset: at_b }) => {
-            a == b && begins(above.range.start, *at_a) == begins(vma.range.start, *at_b)
-        }
-        _ => false,
-    };
-    same && above.flags.intersection(fixed) == vma.flags.intersection(fixed)
+    above.flags.intersection(fixed) == vma.flags.intersection(fixed)
         && above.name == vma.name
         && above.policy == vma.policy
 }
@@ -123,6 +90,7 @@ pub fn keep(list: &mut List, kept: &Kept) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::model::memory::Backing;
     use crate::image::tests::sample;
 
     fn mm(vmas: &[(u64, u64)]) -> Mm {

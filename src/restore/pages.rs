@@ -1,7 +1,7 @@
 //! Where the pages of an image go: into the skeleton, into shared memory, into unlinked files.
 
-use super::inheritance::common;
 use crate::image::model::address::{Addr, PageRange};
+use crate::image::model::fork::common;
 use crate::image::model::id::{FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::sys::arena::Arena;

@@ -8,6 +8,7 @@ pub mod address;
 mod bytes;
 pub mod credentials;
 pub mod file;
+pub mod fork;
 pub mod id;
 pub mod inventory;
 pub mod memory;

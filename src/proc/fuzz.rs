@@ -2,7 +2,7 @@
 
 use super::{
     auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, numa_maps, sched, smaps, stat,
-    status, strings, syscall, time_namespace, timers, values,
+    status, strings, syscall, tcp_table, time_namespace, timers, values,
 };
 
 /// Calls every parser; none may panic, whatever the bytes.
@@ -27,6 +27,7 @@ pub fn fuzz_all(data: &[u8]) {
     let _ = status::parse(data);
     let _ = (strings::parse_comm(data), strings::parse_strings(data));
     let _ = syscall::parse(data);
+    let _ = tcp_table::parse(data);
     let _ = time_namespace::parse(data);
     let _ = timers::parse(data);
     let _ = (values::parse_autogroup(data), values::parse_children(data));

@@ -33,6 +33,7 @@ pub mod status;
 pub mod strings;
 pub mod syscall;
 mod task_dir;
+pub mod tcp_table;
 pub mod time_namespace;
 pub mod timers;
 pub mod values;

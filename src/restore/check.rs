@@ -3,6 +3,7 @@
 use super::genealogy::{Being, Genealogy, Moment, genealogy};
 use super::host::{Found, Holder, HostFacts};
 use super::memory;
+use super::sockets::taken::Taken;
 use super::vdso::{self, Vdso};
 use super::{Choices, FilesPolicy};
 use crate::blocker::Blocker;
@@ -114,6 +115,7 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     }
     checker.files(root);
     checker.externals(root);
+    checker.addresses();
     checker.findings
 }
 
@@ -225,6 +227,25 @@ impl Checker<'_> {
                     remedy,
                 ));
             }
+        }
+    }
+
+    /// Addresses that somebody has, or that this host has not.
+    fn addresses(&mut self) {
+        for Taken { id, address, reason, remedy } in &self.facts.addresses {
+            let holds = |process: &&Process| {
+                let table = &self.snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+                table.entries.iter().find(|entry| {
+                    let description = &self.snapshot.descriptions[entry.description.0 as usize];
+                    description.object == OpenObject::Socket(*id)
+                })
+            };
+            let found = self.snapshot.processes.iter().find_map(|process| Some((process.pid, holds(&process)?.fd)));
+            let (pid, object) = match found {
+                Some((pid, fd)) => (pid, format!("fd {fd}: TCP socket bound to {address}")),
+                None => (self.snapshot.inventory.root, format!("TCP socket bound to {address}")),
+            };
+            self.findings.blockers.push(blocker(pid, object, reason, remedy));
         }
     }
 

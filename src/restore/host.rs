@@ -1,5 +1,6 @@
 //! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
 
+use super::sockets::taken::{self, Taken};
 use super::vdso::{Entry, entries};
 use crate::fault::{Pretence, pretends};
 use crate::image::model::Snapshot;
@@ -58,6 +59,8 @@ pub struct HostFacts {
     pub descriptors: BTreeSet<i32>,
     /// Ids of the image that are taken here, and by whom.
     pub taken: Vec<(Tid, Holder)>,
+    /// Addresses of sockets of the image that cannot be had here.
+    pub addresses: Vec<Taken>,
     /// What stands under the path of each file of the image.
     pub files: Vec<Result<Found, String>>,
     /// Whether `enabled` of transparent huge pages is `always`.
@@ -139,7 +142,8 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         session: nix::unistd::getsid(None)?.as_raw(),
         group: nix::unistd::getpgrp().as_raw(),
         descriptors: this.fds().map_err(io::Error::other)?.into_iter().map(|fd| fd.0).collect(),
-        taken: taken(snapshot),
+        taken: ids_taken(snapshot),
+        addresses: taken::probe(snapshot),
         files: snapshot.files.iter().map(find).collect(),
         huge_always: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .is_ok_and(|text| text.contains("[always]")),
@@ -192,7 +196,7 @@ fn own_credentials(status: &status::Status) -> Credentials {
 }
 
 /// Who holds the ids that the image needs.
-fn taken(snapshot: &Snapshot) -> Vec<(Tid, Holder)> {
+fn ids_taken(snapshot: &Snapshot) -> Vec<(Tid, Holder)> {
     let tids = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
     let tids = tids.chain(snapshot.zombies.iter().map(|zombie| zombie.pid.leader()));
     let mut holders: Vec<_> = tids.filter_map(|tid| Some((tid, holder(Pid(tid.0))?))).collect();

@@ -16,7 +16,7 @@ enum Probe {
     Library(&'static str),
 }
 
-const PACKAGES: [Package; 19] = [
+const PACKAGES: [Package; 20] = [
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "tmux", probe: Probe::Program("tmux") },
     Package { name: "vim", probe: Probe::Program("vim") },
@@ -36,6 +36,7 @@ const PACKAGES: [Package; 19] = [
     Package { name: "nodejs", probe: Probe::Program("node") },
     Package { name: "util-linux", probe: Probe::Program("unshare") },
     Package { name: "strace", probe: Probe::Program("strace") },
+    Package { name: "iproute2", probe: Probe::Program("ip") },
 ];
 
 /// Installs what is missing, or names it.

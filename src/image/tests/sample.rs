@@ -10,6 +10,7 @@ use crate::image::model::memory::*;
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction};
+use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::Unix;
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::image::model::terminal::{Terminal, TerminalModes};
@@ -52,7 +53,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.seccomp_filters = vec![SeccompFilter { id: SeccompId(0), flags: 0, program: vec![0x7fff_0000_0000_0006] }];
     snapshot.zombies = vec![zombie(102)];
     snapshot.terminals = vec![terminal(0)];
-    snapshot.sockets = vec![socket(0)];
+    snapshot.sockets = vec![socket(0), connection(1)];
     let process = &mut snapshot.processes[0];
     enrich(process);
     process.threads.push(thread(101));
@@ -137,6 +138,20 @@ pub fn socket(id: u32) -> Socket {
         options: vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }],
         state: State::Unix(Unix { name: b"\0name".to_vec() }),
     }
+}
+
+pub fn connection(id: u32) -> Socket {
+    let address = |port: u16| [&[2, 0][..], &port.to_be_bytes(), &[127, 0, 0, 1], &[0; 8]].concat();
+    let connection = Connection {
+        peer: address(80),
+        inside: false,
+        incoming: Incoming { sequence: u32::MAX, unread: b"heard".to_vec(), finished: false, shut: false },
+        outgoing: Outgoing { sequence: 7, bytes: b"said".to_vec(), unsent: 2, finished: true, acknowledged: false },
+        window: Window { snd_wl1: 1, snd_wnd: 2, max_window: 3, rcv_wnd: 4, rcv_wup: 5 },
+        agreed: Agreed { mss: 1460, scales: Some((7, 10)), sack: true, timestamp: Some(9) },
+    };
+    let state = State::Tcp(Tcp { local: address(4711), role: Role::Connected(Box::new(connection)) });
+    Socket { domain: 2, kind: 1, protocol: 6, ino: 12, state, ..socket(id) }
 }
 
 pub fn terminal(id: u32) -> Terminal {

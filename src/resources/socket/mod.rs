@@ -1,6 +1,7 @@
 //! Sockets: what all families have in common, and which family knows more. Everything is asked of duplicates in our own table.
 
 pub mod options;
+pub mod tcp;
 mod unix;
 
 use crate::image::model::file::OpenObject;
@@ -27,14 +28,14 @@ impl Sockets {
         let fd = file.as_fd();
         let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
         let (domain, kind, protocol) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
-        let state = match state(fd, domain)? {
+        let state = match state(ino, fd, (domain, kind, protocol))? {
             Ok(state) => state,
             Err(reason) => return Ok(Err(reason)),
         };
         let meta = file.metadata()?;
         let id = SocketId(self.sockets.len() as u32);
         let options = match options::collect(fd, (domain, kind, protocol))? {
-            Ok(options) => options,
+            Ok(options) => tcp::settable(options, &state),
             Err(reason) => return Ok(Err(reason)),
         };
         let (uid, gid) = (meta.uid(), meta.gid());
@@ -49,10 +50,18 @@ impl Sockets {
     }
 }
 
-fn state(fd: BorrowedFd<'_>, domain: i32) -> io::Result<Result<State, String>> {
-    match domain {
-        libc::AF_UNIX => Ok(unix::collect(fd)?.map(State::Unix)),
-        _ => Ok(Err(format!("{} sockets are not supported yet", family(domain)))),
+fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, String>> {
+    let (domain, kind, protocol) = what;
+    match what {
+        (libc::AF_UNIX, _, _) => Ok(unix::collect(fd)?.map(State::Unix)),
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => Ok(match tcp::collect(ino, fd)? {
+            Ok(tcp::Found::Whole(state)) => Ok(State::Tcp(state)),
+            Ok(tcp::Found::Connection(_)) => Err("TCP connections are not supported yet".into()),
+            Err(reason) => Err(reason),
+        }),
+        _ => {
+            Ok(Err(format!("{} sockets of type {kind} and protocol {protocol} are not supported yet", family(domain))))
+        }
     }
 }
 

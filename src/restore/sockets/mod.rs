@@ -1,5 +1,7 @@
 //! Makes the sockets of an image.
 
+pub mod taken;
+mod tcp;
 mod unix;
 
 use super::descriptors::{OpenError, failed};
@@ -26,7 +28,15 @@ impl Sockets {
     /// What could not be had.
     pub fn make(snapshot: &Snapshot, top: i32) -> Result<Self, OpenError> {
         let make = |wanted: &Socket| make(wanted, top).map_err(failed(format!("socket:[{}]", wanted.ino)));
-        Ok(Self { made: snapshot.sockets.iter().map(make).collect::<Result<_, _>>()? })
+        let mut order: Vec<&Socket> = snapshot.sockets.iter().collect();
+        // Those who share a port form a group in the order in which they join it: inodes are numbered by age.
+        order.sort_by_key(|socket| (turn(&socket.state), socket.ino));
+        let mut made = Vec::with_capacity(order.len());
+        for socket in order {
+            made.push((socket.id, make(socket)?));
+        }
+        made.sort_by_key(|(id, _)| *id);
+        Ok(Self { made: made.into_iter().map(|(_, file)| file).collect() })
     }
 
     /// One of them: there is one description of it.
@@ -39,6 +49,14 @@ impl Sockets {
     }
 }
 
+/// See [`tcp::turn`].
+fn turn(state: &State) -> u8 {
+    match state {
+        State::Unix(_) => 0,
+        State::Tcp(tcp) => tcp::turn(&tcp.role),
+    }
+}
+
 fn make(wanted: &Socket, top: i32) -> io::Result<File> {
     let made = socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
     let made = open::lift(made, top)?;
@@ -46,6 +64,7 @@ fn make(wanted: &Socket, top: i32) -> io::Result<File> {
     set(Moment::Made)?;
     match &wanted.state {
         State::Unix(state) => unix::set_up(&made, state)?,
+        State::Tcp(state) => tcp::set_up(&made, state)?,
     }
     set(Moment::Named)?;
     set(Moment::Filled)?;

@@ -40,6 +40,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("pipe", &[]),
     ("socket", &[]),
     ("fifo", &[]),
+    ("tcp", &[]),
     ("signals", &[]),
     ("timers", &[]),
     ("blocked", &[]),

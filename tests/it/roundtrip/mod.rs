@@ -21,6 +21,7 @@ mod signals;
 mod sleeper;
 mod socket;
 mod stopped;
+mod tcp;
 mod terminal;
 mod threads;
 mod timers;

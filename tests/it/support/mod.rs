@@ -4,6 +4,7 @@ pub mod code;
 pub mod facts;
 pub mod namespace;
 pub mod needs;
+pub mod network;
 pub mod room;
 pub mod snap;
 pub mod victim;

@@ -1,5 +1,7 @@
 //! Sockets. Each family has a file of its own; what all have in common is here.
 
+pub mod inet;
+pub mod tcp;
 pub mod unix;
 
 use super::id::SocketId;
@@ -44,4 +46,6 @@ pub struct SocketOption {
 pub enum State {
     /// AF_UNIX.
     Unix(unix::Unix),
+    /// TCP over AF_INET or AF_INET6.
+    Tcp(tcp::Tcp),
 }

@@ -5,6 +5,7 @@ mod datagram;
 mod filter;
 mod ip;
 mod row;
+pub mod tcp;
 
 pub use row::{Moment, Row};
 
@@ -23,6 +24,7 @@ const TABLES: &[&[Row]] = &[
     datagram::RAW_TABLE,
     datagram::PACKET_TABLE,
     datagram::NETLINK_TABLE,
+    tcp::TABLE,
     base::TABLE,
 ];
 

@@ -16,6 +16,7 @@ fn no_option_stands_twice() {
 fn every_level_belongs_to_some_socket() {
     let kinds = [
         (libc::AF_INET6, libc::SOCK_DGRAM, 136),
+        (libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP),
         (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
         (libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6),
         (libc::AF_PACKET, libc::SOCK_RAW, 0),
@@ -55,6 +56,7 @@ fn candidates(row: &Row) -> Vec<Vec<u8>> {
     match row.title {
         "SO_ATTACH_FILTER" => vec![[6u16.to_ne_bytes().to_vec(), vec![0, 0], int(0x4_0000)].concat()],
         "SO_BINDTODEVICE" => vec![b"lo\0".to_vec()],
+        "TCP_CONGESTION" => vec![b"reno".to_vec(), b"cubic".to_vec()],
         "SO_LINGER" => vec![pair(1, 7)],
         "SO_RCVTIMEO" | "SO_SNDTIMEO" => vec![long(3, 500_000)],
         "SO_TIMESTAMPING" | "SO_TIMESTAMPING_NEW" => vec![pair(0x18, 0)],

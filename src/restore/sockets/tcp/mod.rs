@@ -1,0 +1,47 @@
+//! TCP sockets.
+
+mod ended;
+
+use crate::image::model::socket::inet;
+use crate::image::model::socket::tcp::{Role, Tcp};
+use crate::sys::{socket, tcp};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+/// In which order sockets are made: whoever binds a port with exclusion comes before those who share it without asking.
+#[must_use]
+pub fn turn(role: &Role) -> u8 {
+    match role {
+        Role::Ended(_) => 0,
+        Role::Listening { backlog: _ } => 1,
+        Role::Unconnected | Role::Connecting { peer: _ } => 2,
+        Role::Connected(_) => 3,
+    }
+}
+
+/// Makes a new socket what it was.
+pub fn set_up(made: &File, Tcp { local, role }: &Tcp) -> io::Result<()> {
+    match role {
+        Role::Unconnected => name(made, local),
+        Role::Listening { backlog } => {
+            name(made, local)?;
+            tcp::listen(made.as_fd(), *backlog)
+        }
+        Role::Ended(ended) => ended::again(made, ended),
+        Role::Connecting { peer: _ } | Role::Connected(_) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, "connections are not supported yet"))
+        }
+    }
+}
+
+/// Gives it its name, if it had one.
+fn name(made: &File, local: &[u8]) -> io::Result<()> {
+    match inet::parse(local) {
+        Some(address) if address.port() != 0 || !address.ip().is_unspecified() => {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("bind to {address}: {error}"));
+            socket::bind(made.as_fd(), local).map_err(named)
+        }
+        Some(_) | None => Ok(()),
+    }
+}

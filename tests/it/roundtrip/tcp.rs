@@ -1,0 +1,40 @@
+//! TCP sockets that nobody is connected to, and what stands in their way.
+
+use crate::support::network::own_network;
+use crate::support::{isolated, wait};
+use std::net::TcpListener;
+
+#[test]
+fn exam_16_listeners_and_sockets_without_a_connection() {
+    isolated(|room| {
+        own_network();
+        room.survives(room.victim("tcp", &[]));
+    });
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_holder_before_anything_runs() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("tcp", &[]);
+        let ports: Vec<u16> = victim.ask("ports").split(' ').map(|port| port.parse().expect("a port")).collect();
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        let holders: Vec<TcpListener> =
+            ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).expect("a free port")).collect();
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        let ours = format!("it is taken by pid {} (", std::process::id());
+        for port in &ports {
+            assert!(run.stderr.contains(&format!("TCP socket bound to 127.0.0.1:{port}")), "{port}: {run}");
+        }
+        assert!(run.stderr.contains(&ours), "{run}");
+        assert_eq!(victim.state(), None, "something runs: {run}");
+        let dry = room.snap(["restore", "--dry-run"]).arg(&image).run().expect(3);
+        assert!(dry.stderr.contains(&ours), "{dry}");
+        drop(holders);
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.end();
+        wait::gone(victim.pid());
+    });
+}

@@ -112,6 +112,8 @@ pub enum Pretence {
     BareVdso,
     /// It is sealed and cannot be moved (CONFIG_MSEAL_SYSTEM_MAPPINGS).
     SealedVdso,
+    /// It makes no timer under a wanted id (before Linux 6.15).
+    NoTimerIds,
 }
 
 /// Whether `SNAP_FAULT` asks for this.
@@ -121,6 +123,7 @@ pub fn pretends(pretence: Pretence) -> bool {
         Pretence::OtherVdso => "other-vdso",
         Pretence::BareVdso => "bare-vdso",
         Pretence::SealedVdso => "sealed-vdso",
+        Pretence::NoTimerIds => "no-timer-ids",
     };
     std::env::var_os("SNAP_FAULT").is_some_and(|wanted| wanted == name)
 }

@@ -455,7 +455,7 @@ impl<'a> Builder<'a> {
         if let Some(proc) = descriptors.proc.filter(|_| !birth.shares.files) {
             process::open_task_files(list, script, snapshot, process, proc);
         }
-        process::make_timers(list, script, &process.timers);
+        process::make_timers(list, script, &process.timers, facts.timer_ids);
         process::watch_descriptors(list, script, snapshot, process, &mut self.watched);
         process::own_descriptors(list, script, snapshot, process, &mut self.owned);
         if !birth.shares.files {

@@ -147,7 +147,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         files: snapshot.files.iter().map(find).collect(),
         huge_always: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .is_ok_and(|text| text.contains("[always]")),
-        timer_ids: own::has_timer_ids(),
+        timer_ids: own::has_timer_ids() && !pretends(Pretence::NoTimerIds),
         terminal: terminal(),
         exe: own_program(),
     })

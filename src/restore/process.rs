@@ -3,6 +3,7 @@
 use super::check;
 use super::script::{Label, List, Script};
 use crate::image::model::Snapshot;
+use crate::image::model::address::Addr;
 use crate::image::model::file::{AsyncOwner, EpollItem, OpenObject, OwnerTarget, PosixLock};
 use crate::image::model::id::{FileId, TerminalId};
 use crate::image::model::process::{FsContext, Process};
@@ -205,29 +206,64 @@ pub fn attributes(list: &mut List, process: &Process, dumpable: u8) {
     }
 }
 
-/// Makes the POSIX timers under their ids, disarmed.
-pub fn make_timers(list: &mut List, script: &mut Script, timers: &[PosixTimer]) {
+/// Makes the POSIX timers under their ids, disarmed: by asking for an id, or, where the kernel takes no wishes, by counting up to it.
+pub fn make_timers(list: &mut List, script: &mut Script, timers: &[PosixTimer], by_id: bool) {
     if timers.is_empty() {
         return;
     }
-    list.call("asking for timer ids", libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0]);
-    for timer in timers {
-        let (signal, notify, tid) = match timer.notify {
-            TimerNotify::None => (0, 1, 0),
-            TimerNotify::Signal(signal) => (signal, 0, 0),
-            TimerNotify::Thread(signal, tid) => (signal, 4, tid.0),
-        };
-        let mut event = timer.value.to_le_bytes().to_vec();
-        for word in [signal, notify, tid] {
-            event.extend_from_slice(&i32::to_le_bytes(word));
+    let id = script.place(&[0; 4]);
+    if by_id {
+        list.call("asking for timer ids", libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0]);
+        for timer in timers {
+            let id = script.place(&timer.id.to_le_bytes());
+            make_timer(list, script, timer, id);
         }
-        event.resize(64, 0);
-        let event = script.place(&event);
-        let id = script.place(&timer.id.to_le_bytes());
-        let args = [i64::from(timer.clock) as u64, event.0, id.0];
-        list.call(Label::Number("making timer", i64::from(timer.id)), libc::SYS_timer_create, &args);
+        list.call("giving up timer ids", libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0]);
+        return;
     }
-    list.call("giving up timer ids", libc::SYS_prctl, &[PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0]);
+    let mut ascending: Vec<&PosixTimer> = timers.iter().collect();
+    ascending.sort_unstable_by_key(|timer| timer.id);
+    let mut next = 0;
+    for timer in ascending {
+        // A process begins to count at 0 and never gives an id a second time before it has given all (kernel/time/posix-timers.c).
+        for skipped in next..timer.id {
+            let silent = place_sigevent(script, 0, SIGEV_NONE, &[0; 2]);
+            list.call("counting timer ids", libc::SYS_timer_create, &[libc::CLOCK_MONOTONIC as u64, silent.0, id.0]);
+            list.call("counting timer ids", libc::SYS_timer_delete, &[skipped as u64]);
+        }
+        make_timer(list, script, timer, id);
+        // Of another id than expected there is no timer.
+        list.call(
+            Label::Number("looking for timer", i64::from(timer.id)),
+            libc::SYS_timer_getoverrun,
+            &[timer.id as u64],
+        );
+        next = timer.id + 1;
+    }
+}
+
+/// SIGEV_NONE.
+const SIGEV_NONE: i32 = 1;
+
+fn make_timer(list: &mut List, script: &mut Script, timer: &PosixTimer, id: Addr) {
+    let (signal, notify, tid) = match timer.notify {
+        TimerNotify::None => (0, SIGEV_NONE, 0),
+        TimerNotify::Signal(signal) => (signal, 0, 0),
+        TimerNotify::Thread(signal, tid) => (signal, 4, tid.0),
+    };
+    let event = place_sigevent(script, timer.value, notify, &[signal, tid]);
+    let args = [i64::from(timer.clock) as u64, event.0, id.0];
+    list.call(Label::Number("making timer", i64::from(timer.id)), libc::SYS_timer_create, &args);
+}
+
+/// `struct sigevent`: value, signal, how to notify, thread.
+fn place_sigevent(script: &mut Script, value: u64, notify: i32, [signal, tid]: &[i32; 2]) -> Addr {
+    let mut event = value.to_le_bytes().to_vec();
+    for word in [*signal, notify, *tid] {
+        event.extend_from_slice(&word.to_le_bytes());
+    }
+    event.resize(64, 0);
+    script.place(&event)
 }
 
 /// Arms all timers: the last thing before the process runs.

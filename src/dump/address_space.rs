@@ -123,8 +123,19 @@ impl Builder {
         let Surveyed { mappings, lock_future, policies: listed, pages: found } = surveyed;
         self.resident += mappings.iter().map(|vma| vma.rss + vma.private_hugetlb).sum::<u64>();
         let policies = policies(listed, task_policy);
-        let mut vmas = Mappings::new(pid, dir, &mut self.files, &mut self.shared, &mut self.findings)
-            .collect(&mappings, &policies)?;
+        // Before the mappings, for this file can be opened.
+        let exe = self.linked_file(pid, dir, "exe")?.unwrap_or(FileId(0));
+        let mut collector = Mappings {
+            pid,
+            task: dir,
+            files: &mut self.files,
+            shared: &mut self.shared,
+            mapped: &mut self.mapped,
+            findings: &mut self.findings,
+            found: &found,
+            seen: HashMap::new(),
+        };
+        let mut vmas = collector.collect(&mappings, &policies)?;
         let mut set = pages::collect(found, &mut vmas);
         let inherited = self.inherited(pid, stat.ppid, &vmas, &set)?;
         set.leave_out(inherited.as_ref().map_or(&[], |inherited| &inherited.pages));
@@ -132,7 +143,6 @@ impl Builder {
         let shared = mappings.iter().filter(|vma| vma.shared != [0; 2]).map(|vma| vma.mapping.range).collect();
         let memory = TargetMemory::open(pid, shared);
         self.memories.push(Some(memory.map_err(CollectError::at(pid.leader(), "opening its memory"))?));
-        let exe = self.linked_file(pid, dir, "exe")?.unwrap_or(FileId(0));
         self.mms.push(Mm {
             id,
             vmas,

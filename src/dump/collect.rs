@@ -4,6 +4,7 @@ use super::content::TargetMemory;
 use super::own::Own;
 use super::process::{Known, View};
 use crate::image::model::Snapshot;
+use crate::image::model::address::PageRange;
 use crate::image::model::id::{MmId, Pid};
 use crate::image::model::memory::{ContentOwner, Mm};
 use crate::image::model::pipe::Pipe;
@@ -15,6 +16,7 @@ use crate::proc::TaskDir;
 use crate::resources::border;
 use crate::resources::descriptor::{Descriptors, Pipes};
 use crate::resources::file::FileTable;
+use crate::resources::mapped_only::{MappedOnly, PageSource};
 use crate::resources::namespace::Namespaces;
 use crate::resources::pages::{self, PageSet};
 use crate::resources::seccomp::SeccompTable;
@@ -37,8 +39,8 @@ pub struct Collected {
     pub forked_runs: Vec<PageRun>,
     /// Copies of address spaces, by the ids of those.
     pub twins: Vec<Option<Twin>>,
-    /// Descriptors through which the pages of shared objects and unlinked files are read.
-    pub sources: HashMap<ContentOwner, File>,
+    /// Where the pages of shared objects and unlinked files are read.
+    pub sources: HashMap<ContentOwner, PageSource>,
     /// Memory of the address spaces, by their ids.
     pub memories: Vec<Option<TargetMemory>>,
     /// Bytes of zero pages left out.
@@ -59,6 +61,7 @@ pub(super) struct Builder {
     pub(super) findings: Findings,
     pub(super) files: FileTable,
     pub(super) shared: SharedMemoryTable,
+    pub(super) mapped: MappedOnly,
     pub(super) seccomp: SeccompTable,
     pub(super) descriptors: Descriptors,
     pub(super) pipes: Pipes,
@@ -154,6 +157,7 @@ impl Builder {
         let terminals = std::mem::take(&mut self.descriptors.terminals);
         let terminals = terminals.finish(&mut self.descriptors.descriptions, &mut self.findings)?;
         let inventory = super::inventory::collect(root, self.processes.first())?;
+        let mapped = self.mapped.finish(&mut self.shared, &mut self.files, &mut self.findings)?;
         let (shared_memory, objects) = self.shared.finish();
         let (files, contents) = self.files.finish();
         let mut collected = Collected {
@@ -186,6 +190,7 @@ impl Builder {
             collected.add_pages(ContentOwner::Mm(MmId(index as u32)), &set, twin);
         }
         for (index, file) in objects.into_iter().enumerate() {
+            let Some(file) = file else { continue };
             let owner = ContentOwner::SharedMemory(crate::image::model::id::ShmId(index as u32));
             let size = collected.snapshot.shared_memory[index].size;
             collected.add_source(owner, file, size, root)?;
@@ -193,6 +198,10 @@ impl Builder {
         for (id, file) in contents {
             let size = collected.snapshot.files[id.0 as usize].size;
             collected.add_source(ContentOwner::File(id), file, size, root)?;
+        }
+        for (owner, source) in mapped {
+            collected.add_ranges(owner, source.ranges());
+            collected.sources.insert(owner, PageSource::Mapped(source));
         }
         Ok((collected, self.findings))
     }
@@ -211,9 +220,13 @@ impl Collected {
 
     fn add_source(&mut self, owner: ContentOwner, file: File, size: u64, root: Pid) -> Result<(), CollectError> {
         let ranges = pages::data_ranges(&file, size).map_err(CollectError::at(root.leader(), "lseek SEEK_DATA"))?;
-        self.runs.extend(ranges.into_iter().map(|range| PageRun { owner, range, zero: ZeroPolicy::Drop }));
-        self.sources.insert(owner, file);
+        self.add_ranges(owner, &ranges);
+        self.sources.insert(owner, PageSource::File(file));
         Ok(())
+    }
+
+    fn add_ranges(&mut self, owner: ContentOwner, ranges: &[PageRange]) {
+        self.runs.extend(ranges.iter().map(|&range| PageRun { owner, range, zero: ZeroPolicy::Drop }));
     }
 }
 

@@ -4,6 +4,7 @@ use crate::image::PageReader;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::Pid;
 use crate::image::model::memory::ContentOwner;
+use crate::resources::mapped_only::PageSource;
 use crate::sys::process_vm::{self, MAX_VECTORS};
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,7 +16,7 @@ pub struct TargetPages<'a> {
     /// Address spaces, by their ids.
     pub memories: &'a [Option<TargetMemory>],
     /// Shared objects and unlinked files.
-    pub sources: &'a HashMap<ContentOwner, File>,
+    pub sources: &'a HashMap<ContentOwner, PageSource>,
 }
 
 impl PageReader for TargetPages<'_> {
@@ -26,8 +27,10 @@ impl PageReader for TargetPages<'_> {
                 memory.ok_or(io::ErrorKind::NotFound)?.read(runs, buf)
             }
             ContentOwner::SharedMemory(_) | ContentOwner::File(_) => {
-                let file = self.sources.get(&owner).ok_or(io::ErrorKind::NotFound)?;
-                each(runs, buf, |at, part| read_object(file, part, at))
+                match self.sources.get(&owner).ok_or(io::ErrorKind::NotFound)? {
+                    PageSource::File(file) => each(runs, buf, |at, part| read_object(file, part, at)),
+                    PageSource::Mapped(source) => each(runs, buf, |at, part| source.read_exact_at(part, at.0)),
+                }
             }
         }
     }

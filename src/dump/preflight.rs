@@ -11,6 +11,7 @@ use crate::proc::status::{self, Status};
 use crate::proc::{self, TaskDir, many, smaps};
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
+use crate::resources::mapped_only::MappedOnly;
 use crate::resources::memory::Mappings;
 use crate::resources::namespace::Namespaces;
 use crate::resources::shared_memory::SharedMemoryTable;
@@ -325,23 +326,25 @@ struct Objects {
     pipes: Pipes,
     files: FileTable,
     shared: SharedMemoryTable,
+    mapped: MappedOnly,
 }
 
 /// What ties the tree to processes outside.
 fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), CollectError> {
-    let Objects { mut descriptors, pipes, files: _, shared } = objects;
+    let Objects { mut descriptors, pipes, files, shared, mapped } = objects;
     let inside = tracer::descendants(root);
     let own = Own::look(false);
     let left_out = if own.is_in(&inside) { own.pipes() } else { HashSet::new() };
     let outsiders =
         border::outsiders(inside, &pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties()).collect());
+    mapped.refuse(&shared, &files, findings);
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
     pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
 }
 
 fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut Findings) -> Result<(), CollectError> {
-    let Objects { descriptors, pipes, files, shared } = objects;
+    let Objects { descriptors, pipes, files, shared, mapped: _ } = objects;
     let tables = &mut Tables { files, shared, pipes, findings };
     for (pid, dir) in members {
         let pidfd = pidfd::open(*pid).map_err(CollectError::at(pid.leader(), "pidfd_open"))?;
@@ -352,7 +355,9 @@ fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut
 
 fn mappings(pid: Pid, dir: &TaskDir, objects: &mut Objects, findings: &mut Findings) -> Result<(), CollectError> {
     let vmas = smaps::read(dir, &mut Vec::new())?;
-    Mappings::new(pid, dir, &mut objects.files, &mut objects.shared, findings).collect(&vmas, &HashMap::new())?;
+    let Objects { descriptors: _, pipes: _, files, shared, mapped } = objects;
+    let mut collector = Mappings { pid, task: dir, files, shared, mapped, findings, found: &[], seen: HashMap::new() };
+    collector.collect(&vmas, &HashMap::new())?;
     Ok(())
 }
 

@@ -187,6 +187,7 @@ impl Builder {
             Space::Known(known) => known,
             Space::New(survey) => {
                 let mm = self.address_space(pid, dir, stat, &answers, task_policy, survey.finish()?)?;
+                self.mapped.ask(pid, &mut Asker::new(&mut session), tids[0])?;
                 let twin = if !adopts && self.is_worth_a_twin(mm) { fork_twin(&mut session)? } else { None };
                 self.twins.push(twin);
                 self.known.mms.insert(memory, mm);

@@ -190,7 +190,7 @@ fn mapping(snapshot: &Snapshot, mm: &Mm, vma: &Vma, stored: Option<&Stored>) -> 
 fn stored_of(mm: MmId, vma: &Vma, stored: &Stored) -> u64 {
     match &vma.backing {
         // What is shared stands once in the image, under its object and by offset.
-        Backing::Shared { shm, offset } => {
+        Backing::Shared { shm, offset, may_write: _ } => {
             let end = offset.saturating_add(vma.range.len());
             stored.within(ContentOwner::SharedMemory(*shm), *offset, end)
         }
@@ -210,7 +210,7 @@ const fn kind(backing: &Backing) -> (&'static str, bool) {
         Backing::Anonymous => ("anonymous", false),
         Backing::PrivateFile { file: _, offset: _ } => ("file", false),
         Backing::SharedFile { file: _, offset: _, may_write: _ } => ("file", true),
-        Backing::Shared { shm: _, offset: _ } => ("shared-memory", true),
+        Backing::Shared { shm: _, offset: _, may_write: _ } => ("shared-memory", true),
         Backing::PrivateShared { shm: _, offset: _ } => ("shared-memory", false),
         Backing::HugeTlb { page_size: _ } => ("hugetlb", false),
         Backing::Vdso => ("vdso", false),

@@ -15,7 +15,9 @@ pub fn label(snapshot: &Snapshot, mm: &Mm, vma: &Vma) -> String {
         Backing::PrivateFile { file, offset: _ } | Backing::SharedFile { file, offset: _, may_write: _ } => {
             path(snapshot, *file)
         }
-        Backing::Shared { shm, offset: _ } | Backing::PrivateShared { shm, offset: _ } => shared(snapshot, *shm),
+        Backing::Shared { shm, offset: _, may_write: _ } | Backing::PrivateShared { shm, offset: _ } => {
+            shared(snapshot, *shm)
+        }
         Backing::Vdso => "[vdso]".to_owned(),
         Backing::Vvar => vma.name.as_deref().map_or("[vvar]".to_owned(), |name| format!("[{name}]")),
         Backing::Vsyscall => "[vsyscall]".to_owned(),
@@ -46,7 +48,7 @@ pub fn offset(backing: &Backing) -> u64 {
     match backing {
         Backing::PrivateFile { file: _, offset }
         | Backing::SharedFile { file: _, offset, may_write: _ }
-        | Backing::Shared { shm: _, offset }
+        | Backing::Shared { shm: _, offset, may_write: _ }
         | Backing::PrivateShared { shm: _, offset } => *offset,
         Backing::Anonymous | Backing::HugeTlb { page_size: _ } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => 0,
     }

@@ -76,8 +76,18 @@ pub fn read() -> Result<Host, Error> {
 /// Bytes of memory that can be had without swapping: `MemAvailable` of `/proc/meminfo`.
 #[must_use]
 pub fn available_memory() -> Option<u64> {
+    meminfo(b"MemAvailable:")
+}
+
+/// Bytes of all swap: `SwapTotal` of `/proc/meminfo`.
+#[must_use]
+pub fn swap_size() -> Option<u64> {
+    meminfo(b"SwapTotal:")
+}
+
+fn meminfo(key: &[u8]) -> Option<u64> {
     let text = first_page("/proc/meminfo").ok()?;
-    let (_, line) = scan::lines(&text).find(|(_, line)| line.starts_with(b"MemAvailable:"))?;
+    let (_, line) = scan::lines(&text).find(|(_, line)| line.starts_with(key))?;
     let kilobytes: u64 = scan::decimal(scan::words(line).nth(1)?)?;
     Some(kilobytes << 10)
 }

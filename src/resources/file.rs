@@ -3,7 +3,7 @@
 use crate::blocker::Blocker;
 use crate::image::model::file::{File, Link};
 use crate::image::model::id::FileId;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::Metadata;
 use std::io;
@@ -11,7 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-const DELETED: &[u8] = b" (deleted)";
+/// What the kernel adds to the path of a file that it no longer leads to.
+pub const DELETED: &[u8] = b" (deleted)";
 
 /// The inodes of one dump, each once.
 #[derive(Debug, Default)]
@@ -19,6 +20,8 @@ pub struct FileTable {
     files: Vec<File>,
     known: HashMap<(u64, u64, Vec<u8>), FileId>,
     contents: HashMap<FileId, std::fs::File>,
+    /// Files of which nothing is known but where they are mapped.
+    guessed: HashSet<FileId>,
 }
 
 impl FileTable {
@@ -30,7 +33,9 @@ impl FileTable {
     /// The blocker for an inode which has a name left somewhere that cannot be found.
     pub fn intern(&mut self, meta: &Metadata, link: &[u8], task: &str) -> Result<FileId, Blocker> {
         let key = (meta.dev(), meta.ino(), link.to_vec());
-        if let Some(&id) = self.known.get(&key) {
+        if let Some(&id) = self.known.get(&key)
+            && !self.guessed.contains(&id)
+        {
             return Ok(id);
         }
         let (path, link) = locate(meta, link).map_err(|reason| Blocker {
@@ -39,8 +44,11 @@ impl FileTable {
             reason,
             remedy: "close the file, or link it to a name in its old directory".into(),
         })?;
-        let id = FileId(self.files.len() as u32);
-        self.files.push(File {
+        let (id, is_new) = match self.known.get(&key) {
+            Some(&id) => (id, false),
+            None => (FileId(self.files.len() as u32), true),
+        };
+        let file = File {
             id,
             path,
             link,
@@ -53,9 +61,57 @@ impl FileTable {
             mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
             rdev: meta.rdev(),
             build_id: None,
-        });
-        self.known.insert(key, id);
+        };
+        if is_new {
+            self.files.push(file);
+            self.known.insert(key, id);
+        } else {
+            self.guessed.remove(&id);
+            self.files[id.0 as usize] = file;
+        }
         Ok(id)
+    }
+
+    /// The file that was entered with these.
+    #[must_use]
+    pub fn find(&self, dev: u64, ino: u64, link: &[u8]) -> Option<FileId> {
+        self.known.get(&(dev, ino, link.to_vec())).copied()
+    }
+
+    /// A file without a name that is only mapped, if no descriptor of it is found later. Nobody can see its attributes.
+    pub fn intern_nameless(&mut self, dev: u64, ino: u64, link: &[u8]) -> FileId {
+        if let Some(id) = self.find(dev, ino, link) {
+            return id;
+        }
+        let id = FileId(self.files.len() as u32);
+        self.files.push(File {
+            id,
+            path: link.strip_suffix(DELETED).unwrap_or(link).to_vec(),
+            link: Link::Unlinked,
+            dev,
+            ino,
+            mode: libc::S_IFREG | 0o600,
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            size: 0,
+            mtime: 0,
+            rdev: 0,
+            build_id: None,
+        });
+        self.known.insert((dev, ino, link.to_vec()), id);
+        self.guessed.insert(id);
+        id
+    }
+
+    /// Whether nothing is known of this file but where it is mapped.
+    #[must_use]
+    pub fn is_guessed(&self, id: FileId) -> bool {
+        self.guessed.contains(&id)
+    }
+
+    /// Notes how large a file is that is only mapped.
+    pub fn set_size(&mut self, id: FileId, size: u64) {
+        self.files[id.0 as usize].size = size;
     }
 
     /// The file with this id.

@@ -1,20 +1,21 @@
 //! Address spaces: what stands behind each mapping.
 
-use super::file::FileTable;
+use super::file::{DELETED, FileTable};
+use super::mapped_only::{Found, MappedOnly, Nature};
 use super::shared_memory::SharedMemoryTable;
 use super::{CollectError, Findings};
 use crate::image::model::address::PageRange;
-use crate::image::model::id::{FileId, Pid};
-use crate::image::model::memory::{Backing, MemoryPolicy, Vma, VmaFlags};
-use crate::proc::TaskDir;
+use crate::image::model::id::{FileId, Pid, ShmId};
+use crate::image::model::memory::{Backing, ContentOwner, MemoryPolicy, Vma, VmaFlags};
 use crate::proc::fd_link::memfd_name;
-use crate::proc::smaps;
 use crate::proc::vm_flags::VmFlags;
+use crate::proc::{self, TaskDir, smaps};
+use crate::sys::pagemap::Pages;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 
 /// Collects the mappings of one address space.
 pub struct Mappings<'a> {
@@ -26,31 +27,26 @@ pub struct Mappings<'a> {
     pub files: &'a mut FileTable,
     /// Shared memory objects.
     pub shared: &'a mut SharedMemoryTable,
+    /// Objects that no descriptor leads to.
+    pub mapped: &'a mut MappedOnly,
     /// Blockers.
     pub findings: &'a mut Findings,
+    /// Pages that are there, ascending.
+    pub found: &'a [(PageRange, Pages)],
     /// Objects that earlier mappings named: device, inode and text of the mapping.
-    seen: HashMap<(u64, u64, Vec<u8>), Object>,
+    pub seen: HashMap<(u64, u64, Vec<u8>), Object>,
 }
 
 /// The object behind a mapping with an inode.
 #[derive(Clone, Copy, Debug)]
-enum Object {
+pub enum Object {
+    /// A file by path.
     File(FileId),
-    Shared(crate::image::model::id::ShmId),
+    /// Memory without a path.
+    Shared(ShmId),
 }
 
-impl<'a> Mappings<'a> {
-    /// A collector of the mappings of `pid`.
-    pub fn new(
-        pid: Pid,
-        task: &'a TaskDir,
-        files: &'a mut FileTable,
-        shared: &'a mut SharedMemoryTable,
-        findings: &'a mut Findings,
-    ) -> Self {
-        Self { pid, task, files, shared, findings, seen: HashMap::new() }
-    }
-
+impl Mappings<'_> {
     /// The model of every mapping; those that cannot be restored are left out and noted as blockers.
     ///
     /// # Errors
@@ -105,13 +101,17 @@ impl<'a> Mappings<'a> {
             };
         }
         let offset = mapping.offset;
-        Ok(match (self.object(vma)?, mapping.shared) {
+        let object = self.object(vma)?;
+        self.note(vma, object);
+        Ok(match (object, mapping.shared) {
             (Object::File(file), false) => Backing::PrivateFile { file, offset },
             (Object::File(file), true) => {
                 Backing::SharedFile { file, offset, may_write: vma.flags.contains(VmFlags::MAY_WRITE) }
             }
             (Object::Shared(shm), false) => Backing::PrivateShared { shm, offset },
-            (Object::Shared(shm), true) => Backing::Shared { shm, offset },
+            (Object::Shared(shm), true) => {
+                Backing::Shared { shm, offset, may_write: vma.flags.contains(VmFlags::MAY_WRITE) }
+            }
         })
     }
 
@@ -137,47 +137,122 @@ impl<'a> Mappings<'a> {
         let anonymous = name == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
         // A file that was unlinked may have had such a name as well.
         if (anonymous || memfd_name(name).is_some()) && mapping.dev == internal_device()? {
-            let (file, meta) = self.map_file(mapping.range)?;
-            let holder = (self.pid, &*format!("mapping {} {}", mapping.range, String::from_utf8_lossy(name)));
-            return if anonymous {
-                self.shared.intern_anonymous(holder, &file, &meta).map(Object::Shared)
-            } else {
-                self.shared.intern_memfd(holder, &file, &meta, name).map(Object::Shared)
-            };
+            return self.shared_memory(vma, anonymous).map(Object::Shared);
         }
-        let meta = self.metadata(vma)?;
-        if meta.file_type().is_char_device() && meta.rdev() != libc::makedev(1, 5) {
-            return Err("it maps a device".into());
-        }
-        let task = format!("pid {}", self.pid);
-        let id = self.files.intern(&meta, name, &task).map_err(|blocker| blocker.reason)?;
-        if vma.flags.contains(VmFlags::MAY_EXEC) && meta.file_type().is_file() {
-            self.note_build_id(id, mapping.range);
-        }
-        if meta.file_type().is_file() && self.files.wants_content(id) {
-            let (content, _) = self.map_file(mapping.range)?;
-            self.files.set_content(id, content);
-        }
-        Ok(Object::File(id))
+        let id = match self.files.find(mapping.dev, mapping.ino, name) {
+            Some(known) => known,
+            None => match self.metadata(vma)? {
+                Some(meta) => {
+                    self.files.intern(&meta, name, &format!("pid {}", self.pid)).map_err(|blocker| blocker.reason)?
+                }
+                None => self.nameless(vma)?,
+            },
+        };
+        self.take_file(vma, id).map(|()| Object::File(id))
     }
 
-    /// Attributes of the mapped file: by its path where that still leads to it, else through `map_files`.
-    fn metadata(&self, vma: &smaps::Vma) -> Result<Metadata, String> {
+    /// What has to be known of a file because it is mapped.
+    fn take_file(&mut self, vma: &smaps::Vma, id: FileId) -> Result<(), String> {
+        let file = self.files.get(id);
+        let kind = file.mode & libc::S_IFMT;
+        if kind == libc::S_IFCHR && file.rdev != libc::makedev(1, 5) {
+            return Err("it maps a device".into());
+        }
+        if kind != libc::S_IFREG {
+            return Ok(());
+        }
+        if vma.flags.contains(VmFlags::MAY_EXEC) {
+            self.note_build_id(id, vma.mapping.range);
+        }
+        if self.files.wants_content(id) && !self.files.is_guessed(id) {
+            let content = self.map_file(vma.mapping.range).map_err(|error| unopened(&error))?.0;
+            self.files.set_content(id, content);
+        }
+        Ok(())
+    }
+
+    /// Memory without a path: through `map_files`, or as it is mapped.
+    fn shared_memory(&mut self, vma: &smaps::Vma, anonymous: bool) -> Result<ShmId, String> {
+        let mapping = &vma.mapping;
+        if let Some(known) = self.shared.find(mapping.dev, mapping.ino) {
+            return Ok(known);
+        }
+        let name = mapping.name.raw.as_slice();
+        let what = format!("mapping {} {}", mapping.range, String::from_utf8_lossy(name));
+        let holder = (self.pid, what.as_str());
+        match self.map_file(mapping.range) {
+            Ok((file, meta)) if anonymous => self.shared.intern_anonymous(holder, &file, &meta),
+            Ok((file, meta)) => self.shared.intern_memfd(holder, &file, &meta, name),
+            Err(proc::Error::Permission { .. }) => {
+                let memfd = if anonymous { None } else { memfd_name(name) };
+                let id = self.shared.intern_mapped(holder, mapping.dev, mapping.ino, memfd);
+                let nature = Nature { holder: (self.pid, what), in_memory: true, complaint: unknowable(vma) };
+                self.mapped.enter(ContentOwner::SharedMemory(id), nature);
+                Ok(id)
+            }
+            Err(error) => Err(unopened(&error)),
+        }
+    }
+
+    /// A file whose name is gone and that cannot be opened.
+    fn nameless(&mut self, vma: &smaps::Vma) -> Result<FileId, String> {
+        let mapping = &vma.mapping;
+        let name = mapping.name.raw.as_slice();
+        let path = name.strip_suffix(DELETED).unwrap_or(name);
+        let found = self.mapped.names.find(mapping.dev, mapping.ino, path);
+        let (in_memory, complaint) = match found {
+            Ok(Found::Named(meta)) => {
+                let id = self.files.intern(&meta, name, &format!("pid {}", self.pid));
+                return id.map_err(|blocker| blocker.reason);
+            }
+            Ok(Found::Nameless { in_memory }) => (in_memory, None),
+            Err(reason) => (false, Some(format!("{reason}; to open the file itself takes CAP_CHECKPOINT_RESTORE"))),
+        };
+        let id = self.files.intern_nameless(mapping.dev, mapping.ino, name);
+        let what = format!("mapping {} {}", mapping.range, String::from_utf8_lossy(name));
+        self.mapped.enter(ContentOwner::File(id), Nature { holder: (self.pid, what), in_memory, complaint });
+        Ok(id)
+    }
+
+    /// Notes where an object is mapped that cannot be read otherwise.
+    fn note(&mut self, vma: &smaps::Vma, object: Object) {
+        let owner = match object {
+            Object::File(id) => ContentOwner::File(id),
+            Object::Shared(id) => ContentOwner::SharedMemory(id),
+        };
+        let range = vma.mapping.range;
+        let hidden: Vec<PageRange> = if vma.mapping.shared {
+            Vec::new()
+        } else {
+            let first = self.found.partition_point(|(pages, _)| pages.end <= range.start);
+            let within = self.found[first..].iter().take_while(|(pages, _)| pages.start < range.end);
+            within.filter(|(_, kind)| !kind.contains(Pages::FILE)).map(|(pages, _)| *pages).collect()
+        };
+        self.mapped.note(owner, self.pid, range, vma.mapping.offset, &hidden);
+    }
+
+    /// Attributes of the mapped file: by its path where that still leads to it, else through `map_files`. `None` for one that has lost its name
+    /// and may not be opened.
+    fn metadata(&self, vma: &smaps::Vma) -> Result<Option<Metadata>, String> {
         let mapping = &vma.mapping;
         if let Ok(meta) = std::fs::symlink_metadata(OsStr::from_bytes(&mapping.name.raw))
             && meta.ino() == mapping.ino
             && meta.dev() == mapping.dev
         {
-            return Ok(meta);
+            return Ok(Some(meta));
         }
-        Ok(self.map_file(mapping.range)?.1)
+        match self.map_file(mapping.range) {
+            Ok((_, meta)) => Ok(Some(meta)),
+            Err(proc::Error::Permission { .. }) if mapping.name.raw.ends_with(DELETED) => Ok(None),
+            Err(error) => Err(unopened(&error)),
+        }
     }
 
-    fn map_file(&self, range: PageRange) -> Result<(File, Metadata), String> {
-        let file = self.task.open(&format!("map_files/{range}"));
-        file.map_err(|e| e.to_string())
-            .and_then(|file| file.metadata().map(|meta| (file, meta)).map_err(|e| e.to_string()))
-            .map_err(|e| format!("the mapped file cannot be opened, which takes CAP_CHECKPOINT_RESTORE: {e}"))
+    fn map_file(&self, range: PageRange) -> Result<(File, Metadata), proc::Error> {
+        let name = format!("map_files/{range}");
+        let file = self.task.open(&name)?;
+        let meta = file.metadata();
+        meta.map(|meta| (file, meta)).map_err(|source| proc::Error::Io { path: name, source })
     }
 
     fn note_build_id(&mut self, id: FileId, range: PageRange) {
@@ -189,9 +264,25 @@ impl<'a> Mappings<'a> {
         let same = |opened: &File| opened.metadata().is_ok_and(|meta| meta.dev() == dev && meta.ino() == ino);
         let by_path = File::open(OsStr::from_bytes(&file.path)).ok().filter(same);
         if let Some(opened) = by_path.or_else(|| Some(self.map_file(range).ok()?.0)) {
-            self.files.set_build_id(id, crate::proc::build_id::of_file(&opened).ok().flatten());
+            self.files.set_build_id(id, proc::build_id::of_file(&opened).ok().flatten());
         }
     }
+}
+
+fn unopened(error: &proc::Error) -> String {
+    format!("the mapped file cannot be opened, which takes CAP_CHECKPOINT_RESTORE: {error}")
+}
+
+/// What only a descriptor of a memfd could tell and this mapping of it makes necessary.
+fn unknowable(vma: &smaps::Vma) -> Option<String> {
+    let reason = if vma.flags.contains(VmFlags::HUGETLB) {
+        "which of its huge pages are there"
+    } else if vma.mapping.shared && !vma.flags.contains(VmFlags::MAY_WRITE) {
+        "why it may never be written to (its seals)"
+    } else {
+        return None;
+    };
+    Some(format!("nothing tells {reason} but the memfd itself, and to open that takes CAP_CHECKPOINT_RESTORE"))
 }
 
 /// Device of the kernel's own tmpfs, which has the memfds and the shared anonymous memory.

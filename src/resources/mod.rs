@@ -8,6 +8,7 @@ pub mod descriptor;
 pub mod event;
 pub mod file;
 pub mod keyring;
+pub mod mapped_only;
 pub mod memory;
 pub mod namespace;
 pub mod pages;

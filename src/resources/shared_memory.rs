@@ -16,7 +16,7 @@ pub struct SharedMemoryTable {
     objects: Vec<SharedMemory>,
     /// Who was first seen to have each: the process, and its descriptor or mapping.
     holders: Vec<(Pid, String)>,
-    sources: Vec<File>,
+    sources: Vec<Option<File>>,
     known: HashMap<(u64, u64), ShmId>,
 }
 
@@ -32,7 +32,7 @@ impl SharedMemoryTable {
         meta: &Metadata,
         text: &[u8],
     ) -> Result<ShmId, String> {
-        if let Some(&id) = self.known.get(&(meta.dev(), meta.ino())) {
+        if let Some(id) = self.readable(meta) {
             return Ok(id);
         }
         let name = memfd_name(text).ok_or("it is not a memfd")?;
@@ -55,10 +55,45 @@ impl SharedMemoryTable {
     /// # Errors
     /// Why it cannot be saved.
     pub fn intern_anonymous(&mut self, holder: (Pid, &str), file: &File, meta: &Metadata) -> Result<ShmId, String> {
-        match self.known.get(&(meta.dev(), meta.ino())) {
-            Some(&id) => Ok(id),
+        match self.readable(meta) {
+            Some(id) => Ok(id),
             None => self.enter(holder, file, meta, SharedMemoryKind::Anonymous),
         }
+    }
+
+    /// The object of this device and inode that no descriptor leads to yet: shared anonymous memory, or, with its name, a memfd. Of a memfd
+    /// that is only mapped nobody can see or change again what is set here: its seals, owner and permissions.
+    pub fn intern_mapped(&mut self, holder: (Pid, &str), dev: u64, ino: u64, memfd: Option<&[u8]>) -> ShmId {
+        if let Some(id) = self.find(dev, ino) {
+            return id;
+        }
+        let kind = match memfd {
+            None => SharedMemoryKind::Anonymous,
+            Some(name) => SharedMemoryKind::Memfd {
+                name: String::from_utf8_lossy(name).into_owned(),
+                flags: 0,
+                seals: libc::F_SEAL_SEAL.cast_unsigned(),
+                mode: 0o777,
+                uid: nix::unistd::geteuid().as_raw(),
+                gid: nix::unistd::getegid().as_raw(),
+            },
+        };
+        self.push(holder, (dev, ino), 0, kind, None)
+    }
+
+    /// Whether nothing is known of this object but where it is mapped.
+    #[must_use]
+    pub fn wants_source(&self, id: ShmId) -> bool {
+        self.sources[id.0 as usize].is_none()
+    }
+
+    /// Notes how large an object is that no descriptor leads to.
+    pub fn set_size(&mut self, id: ShmId, size: u64) {
+        self.objects[id.0 as usize].size = size;
+    }
+
+    fn readable(&self, meta: &Metadata) -> Option<ShmId> {
+        self.find(meta.dev(), meta.ino()).filter(|id| !self.wants_source(*id))
     }
 
     /// The object of this device and inode, if it was entered.
@@ -86,24 +121,43 @@ impl SharedMemoryTable {
         }
     }
 
-    /// The objects, and for each a descriptor of its memory.
+    /// The objects, and for each a descriptor of its memory, if one leads to it.
     #[must_use]
-    pub fn finish(self) -> (Vec<SharedMemory>, Vec<File>) {
+    pub fn finish(self) -> (Vec<SharedMemory>, Vec<Option<File>>) {
         (self.objects, self.sources)
     }
 
     fn enter(
         &mut self,
-        (pid, what): (Pid, &str),
+        holder: (Pid, &str),
         file: &File,
         meta: &Metadata,
         kind: SharedMemoryKind,
     ) -> Result<ShmId, String> {
+        let source = file.try_clone().map_err(|e| format!("its descriptor cannot be duplicated: {e}"))?;
+        let inode = (meta.dev(), meta.ino());
+        if let Some(&id) = self.known.get(&inode) {
+            let at = id.0 as usize;
+            self.objects[at] = SharedMemory { id, kind, size: meta.size() };
+            self.sources[at] = Some(source);
+            return Ok(id);
+        }
+        Ok(self.push(holder, inode, meta.size(), kind, Some(source)))
+    }
+
+    fn push(
+        &mut self,
+        (pid, what): (Pid, &str),
+        inode: (u64, u64),
+        size: u64,
+        kind: SharedMemoryKind,
+        source: Option<File>,
+    ) -> ShmId {
         let id = ShmId(self.objects.len() as u32);
-        self.sources.push(file.try_clone().map_err(|e| format!("its descriptor cannot be duplicated: {e}"))?);
-        self.objects.push(SharedMemory { id, kind, size: meta.size() });
+        self.sources.push(source);
+        self.objects.push(SharedMemory { id, kind, size });
         self.holders.push((pid, what.to_owned()));
-        self.known.insert((meta.dev(), meta.ino()), id);
-        Ok(id)
+        self.known.insert(inode, id);
+        id
     }
 }

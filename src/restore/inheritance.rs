@@ -27,7 +27,7 @@ pub fn kept(parent: &Mm, child: &Mm) -> Vec<Kept> {
     for (range, above, vma) in continued(&parent.vmas, &child.vmas) {
         let first = shared.partition_point(|pages| pages.end <= range.start);
         if is_inherited(above, vma) && shared.get(first).is_some_and(|pages| pages.start < range.end) {
-            let foreign = gaps(range, &shared[first..]);
+            let foreign = range.without(&shared[first..]);
             kept.push(Kept { range, protections: [first_protection(above), first_protection(vma)], foreign });
         }
     }
@@ -55,23 +55,6 @@ fn is_inherited(above: &Vma, vma: &Vma) -> bool {
     above.flags.intersection(fixed) == vma.flags.intersection(fixed)
         && above.name == vma.name
         && above.policy == vma.policy
-}
-
-/// What of `outer` none of the ascending `ranges` covers.
-#[must_use]
-pub fn gaps(outer: PageRange, ranges: &[PageRange]) -> Vec<PageRange> {
-    let mut gaps = Vec::new();
-    let mut from = outer.start;
-    for range in ranges.iter().take_while(|range| range.start < outer.end) {
-        if range.start > from {
-            gaps.push(PageRange { start: from, end: range.start });
-        }
-        from = from.max(range.end);
-    }
-    if from < outer.end {
-        gaps.push(PageRange { start: from, end: outer.end });
-    }
-    gaps
 }
 
 /// Makes an inherited part what it must be before it is filled.
@@ -123,13 +106,5 @@ mod tests {
         let kept = kept(&parent, &child(&[(0x1000, 0x3000), (0x5000, 0xa000)], &[(0x1000, 0x9000)]));
         assert_eq!(ranges(&kept), [(0x1000, 0x3000), (0x5000, 0x9000)]);
         assert!(kept.iter().all(|kept| kept.foreign.is_empty()));
-    }
-
-    #[test]
-    fn gaps_lie_between() {
-        let outer = PageRange::new(0x1000, 0x6000);
-        let ranges = [PageRange::new(0, 0x2000), PageRange::new(0x3000, 0x4000), PageRange::new(0x7000, 0x8000)];
-        assert_eq!(gaps(outer, &ranges), [PageRange::new(0x2000, 0x3000), PageRange::new(0x4000, 0x6000)]);
-        assert_eq!(gaps(outer, &[]), [outer]);
     }
 }

@@ -3,7 +3,7 @@
 //! A mapping is made with its final backing, and writable where pages must still be filled; what would hinder the
 //! filling (protection, locks, seals) follows once the pages are there.
 
-use super::inheritance::{self, Kept, gaps};
+use super::inheritance::{self, Kept};
 use super::script::{Label, List, Script};
 use super::vdso::Home;
 use crate::image::model::Snapshot;
@@ -34,8 +34,8 @@ const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
 pub struct Sources {
     /// Descriptors of files, by whether they are writable.
     pub files: HashMap<(FileId, bool), i32>,
-    /// Descriptors of memfds.
-    pub memfds: HashMap<ShmId, i32>,
+    /// Descriptors of memfds, by whether they are writable.
+    pub memfds: HashMap<(ShmId, bool), i32>,
     /// Anonymous shared memory that the skeletons have inherited.
     pub arenas: HashMap<ShmId, Addr>,
     /// Programs that may be set.
@@ -138,7 +138,7 @@ pub fn map(list: &mut List, script: &mut Script, snapshot: &Snapshot, mm: &Mm, s
     let kept: Vec<PageRange> = kept.iter().map(|kept| kept.range).collect();
     for vma in &mm.vmas {
         let first = kept.partition_point(|range| range.end <= vma.range.start);
-        let parts = gaps(vma.range, &kept[first..]);
+        let parts = vma.range.without(&kept[first..]);
         parts.iter().for_each(|part| map_one(list, snapshot, vma, *part, sources));
         if !parts.is_empty() {
             before_filling(list, script, vma);
@@ -166,17 +166,17 @@ pub fn first_protection(vma: &Vma) -> u64 {
 fn map_one(list: &mut List, snapshot: &Snapshot, vma: &Vma, part: PageRange, sources: &Sources) {
     let skipped = part.start.0 - vma.range.start.0;
     let file = |file: FileId, write: bool| sources.files.get(&(file, write)).copied().unwrap_or(-1);
-    let memfd = |shm: &ShmId| sources.memfds.get(shm).copied().unwrap_or(-1);
+    let memfd = |shm: &ShmId, write: bool| sources.memfds.get(&(*shm, write)).copied().unwrap_or(-1);
     let (kind, fd, offset) = match &vma.backing {
         Backing::Anonymous if vma.flags.contains(VmaFlags::DROPPABLE) => (MAP_DROPPABLE | libc::MAP_ANONYMOUS, -1, 0),
         Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
         Backing::PrivateFile { file: id, offset } => (libc::MAP_PRIVATE, file(*id, false), *offset),
         Backing::SharedFile { file: id, offset, may_write } => (shared_kind(vma), file(*id, *may_write), *offset),
-        Backing::Shared { shm, offset } => match snapshot.shared_memory[shm.0 as usize].kind {
+        Backing::Shared { shm, offset, may_write } => match snapshot.shared_memory[shm.0 as usize].kind {
             SharedMemoryKind::Anonymous => return duplicate_arena(list, vma, *shm, *offset, sources),
-            SharedMemoryKind::Memfd { .. } => (libc::MAP_SHARED, memfd(shm), *offset),
+            SharedMemoryKind::Memfd { .. } => (libc::MAP_SHARED, memfd(shm, *may_write), *offset),
         },
-        Backing::PrivateShared { shm, offset } => (libc::MAP_PRIVATE, memfd(shm), *offset),
+        Backing::PrivateShared { shm, offset } => (libc::MAP_PRIVATE, memfd(shm, true), *offset),
         Backing::HugeTlb { page_size } => {
             let size = (page_size.trailing_zeros() as i32) << libc::MAP_HUGE_SHIFT;
             (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size, -1, 0)

@@ -6,7 +6,7 @@ use super::layout::Numbers;
 use super::{Choices, check, memory, process};
 use crate::image::model::Snapshot;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{DescriptionId, Fd, FileId};
+use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId};
 use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind};
 use std::collections::HashMap;
 
@@ -101,13 +101,8 @@ fn number_mappings(snapshot: &Snapshot, mm: &Mm, numbers: &mut Numbers, numbered
             Backing::SharedFile { file, offset: _, may_write } => {
                 numbered.map_file(snapshot, *file, *may_write || vma.prot.contains(Prot::WRITE), numbers);
             }
-            Backing::Shared { shm, offset: _ } | Backing::PrivateShared { shm, offset: _ } => {
-                let memfd = matches!(snapshot.shared_memory[shm.0 as usize].kind, SharedMemoryKind::Memfd { .. });
-                if memfd && !numbered.sources.memfds.contains_key(shm) {
-                    let number = numbered.open(Source::Memfd(*shm), libc::O_RDWR as u32, numbers);
-                    numbered.sources.memfds.insert(*shm, number);
-                }
-            }
+            Backing::Shared { shm, offset: _, may_write } => numbered.map_memfd(snapshot, *shm, *may_write, numbers),
+            Backing::PrivateShared { shm, offset: _ } => numbered.map_memfd(snapshot, *shm, true, numbers),
             Backing::Anonymous | Backing::HugeTlb { .. } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => {}
         }
     }
@@ -124,6 +119,15 @@ impl Numbered {
         if !self.descriptors.directories.contains_key(&file) {
             let number = self.open(file_source(snapshot, file), flags, numbers);
             self.descriptors.directories.insert(file, number);
+        }
+    }
+
+    fn map_memfd(&mut self, snapshot: &Snapshot, shm: ShmId, write: bool, numbers: &mut Numbers) {
+        let is_memfd = matches!(snapshot.shared_memory[shm.0 as usize].kind, SharedMemoryKind::Memfd { .. });
+        if is_memfd && !self.sources.memfds.contains_key(&(shm, write)) {
+            let flags = if write { libc::O_RDWR } else { libc::O_RDONLY };
+            let number = self.open(Source::Memfd(shm), flags as u32, numbers);
+            self.sources.memfds.insert((shm, write), number);
         }
     }
 

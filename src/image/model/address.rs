@@ -78,10 +78,40 @@ impl PageRange {
     pub const fn overlaps(self, other: Self) -> bool {
         self.start.0 < other.end.0 && other.start.0 < self.end.0
     }
+
+    /// What of it none of the ascending `ranges` covers.
+    #[must_use]
+    pub fn without(self, ranges: &[Self]) -> Vec<Self> {
+        let mut gaps = Vec::new();
+        let mut from = self.start;
+        for range in ranges.iter().take_while(|range| range.start < self.end) {
+            if range.start > from {
+                gaps.push(Self { start: from, end: range.start });
+            }
+            from = from.max(range.end);
+        }
+        if from < self.end {
+            gaps.push(Self { start: from, end: self.end });
+        }
+        gaps
+    }
 }
 
 impl fmt::Display for PageRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}-{:x}", self.start.0, self.end.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_lie_between() {
+        let outer = PageRange::new(0x1000, 0x6000);
+        let ranges = [PageRange::new(0, 0x2000), PageRange::new(0x3000, 0x4000), PageRange::new(0x7000, 0x8000)];
+        assert_eq!(outer.without(&ranges), [PageRange::new(0x2000, 0x3000), PageRange::new(0x4000, 0x6000)]);
+        assert_eq!(outer.without(&[]), [outer]);
     }
 }

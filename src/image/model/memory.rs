@@ -114,6 +114,8 @@ pub enum Backing {
         shm: ShmId,
         /// Bytes from its start.
         offset: u64,
+        /// Whether the description it was mapped through, and the seals of a memfd, let it be written (VmFlags `mw`).
+        may_write: bool,
     },
     /// MAP_PRIVATE of a shared object such as a memfd: only pages that differ from it are in the image.
     PrivateShared {

@@ -320,7 +320,7 @@ fn vmas() -> Vec<Vma> {
     vec![
         arena,
         vma(at(PRIVATE_FILE, 4), Backing::PrivateFile { file: FileId(0), offset: 0x1000 }),
-        vma(at(0x6000_0000, 64), Backing::Shared { shm: ShmId(0), offset: 0 }),
+        vma(at(0x6000_0000, 64), Backing::Shared { shm: ShmId(0), offset: 0, may_write: true }),
         vma(at(0x7fff_0000_0000, 4), Backing::Vvar),
         vma(at(0x7fff_0000_4000, 2), Backing::Vdso),
         vma(at(0xffff_ffff_ff60_0000, 1), Backing::Vsyscall),

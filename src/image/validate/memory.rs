@@ -79,7 +79,7 @@ fn backing(vma: &Vma, snapshot: &Snapshot) -> Result<(), Error> {
             file_exists(snapshot, file, object)?;
             offset_is_sane(offset)
         }
-        Backing::Shared { shm, offset } | Backing::PrivateShared { shm, offset } => {
+        Backing::Shared { shm, offset, may_write: _ } | Backing::PrivateShared { shm, offset } => {
             shm_exists(snapshot, shm, object)?;
             offset_is_sane(offset)
         }

@@ -56,7 +56,7 @@ fn references_must_be_in_range() {
         &[
             |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(2), offset: 0 },
             |s| s.mms[0].vmas[1].backing = Backing::SharedFile { file: FileId(2), offset: 0, may_write: true },
-            |s| s.mms[0].vmas[1].backing = Backing::Shared { shm: ShmId(1), offset: 0 },
+            |s| s.mms[0].vmas[1].backing = Backing::Shared { shm: ShmId(1), offset: 0, may_write: true },
             |s| s.mms[0].vmas[1].backing = Backing::PrivateShared { shm: ShmId(1), offset: 0 },
         ],
     );

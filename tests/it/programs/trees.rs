@@ -1,7 +1,6 @@
 //! Programs that are trees of processes: make, a pool of python, bash with jobs.
 
 use super::interpreters::{RESTLESS, script};
-use crate::support::needs::require_root;
 use crate::support::{Room, Victim, isolated, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
@@ -113,7 +112,6 @@ fn make_with_eight_jobs_in_the_middle_of_a_build() {
 #[test]
 fn python_with_a_pool_queues_and_shared_memory() {
     isolated(|room| {
-        require_root!("to read memory that has no name");
         let pool = |directory: &Path| {
             let mut python = Command::new("/usr/bin/python3");
             python.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scripts/pool.py")).arg(directory);

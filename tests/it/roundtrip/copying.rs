@@ -92,7 +92,6 @@ fn memory_of_every_kind_is_the_same_either_way() {
 #[test]
 fn shared_memory_is_the_same_either_way() {
     isolated(|room| {
-        require_root!("to read memory that has no name");
         equal_either_way(room, "memory", &["shared"]);
     });
 }

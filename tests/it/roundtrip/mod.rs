@@ -11,6 +11,7 @@ mod files;
 mod go;
 mod idle;
 mod memory;
+mod nameless;
 mod pipe;
 mod robust;
 mod rseq;

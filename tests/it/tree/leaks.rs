@@ -1,7 +1,7 @@
 //! What ties a tree to processes outside is found, and named with that process and what it holds.
 
 use super::{channel, family};
-use crate::support::{Facts, Room, Victim, facts, isolated, require_root, wait};
+use crate::support::{Facts, Room, Victim, facts, isolated, wait};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -54,7 +54,6 @@ impl Drop for Group {
 #[test]
 fn exam_18_memory_that_a_parent_outside_shares_is_named() {
     isolated(|room| {
-        require_root!("to read memory that has no name");
         let victim = room.victim("family", &[channel(), "fork"]);
         let child = family(&victim)[1];
         let parent = format!("pid {} (family) mapping", victim.pid());

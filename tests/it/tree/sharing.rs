@@ -1,7 +1,7 @@
 //! What tasks share is in the image once, and what they do not share is not.
 
 use super::{channel, descriptors, entry, family, tree};
-use crate::support::{Facts, facts, isolated, require_root};
+use crate::support::{Facts, facts, isolated};
 use serde_json::Value;
 use std::collections::HashSet;
 
@@ -64,7 +64,6 @@ fn exam_10_inherited_descriptors_share_a_description_and_files_opened_twice_do_n
 #[test]
 fn shared_anonymous_memory_is_one_object() {
     isolated(|room| {
-        require_root!("to read memory that has no name");
         let victim = room.victim("family", &[channel(), "fork", "fork"]);
         let image = room.dump(victim.pid(), "x.snap", &[]);
         let maps = room.snap(["inspect", "--json"]).arg(&image).arg("maps").run().expect(0).json();

@@ -112,6 +112,8 @@ pub fn collect(
     let ended = tree.zombies().iter().map(tracer::Process::pid);
     let zombies = zombie::collect(ended, &mut builder.findings)?;
     let inside: Vec<Pid> = living.iter().copied().chain(zombies.iter().map(|zombie| zombie.pid)).collect();
+    let threads = living.iter().flat_map(|pid| tree.threads_of(*pid)).map(|thread| thread.tid());
+    builder.descriptors.inside = threads.chain(inside.iter().map(|pid| pid.leader())).collect();
     let sharing = Sharing::among(living.iter().filter_map(|pid| Some(tree.threads_of(*pid).first()?.tid())).collect())?;
     sharing.refuse_unknown(&mut builder.findings)?;
     let own_label = proc::values::lsm_label(&TaskDir::current()?, &mut Vec::new());
@@ -127,6 +129,7 @@ pub fn collect(
     for (at, &pid) in living.iter().enumerate() {
         builder.process(tree, at, pid, &view)?;
     }
+    builder.descriptors.find_watched(&mut builder.findings);
     let left_out = if own.is_in(&living) { own.pipes() } else { HashSet::new() };
     own.refuse_deadlock(&builder.pipes, &mut builder.findings);
     let terminals = &builder.descriptors.terminals;

@@ -1,7 +1,7 @@
 //! `snap inspect FILE fds`: descriptors, and the open file descriptions that they share.
 
 use super::json::Raw;
-use super::names::{files, signals};
+use super::names::{event, files, signals};
 use super::table::{lines, table};
 use super::text::{self, bytes, count};
 use super::{Report, place};
@@ -141,6 +141,8 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Memfd(_) => "memfd",
         OpenObject::Eventfd { counter: _, semaphore: _ } => "eventfd",
         OpenObject::Epoll(_) => "epoll",
+        OpenObject::Timerfd(_) => "timerfd",
+        OpenObject::Pidfd(_) => "pidfd",
         OpenObject::External(_) => "external",
         OpenObject::Signalfd(_) => "signalfd",
         OpenObject::Namespace(_) => "namespace",
@@ -159,11 +161,9 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Eventfd { counter, semaphore } => {
             Raw(format!("counter {counter}{}", if *semaphore { ", semaphore" } else { "" }).into_bytes())
         }
-        OpenObject::Epoll(items) => {
-            let watched: Vec<String> = items.iter().map(|item| item.fd.to_string()).collect();
-            Raw(format!("watches {}", if watched.is_empty() { "nothing".into() } else { watched.join(", ") })
-                .into_bytes())
-        }
+        OpenObject::Epoll(epoll) => Raw(event::epoll(epoll).into_bytes()),
+        OpenObject::Timerfd(timer) => Raw(event::timerfd(timer).into_bytes()),
+        OpenObject::Pidfd(pidfd) => Raw(event::pidfd(pidfd).into_bytes()),
         OpenObject::External(id) => Raw(id.clone().into_bytes()),
         OpenObject::Signalfd(mask) => Raw(format!("signals {mask:#x}").into_bytes()),
         OpenObject::Namespace(kind) => Raw(kind.clone().into_bytes()),
@@ -211,6 +211,8 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::Memfd(_)
         | OpenObject::Eventfd { counter: _, semaphore: _ }
         | OpenObject::Epoll(_)
+        | OpenObject::Timerfd(_)
+        | OpenObject::Pidfd(_)
         | OpenObject::Namespace(_)
         | OpenObject::External(_)
         | OpenObject::Signalfd(_)

@@ -108,6 +108,8 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         OpenObject::Memfd(_)
         | OpenObject::Eventfd { counter: _, semaphore: _ }
         | OpenObject::Epoll(_)
+        | OpenObject::Timerfd(_)
+        | OpenObject::Pidfd(_)
         | OpenObject::Namespace(_)
         | OpenObject::External(_)
         | OpenObject::Signalfd(_)

@@ -57,6 +57,8 @@ pub struct EpollTarget {
     pub events: u32,
     /// The caller's data.
     pub data: u64,
+    /// Inode number of the file, from 4.7.
+    pub ino: Option<u64>,
 }
 
 impl FdInfo {
@@ -71,10 +73,13 @@ impl FdInfo {
 fn epoll_target(line: &[u8]) -> Option<EpollTarget> {
     let mut words = scan::words(line);
     let mut value = |key: &[u8]| if words.next()? == key { words.next() } else { None };
+    let (fd, events, data) = (value(b"tfd:")?, value(b"events:")?, value(b"data:")?);
+    let ino = words.find_map(|word| word.strip_prefix(b"ino:"));
     Some(EpollTarget {
-        fd: Fd(scan::decimal(value(b"tfd:")?)?),
-        events: scan::hex(value(b"events:")?)?,
-        data: scan::hex(value(b"data:")?)?,
+        fd: Fd(scan::decimal(fd)?),
+        events: scan::hex(events)?,
+        data: scan::hex(data)?,
+        ino: ino.and_then(scan::hex),
     })
 }
 
@@ -127,7 +132,7 @@ mod tests {
     fn an_epoll_instance_tells_what_it_watches() {
         let text = b"pos:\t0\nflags:\t02000002\nmnt_id:\t16\nino:\t2050\n\
             tfd:        4 events: 80000019 data:     7f00000000aa  pos:0 ino:802 sdev:10\n";
-        let target = EpollTarget { fd: Fd(4), events: 0x8000_0019, data: 0x7f00_0000_00aa };
+        let target = EpollTarget { fd: Fd(4), events: 0x8000_0019, data: 0x7f00_0000_00aa, ino: Some(0x802) };
         assert_eq!(parse(text).unwrap().epoll_targets(), Some(vec![target]));
         let damaged = b"pos:\t0\nflags:\t02\nmnt_id:\t16\ntfd: x events: 1 data: 2\n";
         assert_eq!(parse(damaged).unwrap().epoll_targets(), None);

@@ -1,9 +1,14 @@
-//! Event descriptors: eventfd(2), signalfd(2) and epoll(7), from what fdinfo shows of them.
+//! Event descriptors: eventfd(2), signalfd(2), timerfd_create(2), pidfd_open(2) and epoll(7), from what fdinfo shows of them.
 
-use crate::image::model::file::{EpollItem, OpenObject};
+use crate::image::model::event::{BusyPoll, Epoll, Pidfd, Timerfd};
+use crate::image::model::file::OpenObject;
 use crate::image::model::id::{Fd, Tid};
-use crate::proc::fdinfo::FdInfo;
-use crate::sys::kcmp;
+use crate::proc::TaskDir;
+use crate::proc::fdinfo::{self, FdInfo};
+use crate::sys::event;
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// An eventfd.
 ///
@@ -30,24 +35,90 @@ pub fn signalfd(info: &FdInfo) -> Result<OpenObject, String> {
     Ok(OpenObject::Signalfd(mask))
 }
 
-/// An epoll instance. An item stays when its descriptor is closed and the file lives on: then no number leads to it.
+/// A timerfd. One that is periodic and has fired stands still until somebody asks for it; then it counts what it has missed and goes on, which
+/// no reader can tell from having been asked later.
 ///
 /// # Errors
 /// Why it cannot be saved.
-pub fn epoll(tid: Tid, epoll: Fd, info: &FdInfo) -> Result<OpenObject, String> {
-    let targets = info.epoll_targets().ok_or("what it watches cannot be read")?;
-    let mut items = Vec::with_capacity(targets.len());
-    for target in targets {
-        let number = target.fd.0 as u32;
-        match kcmp::watches(tid, epoll.0 as u32, number, number) {
-            Ok(true) => items.push(EpollItem { fd: target.fd, events: target.events, data: target.data }),
-            Ok(false) | Err(nix::errno::Errno::EBADF) => {
-                return Err(format!("it watches a file whose descriptor {number} was closed or reused"));
-            }
-            Err(error) => {
-                return Err(format!("whether descriptor {number} is what it watches cannot be told: {error}"));
-            }
+pub fn timerfd(file: &File, info: &FdInfo) -> Result<OpenObject, String> {
+    let mut timer = parse_timerfd(info).ok_or("its state cannot be read")?;
+    let mut now = clock_now(timer.clock)?;
+    if timer.value == 0 && timer.interval != 0 && timer.ticks != 0 {
+        event::timer_remaining(file.as_fd()).map_err(|error| format!("timerfd_gettime: {error}"))?;
+        now = clock_now(timer.clock)?;
+        let own = TaskDir::current().and_then(|this| fdinfo::read(&this, Fd(file.as_raw_fd()), &mut Vec::new()));
+        let own = own.map_err(|error| format!("its state cannot be read: {error}"))?;
+        timer = parse_timerfd(&own).ok_or("its state cannot be read")?;
+    }
+    if timer.value != 0 && timer.settime & libc::TFD_TIMER_ABSTIME as u32 != 0 {
+        timer.value = timer.value.saturating_add(now);
+    }
+    Ok(OpenObject::Timerfd(timer))
+}
+
+/// The clocks that wake a sleeping machine are those that they are named after.
+fn clock_now(clock: i32) -> Result<u64, String> {
+    let clock = match clock {
+        libc::CLOCK_REALTIME_ALARM => libc::CLOCK_REALTIME,
+        libc::CLOCK_BOOTTIME_ALARM => libc::CLOCK_BOOTTIME,
+        other => other,
+    };
+    event::now(clock).map_err(|error| format!("its clock {clock} cannot be read: {error}"))
+}
+
+/// What fdinfo says, with the time that is left as the value.
+fn parse_timerfd(info: &FdInfo) -> Option<Timerfd> {
+    let text = |key| std::str::from_utf8(info.value(key)?).ok();
+    let time = |key| {
+        let (seconds, nanoseconds) = text(key)?.strip_prefix('(')?.strip_suffix(')')?.split_once(", ")?;
+        seconds.parse::<u64>().ok()?.checked_mul(1_000_000_000)?.checked_add(nanoseconds.parse().ok()?)
+    };
+    Some(Timerfd {
+        clock: text("clockid")?.parse().ok()?,
+        settime: u32::from_str_radix(text("settime flags")?, 8).ok()?,
+        value: time("it_value")?,
+        interval: time("it_interval")?,
+        ticks: text("ticks")?.parse().ok()?,
+    })
+}
+
+/// A pidfd. `inside` are the tasks of the tree.
+///
+/// # Errors
+/// Why it cannot be saved.
+pub fn pidfd(file: &File, info: &FdInfo, inside: &HashSet<Tid>) -> Result<OpenObject, String> {
+    let pid = info.value("Pid").and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
+    match pid.ok_or("whose it is cannot be read")? {
+        -1 => Ok(OpenObject::Pidfd(Pidfd::Gone(event::status_of_gone(file.as_fd())))),
+        0 => Err("it means a process in another pid namespace".into()),
+        pid if inside.contains(&Tid(pid)) => Ok(OpenObject::Pidfd(Pidfd::Task(Tid(pid)))),
+        pid => {
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            Err(format!("it means pid {pid} ({}), which is outside", name.trim_end()))
         }
     }
-    Ok(OpenObject::Epoll(items))
+}
+
+/// An epoll instance whose items are found later, once every descriptor is known.
+pub fn epoll(file: &File) -> OpenObject {
+    let busy_poll = event::epoll_params(file.as_fd()).map(|params| BusyPoll {
+        usecs: params.busy_poll_usecs,
+        budget: params.busy_poll_budget,
+        prefer: params.prefer_busy_poll != 0,
+    });
+    OpenObject::Epoll(Epoll { items: Vec::new(), busy_poll })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timerfd_tells_its_times() {
+        let text = b"pos:\t0\nflags:\t02\nmnt_id:\t17\nino:\t1038\nclockid: 7\nticks: 3\nsettime flags: 03\n\
+            it_value: (1, 29764997)\nit_interval: (0, 50000000)\n";
+        let info = fdinfo::parse(text).unwrap();
+        let timer = Timerfd { clock: 7, settime: 3, value: 1_029_764_997, interval: 50_000_000, ticks: 3 };
+        assert_eq!(parse_timerfd(&info), Some(timer));
+    }
 }

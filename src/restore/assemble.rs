@@ -6,7 +6,7 @@ use super::host::HostFacts;
 use super::memory::{self, Found, Sources};
 use super::plan::{BORN, MAPPED, Places};
 use super::script::{Label, List, Script};
-use super::{Choices, check, inheritance, process, thread, zombie};
+use super::{Choices, check, event, inheritance, late, process, thread, zombie};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::id::Pid;
@@ -65,8 +65,10 @@ pub struct Builder<'a> {
     parents: [Addr; 2],
     never: Addr,
     rseq: Addr,
-    /// Descriptions whose epoll items, and whose owner, somebody has set.
-    watched: Vec<bool>,
+    /// Who adds which items of epoll instances.
+    watching: event::Watching,
+    /// Descriptions that somebody has armed, and whose owner somebody has set.
+    armed: Vec<bool>,
     owned: Vec<bool>,
 }
 
@@ -95,7 +97,8 @@ impl<'a> Builder<'a> {
         let (untied, never, parents) = (word(), word(), [word(), word()]);
         let rseq = script.place(&[0; 64]);
         let descriptions = world.snapshot.descriptions.len();
-        let (watched, owned) = (vec![false; descriptions], vec![false; descriptions]);
+        let watching = event::Watching::plan(world.snapshot, &mut script);
+        let (armed, owned) = (vec![false; descriptions], vec![false; descriptions]);
         let (orphan, sharers) = (choices.orphan, vec![0; genealogy.births.len()]);
         let mut builder = Self {
             world,
@@ -111,7 +114,8 @@ impl<'a> Builder<'a> {
             parents,
             never,
             rseq,
-            watched,
+            watching,
+            armed,
             owned,
         };
         for at in (0..genealogy.births.len()).filter(|at| genealogy.births[*at].shares.files) {
@@ -452,14 +456,14 @@ impl<'a> Builder<'a> {
         let birth = self.genealogy().births[at];
         let arrivals = process.threads.len() as u32 - 1 + self.sharers[at];
         let script = &mut self.script;
-        if let Some(proc) = descriptors.proc.filter(|_| !birth.shares.files) {
-            process::open_task_files(list, script, snapshot, process, proc);
-        }
+        let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
         process::make_timers(list, script, &process.timers, facts.timer_ids);
-        process::watch_descriptors(list, script, snapshot, process, &mut self.watched);
-        process::own_descriptors(list, script, snapshot, process, &mut self.owned);
         if !birth.shares.files {
+            late::open(list, script, snapshot, table, descriptors);
+            self.watching.watch(list, script, table);
+            process::own_descriptors(list, script, snapshot, table, &mut self.owned);
             process::lock_files(list, script, snapshot, process);
+            event::arm(list, script, snapshot, table, &mut self.armed);
         }
         let mut inherited = facts.limits.clone();
         if let Some(open_files) = inherited.get_mut(libc::RLIMIT_NOFILE as usize) {

@@ -13,7 +13,7 @@ use crate::image::model::file::{File, Link, OpenObject};
 use crate::image::model::id::{FileId, Pid, TerminalId};
 use crate::image::model::memory::{Backing, SharedMemoryKind, VmaFlags};
 use crate::image::model::process::Process;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
         }
     }
     checker.ids(root);
-    checker.shared_task_files();
+    checker.events(root);
     for (index, process) in snapshot.processes.iter().enumerate() {
         checker.sharing(process);
         checker.cpu(process);
@@ -249,19 +249,40 @@ impl Checker<'_> {
         }
     }
 
-    /// Each process opens such files itself.
-    fn shared_task_files(&mut self) {
-        let mut holders = HashMap::new();
-        for process in &self.snapshot.processes {
-            for entry in &self.snapshot.fd_tables[process.threads[0].fd_table.0 as usize].entries {
-                let description = &self.snapshot.descriptions[entry.description.0 as usize];
-                let Some(path) = task_file(self.snapshot, &description.object) else { continue };
-                if let Some(other) = holders.insert(entry.description, process.pid).filter(|pid| *pid != process.pid) {
-                    let object = format!("fd {}: /proc/{}", entry.fd, String::from_utf8_lossy(path));
-                    let reason = format!("pid {other} has inherited it too");
-                    self.block(process, object, reason, "no option; not supported yet");
-                }
-            }
+    /// What timers and epoll instances need of the kernel.
+    fn events(&mut self, root: &Process) {
+        let objects = || self.snapshot.descriptions.iter().map(|description| &description.object);
+        let timers = objects().filter_map(|object| match object {
+            OpenObject::Timerfd(timer) => Some(timer),
+            _ => None,
+        });
+        let alarm = |clock| matches!(clock, libc::CLOCK_REALTIME_ALARM | libc::CLOCK_BOOTTIME_ALARM);
+        let wakes = |object: &OpenObject| match object {
+            OpenObject::Epoll(epoll) => epoll.items.iter().any(|item| item.events & libc::EPOLLWAKEUP as u32 != 0),
+            _ => false,
+        };
+        let found = [
+            (
+                !self.facts.timer_ticks && timers.clone().any(|timer| timer.ticks != 0),
+                "timerfd",
+                "expirations that were not read cannot be given back by this kernel",
+                "use a kernel with CONFIG_CHECKPOINT_RESTORE",
+            ),
+            (
+                !self.facts.timer_alarms && timers.clone().any(|timer| alarm(timer.clock)),
+                "timerfd",
+                "it wakes the machine, which snap may not let it do",
+                "run snap restore with CAP_WAKE_ALARM",
+            ),
+            (
+                !self.facts.wake_locks && objects().any(wakes),
+                "epoll",
+                "EPOLLWAKEUP holds off the sleep of the machine, which snap may not let it do",
+                "run snap restore with CAP_BLOCK_SUSPEND",
+            ),
+        ];
+        for (_, object, reason, remedy) in found.into_iter().filter(|(stands, ..)| *stands) {
+            self.block(root, object, reason, remedy);
         }
     }
 

@@ -4,17 +4,22 @@ use super::pipes::Pipes;
 use super::sockets::Sockets;
 use super::terminals::Terminals;
 use crate::image::model::Snapshot;
+use crate::image::model::event::BusyPoll;
 use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
 use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, SocketId, TerminalId};
 use crate::image::model::memory::SharedMemoryKind;
+use crate::sys::event::{self, EpollParams};
 use crate::sys::open::{self, LockKind};
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+
+/// PIDFD_NONBLOCK and PIDFD_THREAD.
+const PIDFD_FLAGS: u32 = (libc::O_NONBLOCK | libc::O_EXCL) as u32;
 
 /// One thing to open, and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +63,15 @@ pub enum Source {
     /// A socket.
     Socket(SocketId),
     /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.
-    Epoll,
+    Epoll(Option<BusyPoll>),
+    /// A timer on this clock that is not armed yet.
+    Timerfd(i32),
+    /// A pidfd of a task that has ended with this wait status and was reaped.
+    GoneTask(i32),
+    /// One end of a pair of sockets by which this description is handed on: the one that takes, or the one that gives.
+    HandOver(DescriptionId, bool),
+    /// Nothing yet: a process opens it.
+    Late,
 }
 
 /// What was made for the image, held open by `snap` until the skeleton runs.
@@ -74,6 +87,8 @@ pub struct Carriers {
     terminals: Terminals,
     /// Sockets.
     sockets: Sockets,
+    /// The taking ends of pairs of sockets.
+    handovers: HashMap<DescriptionId, File>,
     /// Everything under its number.
     opened: Vec<OwnedFd>,
 }
@@ -144,7 +159,12 @@ impl Carriers {
             Source::Master(id) => self.terminals.master(*id)?,
             Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
             Source::Socket(id) => self.sockets.socket(*id)?,
-            Source::Epoll => open::epoll().map_err(failed("epoll"))?,
+            Source::Epoll(busy_poll) => make_epoll(*busy_poll).map_err(failed("epoll"))?,
+            Source::Timerfd(clock) => event::timerfd(*clock).map_err(failed(format!("timerfd on clock {clock}")))?,
+            Source::GoneTask(status) => event::pidfd_of_gone(*status, opening.flags & PIDFD_FLAGS)
+                .map_err(failed("pidfd of a task that is gone"))?,
+            Source::HandOver(id, taking) => self.hand_over(*id, *taking, top)?,
+            Source::Late => return Ok(()),
         };
         let placed = open::place(file, opening.number).map_err(failed(format!("descriptor {}", opening.number)))?;
         // What somebody else has open is as that one wants it.
@@ -154,6 +174,17 @@ impl Carriers {
         }
         self.opened.push(placed.into());
         Ok(())
+    }
+
+    /// The giving end is asked for first.
+    fn hand_over(&mut self, id: DescriptionId, taking: bool, top: i32) -> Result<File, OpenError> {
+        let error = || failed(format!("handing on open file {id}"));
+        if taking {
+            return self.handovers.remove(&id).ok_or_else(|| error()(io::ErrorKind::NotFound.into()));
+        }
+        let (gives, takes) = event::datagram_pair().map_err(error())?;
+        self.handovers.insert(id, open::lift(takes, top).map_err(error())?);
+        Ok(gives)
     }
 
     /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.
@@ -185,6 +216,16 @@ fn is_quiet(snapshot: &Snapshot, opening: &Opening) -> bool {
     let description = opening.description.map(|id| &snapshot.descriptions[id.0 as usize]);
     description
         .is_some_and(|description| matches!(description.object, OpenObject::Pipe { pipe: _, write: _, quiet: true }))
+}
+
+fn make_epoll(busy_poll: Option<BusyPoll>) -> io::Result<File> {
+    let epoll = open::epoll()?;
+    let fresh = event::epoll_params(epoll.as_fd());
+    let wanted = busy_poll.map(|params| EpollParams::new(params.usecs, params.budget, params.prefer));
+    if let Some(params) = wanted.filter(|_| wanted != fresh) {
+        event::set_epoll_params(&epoll, params)?;
+    }
+    Ok(epoll)
 }
 
 /// A second description of the same object.

@@ -15,7 +15,7 @@ use crate::proc::host::own_vdso;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::stat::{self, Stat};
 use crate::proc::status;
-use crate::sys::{cpuid, own};
+use crate::sys::{cpuid, event, own};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
@@ -67,6 +67,12 @@ pub struct HostFacts {
     pub huge_always: bool,
     /// Whether timers can be made under their old ids.
     pub timer_ids: bool,
+    /// Whether timerfds can be given expirations.
+    pub timer_ticks: bool,
+    /// Whether `snap` may make timerfds that wake the machine.
+    pub timer_alarms: bool,
+    /// Whether `snap` may hold off the sleep of the machine by EPOLLWAKEUP.
+    pub wake_locks: bool,
     /// A terminal of `snap`, by path.
     pub terminal: Option<Vec<u8>>,
     /// The program of `snap`: path, device and inode number.
@@ -148,6 +154,9 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         huge_always: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .is_ok_and(|text| text.contains("[always]")),
         timer_ids: own::has_timer_ids() && !pretends(Pretence::NoTimerIds),
+        timer_ticks: event::has_timer_ticks(),
+        timer_alarms: event::timerfd(libc::CLOCK_BOOTTIME_ALARM).is_ok(),
+        wake_locks: event::may_hold_off_sleep(),
         terminal: terminal(),
         exe: own_program(),
     })

@@ -3,8 +3,9 @@
 use super::descriptors::{Opening, Source};
 use super::host::HostFacts;
 use super::layout::Numbers;
-use super::{Choices, check, memory, process};
+use super::{Choices, check, late, memory, process};
 use crate::image::model::Snapshot;
+use crate::image::model::event::Pidfd;
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId};
 use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind};
@@ -36,28 +37,30 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         let only = wanted.entry(entry.fd).or_insert(Some(entry.description));
         *only = only.filter(|description| *description == entry.description);
     }
-    let mut numbers = Numbers::new(&facts.descriptors, wanted.keys().map(|fd| fd.0));
+    let watched = snapshot.descriptions.iter().filter_map(|description| match &description.object {
+        OpenObject::Epoll(epoll) => Some(epoll.items.iter().map(|item| item.fd.0)),
+        _ => None,
+    });
+    let mut numbers = Numbers::new(&facts.descriptors, wanted.keys().map(|fd| fd.0).chain(watched.flatten()));
     let mut numbered = Numbered {
         openings: Vec::new(),
         descriptors: process::Descriptors {
             descriptions: vec![None; snapshot.descriptions.len()],
+            late: late::holders(snapshot),
             ..process::Descriptors::default()
         },
         sources: memory::Sources::default(),
         notices: Vec::new(),
         top: 0,
     };
-    let mut late = false;
     for entry in entries() {
         let index = entry.description.0 as usize;
-        if numbered.descriptors.descriptions[index].is_some() {
+        if numbered.descriptors.descriptions[index].is_some()
+            || numbered.descriptors.late.contains_key(&entry.description)
+        {
             continue;
         }
         let description = &snapshot.descriptions[index];
-        if check::task_file(snapshot, &description.object).is_some() {
-            late = true;
-            continue;
-        }
         let source = description_source(snapshot, &description.object, facts, choices, &mut numbered.notices);
         let number = if wanted[&entry.fd].is_some() { numbers.claim(entry.fd.0) } else { numbers.fresh() };
         numbered.descriptors.descriptions[index] = Some(number);
@@ -85,7 +88,13 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         let number = numbered.open(Source::Slave(id), slave, &mut numbers);
         numbered.descriptors.terminals.insert(id, number);
     }
-    if late {
+    let shared = numbered.descriptors.late.iter().filter(|(_, tables)| tables.len() > 1);
+    for id in shared.map(|(id, _)| *id).collect::<Vec<_>>() {
+        let ends = [false, true].map(|taking| numbered.open(Source::HandOver(id, taking), 0, &mut numbers));
+        numbered.descriptors.handovers.insert(id, ends);
+    }
+    let mut late = numbered.descriptors.late.keys().map(|id| &snapshot.descriptions[id.0 as usize].object);
+    if late.any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_)))) {
         numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), directory, &mut numbers));
     }
     numbered.descriptors.report = numbers.fresh();
@@ -174,7 +183,10 @@ fn description_source(
         OpenObject::Pipe { pipe, write, quiet: _ } => Source::Pipe(*pipe, *write),
         OpenObject::Memfd(shm) => Source::Memfd(*shm),
         OpenObject::Eventfd { counter, semaphore } => Source::Eventfd { counter: *counter, semaphore: *semaphore },
-        OpenObject::Epoll(_) => Source::Epoll,
+        OpenObject::Epoll(epoll) => Source::Epoll(epoll.busy_poll),
+        OpenObject::Timerfd(timer) => Source::Timerfd(timer.clock),
+        OpenObject::Pidfd(Pidfd::Task(_)) => Source::Late,
+        OpenObject::Pidfd(Pidfd::Gone(status)) => Source::GoneTask(status.unwrap_or(0)),
         OpenObject::External(id) => Source::Inherited(check::inherited(choices, id).unwrap_or(-1)),
         OpenObject::Signalfd(mask) => Source::Signalfd(*mask),
         OpenObject::Namespace(kind) => Source::Path(format!("/proc/self/ns/{kind}").into_bytes()),

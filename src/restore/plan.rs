@@ -252,7 +252,14 @@ impl fmt::Display for RestorePlan {
                 Source::Master(terminal) => writeln!(f, "  make terminal {terminal} as {}", opening.number)?,
                 Source::Slave(terminal) => writeln!(f, "  open terminal {terminal} as {}", opening.number)?,
                 Source::Socket(socket) => writeln!(f, "  make socket {socket} as {}", opening.number)?,
-                Source::Epoll => writeln!(f, "  make an epoll instance as {}", opening.number)?,
+                Source::Epoll(_) => writeln!(f, "  make an epoll instance as {}", opening.number)?,
+                Source::Timerfd(clock) => writeln!(f, "  make a timerfd on clock {clock} as {}", opening.number)?,
+                Source::GoneTask(_) => writeln!(f, "  make a pidfd of a task that is gone as {}", opening.number)?,
+                Source::HandOver(id, taking) => {
+                    let way = if *taking { "taking" } else { "giving" };
+                    writeln!(f, "  make the end for {way} open file {id} as {}", opening.number)?;
+                }
+                Source::Late => {}
             }
         }
         for (start, _) in self.processes.iter().filter_map(|process| process.old_vdso.as_ref()) {

@@ -1,14 +1,13 @@
 //! The operations for what the threads of a process share: session, limits, handlers, timers, descriptors. Pure.
 
-use super::check;
 use super::script::{Label, List, Script};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
-use crate::image::model::file::{AsyncOwner, EpollItem, OpenObject, OwnerTarget, PosixLock};
-use crate::image::model::id::{FileId, TerminalId};
+use crate::image::model::file::{AsyncOwner, FdTable, OwnerTarget, PosixLock};
+use crate::image::model::id::{DescriptionId, FdTableId, FileId, TerminalId};
 use crate::image::model::process::{FsContext, Process};
 use crate::image::model::timer::{PosixTimer, TimerNotify, TimerValue};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 const PR_SET_DUMPABLE: u64 = 4;
 const PR_SET_CHILD_SUBREAPER: u64 = 36;
@@ -30,6 +29,10 @@ pub struct Descriptors {
     pub report: i32,
     /// `/proc`, where a description is a file there of a task of the image: such a file can be opened only once the task exists.
     pub proc: Option<i32>,
+    /// For each description that can be had only once the tasks exist, the tables that have it, the first of which opens it.
+    pub late: BTreeMap<DescriptionId, Vec<FdTableId>>,
+    /// For each of them that several tables have, the two ends of the pair of sockets by which it is handed on.
+    pub handovers: BTreeMap<DescriptionId, [i32; 2]>,
 }
 
 /// Working directory, root and umask.
@@ -49,6 +52,7 @@ pub fn place_descriptors(list: &mut List, snapshot: &Snapshot, process: &Process
     let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
     let mut keep: Vec<i32> = vec![descriptors.report];
     keep.extend(descriptors.proc);
+    keep.extend(descriptors.handovers.values().flatten());
     for entry in &table.entries {
         let Some(held) = descriptors.descriptions[entry.description.0 as usize] else { continue };
         keep.push(entry.fd.0);
@@ -74,66 +78,8 @@ pub fn place_descriptors(list: &mut List, snapshot: &Snapshot, process: &Process
     list.call(Label::Number("closing descriptors from", i64::from(from)), CLOSE_RANGE, &args);
 }
 
-/// Opens the files of `/proc/PID` of the tasks of the image, from the directory `proc`.
-pub fn open_task_files(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process, proc: i32) {
-    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
-    let mut first = HashMap::new();
-    let opened = script.place_words(&[0]);
-    for entry in &table.entries {
-        let description = &snapshot.descriptions[entry.description.0 as usize];
-        let Some(path) = check::task_file(snapshot, &description.object) else { continue };
-        let label = |text| Label::Number(text, i64::from(entry.fd.0));
-        let flags = if entry.close_on_exec { libc::O_CLOEXEC } else { 0 } as u64;
-        if let Some(other) = first.get(&entry.description) {
-            list.call(label("placing descriptor"), libc::SYS_dup3, &[*other, entry.fd.0 as u64, flags]);
-            continue;
-        }
-        first.insert(entry.description, entry.fd.0 as u64);
-        // Taken, so that the file is not opened under this very number, from which dup3(2) cannot move it there.
-        list.call(label("reserving descriptor"), libc::SYS_dup3, &[proc as u64, entry.fd.0 as u64, 0]);
-        let open = Label::Owned(format!("opening /proc/{}", String::from_utf8_lossy(path)));
-        let path = script.place_string(path);
-        list.call_stored(open, libc::SYS_openat, &[proc as u64, path.0, u64::from(description.flags)], opened);
-        list.call_indirect(label("placing descriptor"), libc::SYS_dup3, &[opened.0, entry.fd.0 as u64, flags], 1);
-        list.call_indirect("closing its other number", libc::SYS_close, &[opened.0], 1);
-    }
-    list.call("closing /proc", libc::SYS_close, &[proc as u64]);
-}
-
-/// Items of epoll instances: the kernel knows them by the number that a descriptor has in the process.
-/// What is `done` is shared with a process before it.
-pub fn watch_descriptors(
-    list: &mut List,
-    script: &mut Script,
-    snapshot: &Snapshot,
-    process: &Process,
-    done: &mut [bool],
-) {
-    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
-    for entry in &table.entries {
-        let index = entry.description.0 as usize;
-        let OpenObject::Epoll(items) = &snapshot.descriptions[index].object else { continue };
-        if std::mem::replace(&mut done[index], true) {
-            continue;
-        }
-        for EpollItem { fd, events, data } in items {
-            // `struct epoll_event` is packed on x86-64.
-            let event = script.place(&[&events.to_le_bytes()[..], &data.to_le_bytes()[..]].concat());
-            let args = [entry.fd.0 as u64, libc::EPOLL_CTL_ADD as u64, fd.0 as u64, event.0];
-            list.call(Label::Number("watching descriptor", i64::from(fd.0)), libc::SYS_epoll_ctl, &args);
-        }
-    }
-}
-
 /// F_SETOWN and F_SETSIG, once the ids exist. What is `done` is shared with a process before it.
-pub fn own_descriptors(
-    list: &mut List,
-    script: &mut Script,
-    snapshot: &Snapshot,
-    process: &Process,
-    done: &mut [bool],
-) {
-    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+pub fn own_descriptors(list: &mut List, script: &mut Script, snapshot: &Snapshot, table: &FdTable, done: &mut [bool]) {
     for entry in &table.entries {
         let index = entry.description.0 as usize;
         let Some(AsyncOwner { target, signal }) = snapshot.descriptions[index].owner else { continue };

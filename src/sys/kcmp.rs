@@ -35,16 +35,17 @@ struct EpollSlot {
 
 const _: () = assert!(size_of::<EpollSlot>() == 12);
 
-/// KCMP_EPOLL_TFD: whether descriptor `fd` is open on the file that the epoll instance `epoll` watches as number `target`.
+/// KCMP_EPOLL_TFD: whether descriptor `fd` of task `of` is open on the file that the epoll instance `epoll` of task `tid` watches as number `target`,
+/// the `nth` of those with this number.
 ///
 /// # Errors
 /// ENOENT when it watches no such number, EBADF when `fd` is not open.
-pub fn watches(tid: Tid, epoll: u32, target: u32, fd: u32) -> Result<bool> {
+pub fn watches(tid: Tid, epoll: u32, (target, nth): (u32, u32), of: Tid, fd: u32) -> Result<bool> {
     const KCMP_EPOLL_TFD: libc::c_int = 7;
-    let slot = EpollSlot { efd: epoll, tfd: target, toff: 0 };
+    let slot = EpollSlot { efd: epoll, tfd: target, toff: nth };
     let fd = libc::c_ulong::from(fd);
     // SAFETY: the kernel reads one kcmp_epoll_slot from the pointer.
-    let order = checked(unsafe { libc::syscall(libc::SYS_kcmp, tid.0, tid.0, KCMP_EPOLL_TFD, fd, &raw const slot) })?;
+    let order = checked(unsafe { libc::syscall(libc::SYS_kcmp, of.0, tid.0, KCMP_EPOLL_TFD, fd, &raw const slot) })?;
     Ok(order == 0)
 }
 

@@ -5,6 +5,7 @@ pub mod arena;
 pub mod blob;
 pub mod cpuid;
 pub mod descriptor;
+pub mod event;
 pub mod file_map;
 pub mod inherited;
 pub mod interrupt;

@@ -247,7 +247,7 @@ fn open(path: &Path, flags: i32, mode: u32) -> io::Result<File> {
     owned(unsafe { libc::open(path.as_ptr(), flags, mode) })
 }
 
-fn owned(fd: libc::c_int) -> io::Result<File> {
+pub(super) fn owned(fd: libc::c_int) -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -1,5 +1,6 @@
 //! Files by path, open file descriptions, and tables of descriptors.
 
+use super::event::{Epoll, Pidfd, Timerfd};
 use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, ShmId, SocketId, TerminalId, Tid};
 use serde::{Deserialize, Serialize};
 
@@ -137,7 +138,11 @@ pub enum OpenObject {
         semaphore: bool,
     },
     /// epoll_create(2), with what it watches.
-    Epoll(Vec<EpollItem>),
+    Epoll(Epoll),
+    /// timerfd_create(2).
+    Timerfd(Timerfd),
+    /// pidfd_open(2).
+    Pidfd(Pidfd),
     /// A file of `/proc/PID/ns` for the namespace that the tree is in: `uts`, `net` and the like.
     Namespace(String),
     /// Something outside that the user has named (`--external`), as the link of /proc/PID/fd names it: a restore is given another in its place.
@@ -150,17 +155,6 @@ pub enum OpenObject {
     Socket(SocketId),
     /// The slave end of a terminal whose master is in the tree, by its path or as /dev/tty.
     TerminalSlave(TerminalId),
-}
-
-/// One item of an epoll(7) instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EpollItem {
-    /// The descriptor through which the file was added, which still refers to it.
-    pub fd: Fd,
-    /// EPOLL* bits.
-    pub events: u32,
-    /// What epoll_wait(2) gives back.
-    pub data: u64,
 }
 
 /// Who receives SIGIO.

@@ -7,6 +7,7 @@
 pub mod address;
 mod bytes;
 pub mod credentials;
+pub mod event;
 pub mod file;
 pub mod fork;
 pub mod id;

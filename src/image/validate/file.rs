@@ -1,8 +1,9 @@
 //! Files, descriptions, tables of descriptors, pipes.
 
-use super::{ensure, file_exists};
+use super::{ensure, event, file_exists};
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
+use crate::image::model::event::Pidfd;
 use crate::image::model::file::{Description, FdTable, File, Link, LockRange, OpenObject};
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::FsContext;
@@ -45,9 +46,12 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
         OpenObject::Eventfd { counter, semaphore: _ } => {
             ensure(counter < u64::MAX, object, "has an impossible counter")?;
         }
-        OpenObject::Epoll(ref items) => {
-            ensure(items.iter().all(|item| item.fd.0 >= 0), object, "watches an impossible descriptor")?;
+        OpenObject::Epoll(ref epoll) => event::epoll(description.id, epoll, snapshot)?,
+        OpenObject::Timerfd(ref timer) => event::timerfd(timer, object)?,
+        OpenObject::Pidfd(Pidfd::Task(tid)) => {
+            ensure(event::has_task(snapshot, tid), object, "means no task of the image")?
         }
+        OpenObject::Pidfd(Pidfd::Gone(_)) => {}
         OpenObject::Signalfd(_) => {}
         OpenObject::External(ref id) => {
             ensure(!id.is_empty() && id.len() <= PATH_MAX, object, "has an impossible name")?;

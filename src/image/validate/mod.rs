@@ -2,6 +2,7 @@
 //!
 //! It knows the model's own rules (ids in range, lists sorted, lengths as the kernel's types have them), not what a host can do.
 
+mod event;
 mod file;
 mod memory;
 mod process;

@@ -1,6 +1,7 @@
 //! The kernel's names for its numbers, as reports spell them. Numbers without a name stay numbers.
 
 pub mod credentials;
+pub mod event;
 pub mod files;
 pub mod memory;
 pub mod signals;

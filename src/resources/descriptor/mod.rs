@@ -2,6 +2,7 @@
 //!
 //! Everything is asked of duplicates in our own table (pidfd_getfd(2)), so that the target is not touched.
 
+mod epolls;
 mod identity;
 mod locks;
 mod pipes;
@@ -42,7 +43,22 @@ pub struct Descriptors {
     pub sockets: Sockets,
     /// Links of descriptors in whose place a restore is given others.
     pub externals: HashSet<String>,
+    /// The tasks of the tree, those that have ended too.
+    pub inside: HashSet<Tid>,
+    /// One descriptor of each description.
+    holders: Vec<Holder>,
+    /// Epoll instances whose items are not known yet.
+    epolls: Vec<epolls::Instance>,
     identities: Identities,
+}
+
+/// A descriptor of a description, which may have been refused.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    tid: Tid,
+    fd: Fd,
+    ino: u64,
+    description: Option<DescriptionId>,
 }
 
 /// One descriptor of the target, as /proc shows it.
@@ -133,6 +149,7 @@ impl Descriptors {
         let file = pidfd::get_fd(pidfd, fd.fd).map_err(CollectError::at(tid, "pidfd_getfd"))?;
         let open = OpenFd { seen: fd, file: File::from(file) };
         let description = self.describe(task, tid, &open, tables)?;
+        self.holders.push(Holder { tid, fd: fd.fd, ino: fd.meta.ino(), description });
         let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
         locks::of_description(tid, fd, held, tables.findings);
         let noted = self.identities.note(like, tid, fd.fd, description);
@@ -218,20 +235,15 @@ impl Descriptors {
                     Err(reason) => refuse(tables.findings, reason),
                 }
             }
-            FdLink::AnonInode(kind) if kind == b"eventfd" => match event::eventfd(&fd.info) {
+            FdLink::AnonInode(kind) => match self.anonymous(tid, fd, kind) {
                 Ok(object) => Ok(Some(object)),
                 Err(reason) => refuse(tables.findings, reason),
             },
-            FdLink::AnonInode(kind) if kind == b"signalfd" => match event::signalfd(&fd.info) {
-                Ok(object) => Ok(Some(object)),
-                Err(reason) => refuse(tables.findings, reason),
-            },
-            FdLink::AnonInode(kind) if kind == b"eventpoll" => match event::epoll(tid, fd.fd, &fd.info) {
-                Ok(object) => Ok(Some(object)),
-                Err(reason) => refuse(tables.findings, reason),
-            },
-            FdLink::AnonInode(kind) => {
-                refuse(tables.findings, format!("{} descriptors are not supported yet", String::from_utf8_lossy(kind)))
+            FdLink::Inode { kind, ino: _ } if kind == b"pidfd" => {
+                match event::pidfd(&fd.file, &fd.info, &self.inside) {
+                    Ok(object) => Ok(Some(object)),
+                    Err(reason) => refuse(tables.findings, reason),
+                }
             }
             FdLink::Inode { .. } if let Some(kind) = Namespaces::own().kind_of(&fd.text) => {
                 Ok(Some(OpenObject::Namespace(kind.to_owned())))
@@ -245,6 +257,22 @@ impl Descriptors {
 }
 
 impl Descriptors {
+    /// Kinds without a path that are no pipe, socket or memory.
+    fn anonymous(&mut self, tid: Tid, fd: &OpenFd<'_>, kind: &[u8]) -> Result<OpenObject, String> {
+        match kind {
+            b"eventfd" => event::eventfd(&fd.info),
+            b"signalfd" => event::signalfd(&fd.info),
+            b"timerfd" => event::timerfd(&fd.file, &fd.info),
+            b"pidfd" => event::pidfd(&fd.file, &fd.info, &self.inside),
+            b"eventpoll" => {
+                let id = DescriptionId(self.descriptions.len() as u32);
+                self.epolls.push(epolls::Instance::of(id, tid, fd)?);
+                Ok(event::epoll(&fd.file))
+            }
+            other => Err(format!("{} descriptors are not supported yet", String::from_utf8_lossy(other))),
+        }
+    }
+
     /// Kinds that have a path.
     fn by_path(&mut self, tid: Tid, fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObject, String> {
         let object = by_path(fd, file, files)?;

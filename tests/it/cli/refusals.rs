@@ -122,7 +122,7 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("lease", "Lease lock"),
     ("unlinked-directory", "the directory is unlinked"),
     ("gone-process", "is gone"),
-    ("epoll", "was closed or reused"),
+    ("epoll", "nobody in the tree has open"),
     ("uts", "uts namespace"),
     ("ipc", "ipc namespace"),
     ("net", "net namespace"),

@@ -7,6 +7,7 @@ mod copying;
 mod credentials;
 mod debug;
 mod dispatch;
+mod event;
 mod files;
 mod go;
 mod idle;

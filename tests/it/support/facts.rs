@@ -156,7 +156,9 @@ impl Facts {
     fn descriptors(&mut self, pid: i32) {
         for fd in numbers(&format!("/proc/{pid}/fd")) {
             let information = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-            let kept = information.lines().filter(|line| !line.starts_with("mnt_id") && !line.starts_with("ino"));
+            let mut kept: Vec<&str> = information.lines().filter(|line| !is_passing(line)).map(watched).collect();
+            // The kernel lists what is watched by the addresses of the files.
+            kept.sort_by_key(|line| if line.starts_with("tfd:") { *line } else { "" });
             let target = link(&format!("/proc/{pid}/fd/{fd}"));
             let target = match target.as_str() {
                 pipe if pipe.starts_with("pipe:") => "pipe",
@@ -165,7 +167,7 @@ impl Facts {
                 deleted if deleted.ends_with(" (deleted)") && !deleted.starts_with("/memfd:") => "deleted file",
                 other => other,
             };
-            self.put(format!("fd {fd:0>5}"), &format!("{target} {}", words(&kept.collect::<Vec<_>>().join(" "))));
+            self.put(format!("fd {fd:0>5}"), &format!("{target} {}", words(&kept.join(" "))));
         }
     }
 
@@ -194,6 +196,17 @@ impl Facts {
             }
         }
     }
+}
+
+/// Lines of fdinfo that say where and when, not what: mounts, inodes, the kernel's own numbers, the time that a timer has left and how often
+/// it has fired.
+fn is_passing(line: &str) -> bool {
+    ["mnt_id", "ino:", "eventfd-id", "it_value", "ticks"].iter().any(|passing| line.starts_with(passing))
+}
+
+/// An item of an epoll instance without the inode of its file, which may have none that could stay the same.
+fn watched(line: &str) -> &str {
+    if line.starts_with("tfd:") { line.split(" pos:").next().unwrap_or(line) } else { line }
 }
 
 /// Thread ids of a process, in ascending order.

@@ -3,6 +3,7 @@
 use super::facts::Facts;
 use super::snap::Snap;
 use super::victim::Victim;
+use super::wait;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,16 @@ impl Room {
     }
 
     /// As [`Room::survives`], for a victim some of whose facts change by themselves.
-    pub fn survives_but(&self, mut victim: Victim, restless: &[&str]) {
+    pub fn survives_but(&self, victim: Victim, restless: &[&str]) {
+        self.survives_and(victim, restless, || {});
+    }
+
+    /// As [`Room::survives`], for a victim with children, which nobody but this process reaps once it has ended.
+    pub fn survives_with_children(&self, victim: Victim) {
+        self.survives_and(victim, &[], wait::alone);
+    }
+
+    fn survives_and(&self, mut victim: Victim, restless: &[&str], ended: impl Fn()) {
         let facts =
             |victim: &Victim| restless.iter().fold(Facts::of(victim.pid()), |facts, prefix| facts.without(prefix));
         victim.check();
@@ -90,12 +100,14 @@ impl Room {
         let before = facts(&victim);
         let second = self.dump(victim.pid(), "second.snap", &["--kill"]);
         victim.killed();
+        ended();
         let restored = self.restore(&second, &[]);
         assert_eq!(restored, victim.pid(), "another pid after the restore");
         before.assert_same(&facts(&victim), "after the restore");
         victim.check();
         victim.ask("final");
         victim.end();
+        ended();
 
         assert_eq!(self.restore(&first, &["--files", "truncate"]), victim.pid());
         victim.check();

@@ -1,0 +1,41 @@
+//! Event descriptors.
+
+use super::ensure;
+use crate::image::error::Error;
+use crate::image::model::Snapshot;
+use crate::image::model::event::{Epoll, Timerfd};
+use crate::image::model::id::{DescriptionId, FdTableId, Tid};
+use std::collections::{HashMap, HashSet};
+
+/// More than any limit of open files allows.
+const HIGHEST_FD: i32 = 1 << 30;
+
+pub fn epoll(id: DescriptionId, epoll: &Epoll, snapshot: &Snapshot) -> Result<(), Error> {
+    let object = || format!("description {id}");
+    let mut tables: HashMap<DescriptionId, HashSet<FdTableId>> = HashMap::new();
+    for table in &snapshot.fd_tables {
+        for entry in &table.entries {
+            tables.entry(entry.description).or_default().insert(table.id);
+        }
+    }
+    for item in &epoll.items {
+        ensure((0..HIGHEST_FD).contains(&item.fd.0), object, "watches an impossible descriptor")?;
+        let exists = (item.description.0 as usize) < snapshot.descriptions.len();
+        ensure(exists, object, "watches a description that is not in the image")?;
+        let in_one = tables.get(&id).zip(tables.get(&item.description)).is_some_and(|(own, its)| !own.is_disjoint(its));
+        ensure(in_one, object, "watches a description that no table has beside it")?;
+    }
+    Ok(())
+}
+
+pub fn timerfd(timer: &Timerfd, object: impl Fn() -> String) -> Result<(), Error> {
+    let is_time = |time: u64| i64::try_from(time).is_ok();
+    ensure(is_time(timer.value) && is_time(timer.interval), &object, "has an impossible time")?;
+    ensure(timer.settime & !3 == 0, &object, "has impossible flags")
+}
+
+/// Whether there is such a thread, or an ended process.
+pub fn has_task(snapshot: &Snapshot, tid: Tid) -> bool {
+    let mut threads = snapshot.processes.iter().flat_map(|process| &process.threads);
+    threads.any(|thread| thread.tid == tid) || snapshot.zombies.iter().any(|zombie| zombie.pid.leader() == tid)
+}

@@ -1,8 +1,8 @@
 //! Every parser on the same bytes: what the fuzz target calls, and a mutation test over the captured files.
 
 use super::{
-    auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, numa_maps, sched, smaps, stat,
-    status, strings, syscall, tcp_table, time_namespace, timers, values,
+    auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, multicast, numa_maps, sched, smaps,
+    stat, status, strings, syscall, tcp_table, time_namespace, timers, values,
 };
 
 /// Calls every parser; none may panic, whatever the bytes.
@@ -20,6 +20,7 @@ pub fn fuzz_all(data: &[u8]) {
         let _ = (mapping.anon_name(), mapping.map_files_name(), mapping.name.stripped());
     }
     let _ = mountinfo::parse(data);
+    let _ = (multicast::parse_v4(data), multicast::parse_v6(data));
     let _ = numa_maps::parse(data);
     let _ = sched::parse(data);
     let _ = smaps::parse(data);

@@ -23,6 +23,7 @@ pub mod many;
 pub mod map_files;
 pub mod maps;
 pub mod mountinfo;
+pub mod multicast;
 pub mod numa_maps;
 pub mod path;
 mod scan;

@@ -27,9 +27,17 @@ pub struct Row {
 /// # Errors
 /// See [`Error`]. A kernel without IPv6 has no second one.
 pub fn read(buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
+    read_of("tcp", buffer)
+}
+
+/// As [`read`], of another protocol whose tables are like these: `udp`, `udplite`, `raw`, `icmp`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_of(protocol: &str, buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    for path in ["/proc/self/net/tcp", "/proc/self/net/tcp6"] {
-        rows.extend(if_present(table(path, buffer))?.unwrap_or_default());
+    for version in ["", "6"] {
+        rows.extend(if_present(table(&format!("/proc/self/net/{protocol}{version}"), buffer))?.unwrap_or_default());
     }
     Ok(rows)
 }

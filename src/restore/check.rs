@@ -13,6 +13,7 @@ use crate::image::model::file::{File, Link, OpenObject};
 use crate::image::model::id::{FileId, Pid, TerminalId};
 use crate::image::model::memory::{Backing, SharedMemoryKind, VmaFlags};
 use crate::image::model::process::Process;
+use crate::resources::socket::datagram;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -233,6 +234,8 @@ impl Checker<'_> {
     /// Addresses that somebody has, or that this host has not.
     fn addresses(&mut self) {
         for Taken { id, address, reason, remedy } in &self.facts.addresses {
+            let socket = &self.snapshot.sockets[id.0 as usize];
+            let name = datagram::name((socket.domain, socket.kind, socket.protocol)).unwrap_or("TCP");
             let holds = |process: &&Process| {
                 let table = &self.snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
                 table.entries.iter().find(|entry| {
@@ -242,8 +245,8 @@ impl Checker<'_> {
             };
             let found = self.snapshot.processes.iter().find_map(|process| Some((process.pid, holds(&process)?.fd)));
             let (pid, object) = match found {
-                Some((pid, fd)) => (pid, format!("fd {fd}: TCP socket bound to {address}")),
-                None => (self.snapshot.inventory.root, format!("TCP socket bound to {address}")),
+                Some((pid, fd)) => (pid, format!("fd {fd}: {name} socket bound to {address}")),
+                None => (self.snapshot.inventory.root, format!("{name} socket bound to {address}")),
             };
             self.findings.blockers.push(blocker(pid, object, reason, remedy));
         }

@@ -1,6 +1,7 @@
 //! socket(2), getsockopt(2), setsockopt(2) with values as plain bytes.
 #![allow(unsafe_code)]
 
+use super::checked;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
@@ -33,6 +34,18 @@ pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<Vec<u8>> 
     }
     value.truncate(length as usize);
     Ok(value)
+}
+
+/// Asks for an option whose value says what is asked for: the answer takes its place. Gives its length.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn ask(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> super::Result<usize> {
+    let mut length = value.len() as libc::socklen_t;
+    let place = value.as_mut_ptr().cast();
+    // SAFETY: the kernel reads and writes at most `length` bytes of the buffer, which has so many.
+    checked(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, place, &raw mut length) }.into())?;
+    Ok(length as usize)
 }
 
 /// The value of an option that is an int.
@@ -86,6 +99,32 @@ pub fn own_address(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
 /// As getpeername(2): ENOTCONN without a peer.
 pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     address(fd, libc::getpeername)
+}
+
+/// connect(2) to a whole `struct sockaddr`.
+///
+/// # Errors
+/// As connect(2).
+pub fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> super::Result<()> {
+    let length = address.len() as libc::socklen_t;
+    // SAFETY: the kernel reads the length of the buffer from it.
+    checked(unsafe { libc::connect(fd.as_raw_fd(), address.as_ptr().cast(), length) }.into()).map(drop)
+}
+
+/// shutdown(2): bit 0 for receiving, bit 1 for sending.
+///
+/// # Errors
+/// As shutdown(2).
+pub fn shutdown(fd: BorrowedFd<'_>, bits: u8) -> io::Result<()> {
+    let how = match bits {
+        1 => libc::SHUT_RD,
+        2 => libc::SHUT_WR,
+        3 => libc::SHUT_RDWR,
+        _ => return Ok(()),
+    };
+    // SAFETY: takes integers.
+    let rc = unsafe { libc::shutdown(fd.as_raw_fd(), how) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// bind(2) to a whole `struct sockaddr`.
@@ -146,4 +185,27 @@ pub fn attach_filter(fd: BorrowedFd<'_>, program: &[u8]) -> io::Result<()> {
         libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const program).cast(), length as libc::socklen_t)
     };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// SIOCOUTQ: bytes that wait to be sent.
+///
+/// # Errors
+/// As ioctl(2).
+pub fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int to the pointer, which is valid for it.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(count.max(0) as usize) }
+}
+
+/// What poll(2) says of a socket now, as POLLIN and its like; it takes nothing away, an error neither.
+///
+/// # Errors
+/// As poll(2).
+pub fn waiting(fd: BorrowedFd<'_>) -> io::Result<i16> {
+    let events = libc::POLLIN | libc::POLLOUT | libc::POLLRDHUP;
+    let mut polled = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: the kernel reads and writes one pollfd.
+    let rc = unsafe { libc::poll(&raw mut polled, 1, 0) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(polled.revents) }
 }

@@ -10,6 +10,7 @@ use crate::image::model::memory::*;
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction};
+use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::Unix;
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -53,7 +54,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.seccomp_filters = vec![SeccompFilter { id: SeccompId(0), flags: 0, program: vec![0x7fff_0000_0000_0006] }];
     snapshot.zombies = vec![zombie(102)];
     snapshot.terminals = vec![terminal(0)];
-    snapshot.sockets = vec![socket(0), connection(1)];
+    snapshot.sockets = vec![socket(0), connection(1), datagram(2)];
     let process = &mut snapshot.processes[0];
     enrich(process);
     process.threads.push(thread(101));
@@ -124,6 +125,23 @@ fn process(pid: i32) -> Process {
         loginuid: u32::MAX,
         autogroup_nice: None,
     }
+}
+
+pub fn datagram(id: u32) -> Socket {
+    let address = |last: u8| vec![2, 0, 0x1f, 0x90, 127, 0, 0, last, 0, 0, 0, 0, 0, 0, 0, 0];
+    let state = Datagram {
+        local: address(1),
+        peer: Some(address(2)),
+        groups: vec![Membership {
+            group: address(3),
+            device: Device { index: 1, name: "lo".into() },
+            exclude: false,
+            sources: vec![address(4)],
+        }],
+        queue: vec![Waiting { sender: address(5), to: Some(address(1)), bytes: b"datagram".to_vec() }],
+        shutdown: 2,
+    };
+    Socket { ino: 12, domain: 2, protocol: 17, state: State::Datagram(state), ..socket(id) }
 }
 
 pub fn socket(id: u32) -> Socket {

@@ -2,6 +2,7 @@
 
 use super::ensure;
 use crate::image::error::Error;
+use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::unix::Unix;
 use crate::image::model::socket::{Socket, State};
@@ -18,6 +19,12 @@ const SCALE_MAX: u8 = 14;
 /// Bytes of `sun_path`.
 const NAME_MAX: usize = 108;
 
+/// Bytes of the longest datagram, with those that were joined (UDP_GRO).
+const DATAGRAM_MAX: usize = 1 << 20;
+
+const AF_INET: u16 = 2;
+const AF_INET6: u16 = 10;
+
 pub fn socket(socket: &Socket) -> Result<(), Error> {
     let object = || format!("socket {}", socket.id);
     let sane = socket.options.iter().all(|option| option.value.len() <= VALUE_MAX);
@@ -25,6 +32,7 @@ pub fn socket(socket: &Socket) -> Result<(), Error> {
     match &socket.state {
         State::Unix(Unix { name }) => ensure(name.len() <= NAME_MAX, object, "has an impossible name"),
         State::Tcp(state) => tcp(socket, state),
+        State::Datagram(state) => datagram(state, object),
     }
 }
 
@@ -45,4 +53,24 @@ fn tcp(socket: &Socket, Tcp { local, role }: &Tcp) -> Result<(), Error> {
             ensure(sane, object, "has an impossible window scale")
         }
     }
+}
+
+fn datagram(state: &Datagram, object: impl Fn() -> String) -> Result<(), Error> {
+    let Datagram { local, peer, groups, queue, shutdown } = state;
+    let own = [Some(local), peer.as_ref()].into_iter().flatten();
+    let of_groups = groups
+        .iter()
+        .flat_map(|Membership { group, device: _, exclude: _, sources }| std::iter::once(group).chain(sources));
+    let of_queue = queue.iter().flat_map(|Waiting { sender, to, bytes: _ }| std::iter::once(sender).chain(to));
+    let mut addresses = own.chain(of_groups).chain(of_queue);
+    ensure(addresses.all(|address| is_internet(address)), &object, "has an impossible address")?;
+    let fits = queue.iter().all(|unread| unread.bytes.len() <= DATAGRAM_MAX);
+    ensure(fits, &object, "holds an impossible datagram")?;
+    ensure(*shutdown <= 3, object, "is shut down in an impossible way")
+}
+
+/// Whether this is a whole `struct sockaddr_in` or `struct sockaddr_in6`.
+fn is_internet(address: &[u8]) -> bool {
+    let family = address.first_chunk().map(|family| u16::from_ne_bytes(*family));
+    matches!((family, address.len()), (Some(AF_INET), 16) | (Some(AF_INET6), 28))
 }

@@ -14,8 +14,9 @@ pub use terminals::Terminals;
 use super::file::FileTable;
 use super::namespace::Namespaces;
 use super::shared_memory::SharedMemoryTable;
-use super::socket::Sockets;
+use super::socket::{Refusal, Sockets};
 use super::{CollectError, Findings, event};
+use crate::blocker::Blocker;
 use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
 use crate::proc::TaskDir;
@@ -232,7 +233,12 @@ impl Descriptors {
                 let collected = self.sockets.collect(*ino, &fd.file);
                 match collected.map_err(CollectError::at(tid, "getsockopt"))? {
                     Ok(object) => Ok(Some(object)),
-                    Err(reason) => refuse(tables.findings, reason),
+                    Err(Refusal::Never(reason)) => refuse(tables.findings, reason),
+                    Err(Refusal::Passing(reason)) => {
+                        let remedy = "try again when it has been read or sent".into();
+                        tables.findings.passing.push(Blocker { task, object, reason, remedy });
+                        Ok(None)
+                    }
                 }
             }
             FdLink::AnonInode(kind) => match self.anonymous(tid, fd, kind) {

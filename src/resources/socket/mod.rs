@@ -1,5 +1,6 @@
 //! Sockets: what all families have in common, and which family knows more. Everything is asked of duplicates in our own table.
 
+pub mod datagram;
 pub mod options;
 pub mod tcp;
 mod unix;
@@ -24,7 +25,7 @@ impl Sockets {
     ///
     /// # Errors
     /// As getsockopt(2) and its like.
-    pub fn collect(&mut self, ino: u64, file: &File) -> io::Result<Result<OpenObject, String>> {
+    pub fn collect(&mut self, ino: u64, file: &File) -> io::Result<Result<OpenObject, Refusal>> {
         let fd = file.as_fd();
         let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
         let (domain, kind, protocol) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
@@ -36,7 +37,7 @@ impl Sockets {
         let id = SocketId(self.sockets.len() as u32);
         let options = match options::collect(fd, (domain, kind, protocol))? {
             Ok(options) => tcp::settable(options, &state),
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => return Ok(Err(Refusal::Never(reason))),
         };
         let (uid, gid) = (meta.uid(), meta.gid());
         self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });
@@ -50,17 +51,36 @@ impl Sockets {
     }
 }
 
-fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, String>> {
+/// Why a socket cannot be saved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It is what it is.
+    Never(String),
+    /// This may be over in a moment.
+    Passing(String),
+}
+
+impl Refusal {
+    /// What may be over in a moment.
+    pub fn passing(reason: impl Into<String>) -> Self {
+        Self::Passing(reason.into())
+    }
+}
+
+fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, Refusal>> {
     let (domain, kind, protocol) = what;
     match what {
-        (libc::AF_UNIX, _, _) => Ok(unix::collect(fd)?.map(State::Unix)),
+        (libc::AF_UNIX, _, _) => Ok(unix::collect(fd)?.map(State::Unix).map_err(Refusal::Never)),
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => Ok(match tcp::collect(ino, fd)? {
             Ok(tcp::Found::Whole(state)) => Ok(State::Tcp(state)),
-            Ok(tcp::Found::Connection(_)) => Err("TCP connections are not supported yet".into()),
-            Err(reason) => Err(reason),
+            Ok(tcp::Found::Connection(_)) => Err(Refusal::Never("TCP connections are not supported yet".into())),
+            Err(reason) => Err(Refusal::Never(reason)),
         }),
+        _ if datagram::name(what).is_some() => Ok(datagram::collect(fd)?.map(State::Datagram)),
         _ => {
-            Ok(Err(format!("{} sockets of type {kind} and protocol {protocol} are not supported yet", family(domain))))
+            let name = family(domain);
+            let reason = format!("{name} sockets of type {kind} and protocol {protocol} are not supported yet");
+            Ok(Err(Refusal::Never(reason)))
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Makes the sockets of an image.
 
+mod datagram;
 pub mod taken;
 mod tcp;
 mod unix;
@@ -52,7 +53,7 @@ impl Sockets {
 /// See [`tcp::turn`].
 fn turn(state: &State) -> u8 {
     match state {
-        State::Unix(_) => 0,
+        State::Unix(_) | State::Datagram(_) => 0,
         State::Tcp(tcp) => tcp::turn(&tcp.role),
     }
 }
@@ -65,6 +66,7 @@ fn make(wanted: &Socket, top: i32) -> io::Result<File> {
     match &wanted.state {
         State::Unix(state) => unix::set_up(&made, state)?,
         State::Tcp(state) => tcp::set_up(&made, state)?,
+        State::Datagram(state) => datagram::set_up(&made, wanted, state)?,
     }
     set(Moment::Named)?;
     set(Moment::Filled)?;

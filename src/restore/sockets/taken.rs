@@ -8,6 +8,7 @@ use crate::image::model::socket::{Socket, State};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::tcp_table::{self, Row};
 use crate::proc::{TaskDir, many};
+use crate::resources::socket::datagram::UDP_LITE;
 use crate::resources::socket::options::{self, Moment};
 use crate::sys::socket;
 use std::io;
@@ -27,31 +28,39 @@ pub struct Taken {
     pub remedy: String,
 }
 
-/// Tries each address of a TCP socket that listens or is bound.
+/// Tries each address of a socket that is bound, but those of connections of TCP.
 #[must_use]
 pub fn probe(snapshot: &Snapshot) -> Vec<Taken> {
     snapshot.sockets.iter().filter_map(one).collect()
 }
 
 fn one(wanted: &Socket) -> Option<Taken> {
-    let State::Tcp(tcp) = &wanted.state else { return None };
-    match tcp.role {
-        Role::Unconnected | Role::Listening { backlog: _ } => {}
-        Role::Ended(_) | Role::Connecting { peer: _ } | Role::Connected(_) => return None,
-    }
-    let address = inet::parse(&tcp.local).filter(|address| address.port() != 0)?;
-    let trouble = bind(wanted, &tcp.local).err()?;
+    let local = own_address(wanted)?;
+    let address = inet::parse(local).filter(|address| address.port() != 0)?;
+    let trouble = bind(wanted, local).err()?;
     let (reason, remedy) = match trouble.raw_os_error() {
-        Some(libc::EADDRINUSE) => match holder(address) {
+        Some(libc::EADDRINUSE) => match holder(wanted.protocol, address) {
             Some(holder) => (format!("it is taken by {holder}"), "end that, or restore in another network namespace"),
-            None => ("it is taken".into(), "see who has it: ss -lntp"),
+            None => ("it is taken".into(), "see who has it: ss -antup"),
         },
         Some(libc::EADDRNOTAVAIL) => ("this host does not have that address".into(), "add it (ip address add)"),
         Some(libc::EACCES) => ("it takes CAP_NET_BIND_SERVICE".into(), "run as root"),
         // Whatever else it is will be said when the socket is made.
         _ => return None,
     };
-    Some(Taken { id: wanted.id, address: Shown(&tcp.local).to_string(), reason, remedy: remedy.into() })
+    Some(Taken { id: wanted.id, address: Shown(local).to_string(), reason, remedy: remedy.into() })
+}
+
+/// The address that bind(2) is to be called with.
+fn own_address(wanted: &Socket) -> Option<&[u8]> {
+    match &wanted.state {
+        State::Unix(_) => None,
+        State::Tcp(tcp) => match tcp.role {
+            Role::Unconnected | Role::Listening { backlog: _ } => Some(&tcp.local),
+            Role::Ended(_) | Role::Connecting { peer: _ } | Role::Connected(_) => None,
+        },
+        State::Datagram(datagram) => (wanted.kind == libc::SOCK_DGRAM).then_some(&datagram.local),
+    }
 }
 
 fn bind(wanted: &Socket, local: &[u8]) -> io::Result<()> {
@@ -61,8 +70,8 @@ fn bind(wanted: &Socket, local: &[u8]) -> io::Result<()> {
 }
 
 /// Who has a socket with this port, as far as this user may see.
-fn holder(wanted: SocketAddr) -> Option<String> {
-    let rows = tcp_table::read(&mut Vec::new()).ok()?;
+fn holder(protocol: i32, wanted: SocketAddr) -> Option<String> {
+    let rows = tcp_table::read_of(table(protocol)?, &mut Vec::new()).ok()?;
     let same = |row: &&Row| row.local.port() == wanted.port() && row.ino != 0;
     let inodes: Vec<u64> = rows.iter().filter(same).map(|row| row.ino).collect();
     let pids: Vec<Pid> = std::fs::read_dir("/proc")
@@ -71,6 +80,16 @@ fn holder(wanted: SocketAddr) -> Option<String> {
         .map(Pid)
         .collect();
     many::map(&pids, |&pid, buffer| holds(pid, &inodes, buffer)).into_iter().flatten().next()
+}
+
+/// The table of /proc/net that has the sockets of a protocol.
+fn table(protocol: i32) -> Option<&'static str> {
+    match protocol {
+        libc::IPPROTO_TCP => Some("tcp"),
+        libc::IPPROTO_UDP => Some("udp"),
+        UDP_LITE => Some("udplite"),
+        _ => None,
+    }
 }
 
 fn holds(pid: Pid, inodes: &[u64], buffer: &mut Vec<u8>) -> Option<String> {

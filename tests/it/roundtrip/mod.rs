@@ -5,6 +5,7 @@ mod cgroup;
 mod clocks;
 mod copying;
 mod credentials;
+mod datagram;
 mod debug;
 mod dispatch;
 mod event;

@@ -1,5 +1,6 @@
 //! Sockets. Each family has a file of its own; what all have in common is here.
 
+pub mod datagram;
 pub mod inet;
 pub mod tcp;
 pub mod unix;
@@ -48,4 +49,6 @@ pub enum State {
     Unix(unix::Unix),
     /// TCP over AF_INET or AF_INET6.
     Tcp(tcp::Tcp),
+    /// AF_INET and AF_INET6 without connections.
+    Datagram(datagram::Datagram),
 }

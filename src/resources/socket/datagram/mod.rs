@@ -1,0 +1,59 @@
+//! Sockets of IPv4 and IPv6 without connections: UDP, UDP-Lite, ICMP.
+
+pub mod groups;
+
+use super::Refusal;
+use crate::image::model::socket::datagram::Datagram;
+use crate::sys::socket;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// UDP-Lite's number.
+pub const UDP_LITE: i32 = 136;
+
+/// What such a socket is called, if this is one.
+#[must_use]
+pub fn name((domain, kind, protocol): (i32, i32, i32)) -> Option<&'static str> {
+    match (domain, kind, protocol) {
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_UDP) => Some("UDP"),
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, UDP_LITE) => Some("UDP-Lite"),
+        (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP) => Some("ICMP"),
+        (libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6) => Some("ICMPv6"),
+        _ => None,
+    }
+}
+
+/// What is known of it, or why it cannot be saved.
+///
+/// # Errors
+/// As getsockname(2) and its like.
+pub fn collect(fd: BorrowedFd<'_>) -> io::Result<Result<Datagram, Refusal>> {
+    let local = socket::own_address(fd)?;
+    let peer = match socket::peer_address(fd) {
+        Ok(peer) => Some(peer),
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => None,
+        Err(error) => return Err(error),
+    };
+    let seen = socket::waiting(fd)?;
+    if seen & libc::POLLERR != 0 {
+        return Ok(Err(Refusal::passing(
+            "it has an error that was not told yet, which cannot be read without taking it away",
+        )));
+    }
+    // Of UDP, memory that it has sent and the device still holds, or what UDP_CORK and MSG_MORE hold back.
+    if socket::unsent(fd)? > 0 {
+        return Ok(Err(Refusal::passing(
+            "it holds back what it is to send (UDP_CORK, MSG_MORE), which cannot be read",
+        )));
+    }
+    let shutdown = shutdown(seen);
+    if seen & libc::POLLIN != 0 && shutdown & 1 == 0 {
+        return Ok(Err(Refusal::passing("datagrams wait in it that nobody has read")));
+    }
+    Ok(Ok(Datagram { local, peer, groups: groups::collect(fd)?, queue: Vec::new(), shutdown }))
+}
+
+/// `sk_shutdown` as far as poll(2) tells: sending alone it does not (net/core/datagram.c, `datagram_poll`).
+fn shutdown(seen: i16) -> u8 {
+    if seen & libc::POLLHUP != 0 { 3 } else { u8::from(seen & libc::POLLRDHUP != 0) }
+}

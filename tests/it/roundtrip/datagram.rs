@@ -1,0 +1,65 @@
+//! Sockets without connections: UDP, UDP-Lite.
+
+use crate::support::isolated;
+use crate::support::network::own_network;
+use std::net::UdpSocket;
+
+#[test]
+fn exam_16_udp_sockets_of_every_kind() {
+    isolated(|room| {
+        own_network();
+        room.survives(room.victim("datagram", &["plain"]));
+    });
+}
+
+#[test]
+fn options_of_sockets() {
+    isolated(|room| {
+        own_network();
+        room.survives(room.victim("datagram", &["options"]));
+    });
+}
+
+#[test]
+fn multicast_groups() {
+    isolated(|room| {
+        own_network();
+        room.survives(room.victim("datagram", &["groups"]));
+    });
+}
+
+#[test]
+fn exam_21_a_datagram_that_is_held_back_is_named() {
+    isolated(|room| {
+        own_network();
+        room.refuses(room.victim("datagram", &["more"]), &["socket:[", "UDP_CORK", "holds back"]);
+    });
+}
+
+#[test]
+fn exam_21_an_error_that_was_not_told_is_named_and_stays() {
+    isolated(|room| {
+        own_network();
+        room.refuses(room.victim("datagram", &["error"]), &["socket:[", "an error that was not told"]);
+    });
+}
+
+#[test]
+fn an_udp_port_that_is_taken_is_named_with_its_holder_before_anything_runs() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("datagram", &["more-soon"]);
+        let port: u16 = victim.ask("port").parse().expect("a port");
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        let holder = UdpSocket::bind(("127.0.0.1", port)).expect("a free port");
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        let run = run.says(&format!("UDP socket bound to 127.0.0.1:{port}"));
+        let run = run.says(&format!("it is taken by pid {} (", std::process::id()));
+        assert_eq!(victim.state(), None, "something runs: {run}");
+        drop(holder);
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.ask("final");
+        victim.end();
+    });
+}

@@ -17,6 +17,7 @@ use protocol::{Op, Task, check, pseudo};
 use syscall::{clone_into, syscall};
 
 const SYS_FUTEX: u32 = 202;
+const SYS_GETPPID: u32 = 110;
 const SYS_NANOSLEEP: u32 = 35;
 const SYS_EXIT_GROUP: u32 = 231;
 const FUTEX_WAIT: u64 = 0;
@@ -76,6 +77,7 @@ unsafe fn perform(op: *const Op) -> i64 {
             pseudo::MEET => meet(a(0), a(1) as u32, a(2)),
             pseudo::WAIT => wait(a(0), a(1) as u32),
             pseudo::SPAWN => clone_once_free(a(0), a(1), a(2)),
+            pseudo::ADOPTED => adopted(a(0) as i64, a(1) as i64),
             pseudo::COPY_PAGES => copying::copy_pages(a(0)),
             pseudo::STORE => {
                 (a(0) as *mut u64).write_volatile(a(1));
@@ -108,6 +110,23 @@ unsafe fn clone_once_free(clone_args: u64, size: u64, task: u64) -> i64 {
             }
             syscall(SYS_NANOSLEEP, [(&raw const millisecond) as u64, 0, 0, 0, 0, 0]);
         }
+    }
+}
+
+/// Waits until somebody has adopted this process: there is nothing that the kernel wakes it by.
+unsafe fn adopted(parent: i64, before: i64) -> i64 {
+    let moment = [0_u64, 100_000];
+    loop {
+        // SAFETY: getppid(2) takes nothing; nanosleep(2) reads the two words.
+        let now = unsafe { syscall(SYS_GETPPID, [0; 6]) };
+        if now == parent {
+            return 0;
+        }
+        if now != before {
+            return ESRCH;
+        }
+        // SAFETY: as above.
+        unsafe { syscall(SYS_NANOSLEEP, [(&raw const moment) as u64, 0, 0, 0, 0, 0]) };
     }
 }
 

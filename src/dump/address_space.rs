@@ -164,7 +164,7 @@ impl Builder {
 
     /// Pages that are still those of the parent, which was collected before.
     fn inherited(&self, pid: Pid, parent: Pid, vmas: &[Vma], set: &PageSet) -> Result<Option<Inherited>, CollectError> {
-        let Some(&from) = self.spaces.get(&parent) else { return Ok(None) };
+        let Some(&(parent, from)) = self.spaces.get(&parent) else { return Ok(None) };
         let above = Side { pid: parent, vmas: &self.mms[from.0 as usize].vmas };
         let pages = copy_on_write::shared(above, Side { pid, vmas }, set)?;
         Ok((!pages.is_empty()).then_some(Inherited { from, pages }))

@@ -5,10 +5,11 @@ use super::own::Own;
 use super::process::{Known, View};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
-use crate::image::model::id::{MmId, Pid};
+use crate::image::model::id::{MmId, Pid, Tid};
 use crate::image::model::memory::{ContentOwner, Mm};
 use crate::image::model::pipe::Pipe;
-use crate::image::model::process::{FsContext, Process, Zombie};
+use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
+use crate::image::model::signal::SignalHandlers;
 use crate::image::model::thread::{BlockedSyscall, Resume, Thread};
 use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
@@ -66,9 +67,12 @@ pub(super) struct Builder {
     pub(super) descriptors: Descriptors,
     pub(super) pipes: Pipes,
     pub(super) fs_contexts: Vec<FsContext>,
+    pub(super) signal_handlers: Vec<SignalHandlers>,
     pub(super) mms: Vec<Mm>,
-    /// The address space of each process so far.
-    pub(super) spaces: HashMap<Pid, MmId>,
+    /// What those say of their children who were asked.
+    pub(super) states: HashMap<Pid, ProcessState>,
+    /// The address space of each process so far, and the number under which /proc shows it.
+    pub(super) spaces: HashMap<Pid, (Pid, MmId)>,
     pub(super) memories: Vec<Option<TargetMemory>>,
     pub(super) pages: Vec<PageSet>,
     pub(super) twins: Vec<Option<Twin>>,
@@ -112,10 +116,11 @@ pub fn collect(
     let ended = tree.zombies().iter().map(tracer::Process::pid);
     let zombies = zombie::collect(ended, &mut builder.findings)?;
     let inside: Vec<Pid> = living.iter().copied().chain(zombies.iter().map(|zombie| zombie.pid)).collect();
-    let threads = living.iter().flat_map(|pid| tree.threads_of(*pid)).map(|thread| thread.tid());
-    builder.descriptors.inside = threads.chain(inside.iter().map(|pid| pid.leader())).collect();
-    let sharing = Sharing::among(living.iter().filter_map(|pid| Some(tree.threads_of(*pid).first()?.tid())).collect())?;
-    sharing.refuse_unknown(&mut builder.findings)?;
+    let all = living.iter().flat_map(|pid| tree.threads_of(*pid)).map(|thread| thread.tid());
+    builder.descriptors.inside = all.chain(inside.iter().map(|pid| pid.leader())).collect();
+    let tids = |pid: &Pid| tree.threads_of(*pid).iter().map(|thread| thread.tid()).collect();
+    let threads: Vec<Vec<Tid>> = living.iter().map(tids).collect();
+    let sharing = Sharing::among(&threads)?;
     let own_label = proc::values::lsm_label(&TaskDir::current()?, &mut Vec::new());
     let view = View {
         samples,
@@ -143,7 +148,7 @@ pub fn collect(
     let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;
     let mut zombies = zombies;
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
-    own.leave_out(&mut builder.processes, &mut zombies, &mut builder.findings)?;
+    own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
     builder.finish(root, zombies, pipes)
 }
 
@@ -174,6 +179,7 @@ impl Builder {
                 descriptions: self.descriptors.descriptions,
                 fd_tables: self.descriptors.tables,
                 fs_contexts: self.fs_contexts,
+                signal_handlers: self.signal_handlers,
                 pipes,
                 terminals,
                 sockets: self.descriptors.sockets.finish(),

@@ -6,7 +6,7 @@
 
 use crate::image::model::id::Pid;
 use crate::image::model::process::{Process, Zombie};
-use crate::image::model::signal::QueuedSignal;
+use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::proc::{TaskDir, stat};
 use crate::resources::border::{self, Tie};
 use crate::resources::descriptor::Pipes;
@@ -73,6 +73,7 @@ impl Own {
     pub fn leave_out(
         &self,
         processes: &mut [Process],
+        handlers: &[SignalHandlers],
         zombies: &mut Vec<Zombie>,
         findings: &mut Findings,
     ) -> Result<(), CollectError> {
@@ -86,10 +87,12 @@ impl Own {
             parent.pid,
             name.unwrap_or_default(),
         ));
-        if !reaps(parent) {
+        let actions = handlers.get(parent.handlers.0 as usize).map_or(&[][..], |handlers| &handlers.actions);
+        let Some(action) = actions.get(libc::SIGCHLD as usize - 1) else { return Ok(()) };
+        if !reaps(action) {
             return Ok(());
         }
-        if stat.exit_signal == libc::SIGCHLD && hears(parent, libc::SIGCHLD) {
+        if stat.exit_signal == libc::SIGCHLD && hears(parent, action, libc::SIGCHLD) {
             parent.pending.push(end_of(pid, uid));
         }
         let at = zombies.partition_point(|zombie| zombie.pid < pid);
@@ -113,15 +116,14 @@ impl Own {
 
 const IGNORED: u64 = 1;
 
-/// Whether children of this process wait to be reaped (kernel/signal.c, `do_notify_parent`).
-fn reaps(parent: &Process) -> bool {
-    let action = &parent.actions[libc::SIGCHLD as usize - 1];
+/// Whether children of a process with this disposition of SIGCHLD wait to be reaped (kernel/signal.c, `do_notify_parent`).
+fn reaps(action: &SignalAction) -> bool {
     action.handler.0 != IGNORED && action.flags & libc::SA_NOCLDWAIT as u64 == 0
 }
 
 /// Whether a signal would be queued: it is handled or blocked, and does not wait already.
-fn hears(process: &Process, signal: i32) -> bool {
-    let is_handled = process.actions[signal as usize - 1].handler.0 > IGNORED;
+fn hears(process: &Process, action: &SignalAction, signal: i32) -> bool {
+    let is_handled = action.handler.0 > IGNORED;
     let is_blocked = process.threads.first().is_some_and(|main| main.signal_mask & 1 << (signal - 1) != 0);
     let waits = process.pending.iter().any(|queued| queued.info.starts_with(&signal.to_le_bytes()));
     (is_handled || is_blocked) && !waits

@@ -22,7 +22,7 @@ use crate::tracer;
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// What a dump may refuse although [`preflight`] found nothing, by name.
@@ -30,8 +30,7 @@ pub const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
     "segments of modify_ldt(2), and permissions of ioperm(2)",
     "code that switches to 32-bit mode by itself",
     "seccomp filters that forbid the system calls which a dump makes in its place, and filters that cannot be read back",
-    "threads that do not share descriptors or working directory with the others (unshare(2))",
-    "a main thread that has ended while others run",
+    "descriptors of threads that do not share those of their process (unshare(2))",
     "a vfork parent, or a task in uninterruptible sleep, that does not stop in time",
     "a program without room for the stub behind its code",
     "descriptors, mappings and processes that appear until then",
@@ -73,7 +72,7 @@ fn process(
     findings: &mut Findings,
     sleepers: &mut Vec<(Pid, Tid)>,
 ) -> Result<(), Error> {
-    let dir = TaskDir::process(pid).map_err(|error| explain(pid, error.into()))?;
+    let dir = TaskDir::living(pid).map_err(|error| explain(pid, error.into()))?;
     if has_ended(&dir).map_err(|error| explain(pid, error.into()))? {
         return Ok(());
     }
@@ -94,7 +93,12 @@ fn process(
 }
 
 fn has_ended(dir: &TaskDir) -> Result<bool, proc::Error> {
-    status::read(dir, &mut Vec::new()).map(|status| matches!(status.state, b'Z' | b'X'))
+    status::read(dir, &mut Vec::new()).map(|status| is_over(&status))
+}
+
+/// A process whose main thread alone has ended lives on in the others.
+fn is_over(status: &Status) -> bool {
+    matches!(status.state, b'Z' | b'X') && status.threads <= 1
 }
 
 /// Refuses what can never be dumped, whatever else it holds.
@@ -140,9 +144,10 @@ fn refuse_tracer(pid: Pid, tracer: Pid, is_inside: bool, findings: &mut Findings
 fn refuse_by_nature(pid: Pid, status: &Status, findings: &mut Findings) -> bool {
     let task = format!("pid {pid} ({})", String::from_utf8_lossy(&status.name));
     let mut refuse = |object: &str, reason: String, remedy: String| findings.block(&task, object, reason, remedy);
-    if status.kernel_thread == Some(true) || status.memory.is_none() && !matches!(status.state, b'Z' | b'X') {
+    let has_ended = matches!(status.state, b'Z' | b'X');
+    if status.kernel_thread == Some(true) || status.memory.is_none() && !has_ended {
         refuse("kernel thread", "it is a part of the kernel".into(), String::new());
-    } else if matches!(status.state, b'Z' | b'X') {
+    } else if is_over(status) {
         let parent = status.ppid;
         refuse(
             "zombie",
@@ -207,9 +212,17 @@ fn refuse_sleepers(sleepers: &[(Pid, Tid)], findings: &mut Findings) {
     }
 }
 
+/// A descriptor of a process through which its descriptors can be had.
+fn pidfd_of(pid: Pid) -> Result<OwnedFd, Errno> {
+    match proc::living(pid) {
+        Ok(thread) if thread != pid => pidfd::open_thread(thread.leader()),
+        Ok(_) | Err(_) => pidfd::open(pid),
+    }
+}
+
 /// Asks for a descriptor of the target: the kernel checks the right to trace it (PTRACE_MODE_ATTACH) first.
 fn may_look(pid: Pid) -> Result<(), Error> {
-    let pidfd = pidfd::open(pid).map_err(|errno| kernel(pid, "pidfd_open", errno.into()))?;
+    let pidfd = pidfd_of(pid).map_err(|errno| kernel(pid, "pidfd_open", errno.into()))?;
     match pidfd::get_fd(pidfd.as_fd(), Fd(0)) {
         Ok(_) | Err(Errno::EBADF) => Ok(()),
         Err(Errno::EPERM | Errno::EACCES) => {
@@ -221,7 +234,7 @@ fn may_look(pid: Pid) -> Result<(), Error> {
 
 /// Everything that the collectors of a dump can say of one living process.
 fn look(pid: Pid, dir: &TaskDir, findings: &mut Findings) {
-    Namespaces::own().check(pid, findings);
+    Namespaces::own().check(Pid(thread_of(pid).0), findings);
     refuse_32_bit(pid, dir, findings);
     refuse_unlinked_directories(pid, dir, findings);
 }
@@ -248,16 +261,16 @@ fn whole_tree(root: Pid) -> Result<Vec<Blocker>, Error> {
 
 /// What processes share by clone(2). Whoever is outside may change the descriptors all the time, so that this is looked at by itself.
 fn sharing(root: Pid) -> Result<Vec<Blocker>, CollectError> {
-    let look = |leaders: Vec<Tid>, findings: &mut Findings| {
-        let sharing = Sharing::among(leaders)?;
-        sharing.refuse_unknown(findings)?;
+    let look = |threads: Vec<Tid>, findings: &mut Findings| {
+        let threads: Vec<Vec<Tid>> = threads.into_iter().map(|tid| vec![tid]).collect();
+        let sharing = Sharing::among(&threads)?;
         sharing.refuse_outside(&tracer::descendants(root), findings);
         Ok(())
     };
-    let all = settled(|findings| look(living(root)?.iter().map(|(pid, _)| pid.leader()).collect(), findings));
+    let all = settled(|findings| look(living(root)?.iter().map(|(pid, _)| thread_of(*pid)).collect(), findings));
     match all {
         Ok(blockers) => Ok(blockers),
-        Err(_) => settled(|findings| look(vec![root.leader()], findings)),
+        Err(_) => settled(|findings| look(vec![thread_of(root)], findings)),
     }
 }
 
@@ -285,6 +298,11 @@ fn one_by_one(root: Pid) -> Result<Vec<Blocker>, CollectError> {
     Ok(blockers)
 }
 
+/// A thread that stands for its process.
+fn thread_of(pid: Pid) -> Tid {
+    proc::living(pid).unwrap_or(pid).leader()
+}
+
 fn is_gone(dir: &TaskDir) -> bool {
     !matches!(has_ended(dir), Ok(false))
 }
@@ -293,7 +311,7 @@ fn is_gone(dir: &TaskDir) -> bool {
 fn living(root: Pid) -> Result<Vec<(Pid, TaskDir)>, CollectError> {
     let mut members = Vec::new();
     for pid in tracer::descendants(root) {
-        match TaskDir::process(pid) {
+        match TaskDir::living(pid) {
             Ok(dir) => {
                 if !is_gone(&dir) && may_look(pid).is_ok() {
                     members.push((pid, dir));
@@ -347,8 +365,8 @@ fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut
     let Objects { descriptors, pipes, files, shared, mapped: _ } = objects;
     let tables = &mut Tables { files, shared, pipes, findings };
     for (pid, dir) in members {
-        let pidfd = pidfd::open(*pid).map_err(CollectError::at(pid.leader(), "pidfd_open"))?;
-        descriptors.collect(dir, pid.leader(), pidfd.as_fd(), tables)?;
+        let pidfd = pidfd_of(*pid).map_err(CollectError::at(pid.leader(), "pidfd_open"))?;
+        descriptors.collect(dir, thread_of(*pid), pidfd.as_fd(), tables)?;
     }
     Ok(())
 }

@@ -2,8 +2,9 @@
 
 use super::address_space::Survey;
 use super::collect::{Builder, CALLS};
-use crate::image::model::id::{FdTableId, FileId, FsId, MmId, Pid, Tid};
+use crate::image::model::id::{FdTableId, FileId, FsId, HandlersId, IoContextId, MmId, Pid, Tid, UndoListId};
 use crate::image::model::process::{FsContext, Process, ProcessState};
+use crate::image::model::signal::{SignalAction, SignalHandlers};
 use crate::image::model::thread::Thread;
 use crate::image::model::timer::PosixTimer;
 use crate::proc::{self, TaskDir};
@@ -13,12 +14,13 @@ use crate::resources::namespace::Namespaces;
 use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::{Sample, Samples};
 use crate::resources::thread::{Shared, Threads};
-use crate::resources::{CollectError, keyring, process, signal, timer};
-use crate::sys::kcmp::{self, Object};
+use crate::resources::{CollectError, keyring, process, signal, stopped, thread, timer};
+use crate::sys::pidfd;
 use crate::sys::ptrace_info::Queue;
 use crate::tracer::{self, FrozenTree, RemoteSession, Stop, Twin};
-use std::cmp::Ordering;
+use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::time::Instant;
 
 /// Bytes of pages up to which they are written as fast as a copy is made.
@@ -41,6 +43,9 @@ pub(super) struct View<'a> {
 pub(super) struct Known {
     pub fd_tables: HashMap<usize, FdTableId>,
     pub fs_contexts: HashMap<usize, FsId>,
+    pub handlers: HashMap<usize, HandlersId>,
+    pub undo_lists: HashMap<usize, UndoListId>,
+    pub io_contexts: HashMap<usize, IoContextId>,
     pub mms: HashMap<usize, MmId>,
 }
 
@@ -50,6 +55,8 @@ struct Subject<'a> {
     /// Its place in the tree.
     at: usize,
     pid: Pid,
+    /// The number under which /proc shows what its threads share.
+    shown_as: Pid,
     dir: &'a TaskDir,
     stat: &'a proc::stat::Stat,
     view: &'a View<'a>,
@@ -79,37 +86,44 @@ impl Builder {
         pid: Pid,
         view: &View<'_>,
     ) -> Result<(), CollectError> {
-        let dir = &TaskDir::process(pid)?;
+        let process = &tree.processes()[at];
+        let (shown_as, is_led) = (process.shown_as(), !process.dead_leader());
+        let dir = &TaskDir::process(shown_as)?;
         let stat = &proc::stat::read(dir, &mut self.buffer)?;
-        view.namespaces.check(pid, &mut self.findings);
+        view.namespaces.check(shown_as, &mut self.findings);
         if view.exposed.contains(&at) {
             // Whoever shares the memory runs on, and could change what we do there.
             return Ok(());
         }
-        if tree.processes()[at].dead_leader() {
-            let reason = "it has ended while others run, which is not supported yet";
-            self.findings.block(format!("pid {pid}"), "main thread", reason, "");
-            return Ok(());
-        }
-        let stop = tree.threads_of(pid).first().map(|thread| thread.stop());
-        let subject = Subject { at, pid, dir, stat, view };
+        let stop = stopped_by(tree, pid);
+        let subject = Subject { at, pid, shown_as, dir, stat, view };
         let Some(inside) = self.enter(tree, subject)? else { return Ok(()) };
+        let (ended_leader, exit_signal) = if is_led {
+            (None, stat.exit_signal)
+        } else {
+            let (leader, signal) = thread::ended_leader(pid, &inside.threads[0].credentials, &mut self.buffer)?;
+            (Some(leader), signal)
+        };
+        let handlers = self.handlers(view.sharing.handlers(at), inside.answers.actions);
         self.ttys.push((stat.tty_nr, stat.tpgid));
         self.processes.push(Process {
             pid,
             ppid: stat.ppid,
             pgid: stat.pgrp,
             sid: stat.session,
-            exit_signal: stat.exit_signal,
+            exit_signal,
             controlling: None,
-            state: match stop {
-                Some(Stop::Group(signal)) => ProcessState::Stopped(signal),
-                Some(Stop::Interrupted) | None => ProcessState::Running,
+            state: match (self.states.remove(&pid), stop) {
+                (Some(known), _) => known,
+                // Nobody in the tree can wait for it.
+                (None, Some(signal)) => ProcessState::Stopped { signal, waited: false },
+                (None, None) => ProcessState::Running,
             },
             mm: inside.mm,
             pending: signal::queued(inside.threads[0].tid, Queue::Shared)?,
             threads: inside.threads,
-            actions: inside.answers.actions,
+            ended_leader,
+            handlers,
             itimers: inside.answers.itimers,
             timers: inside.timers,
             rlimits: process::limits(dir)?,
@@ -125,9 +139,15 @@ impl Builder {
 
     /// Asks what only the tasks themselves can say; `None` with a blocker noted where they must not be made to.
     fn enter(&mut self, tree: &mut FrozenTree, subject: Subject<'_>) -> Result<Option<Inside>, CollectError> {
-        let Subject { at, pid, dir, stat, view } = subject;
+        let Subject { at, pid, shown_as, dir, stat, view } = subject;
         let tids: Vec<Tid> = tree.threads_of(pid).iter().map(|thread| thread.tid()).collect();
         let shared = self.shared(tree, subject, &tids)?;
+        let children: Vec<(Pid, Option<i32>)> = tree
+            .processes()
+            .iter()
+            .filter(|process| process.parent() == pid)
+            .map(|process| (process.pid(), stopped_by(tree, process.pid())))
+            .collect();
         let remote = |action| move |source| CollectError::Remote { tid: pid.leader(), action, source };
         let mut session = match RemoteSession::open(tree, pid) {
             Ok(session) => session,
@@ -140,7 +160,7 @@ impl Builder {
         let memory = view.sharing.memory(at);
         let space = match self.known.mms.get(&memory) {
             Some(&known) => Space::Known(known),
-            None => Space::New(Survey::begin(pid, session.scratch(), stat.rss)?),
+            None => Space::New(Survey::begin(shown_as, session.scratch(), stat.rss)?),
         };
         let mut asker = Asker::new(&mut session);
         let mut collector = Threads {
@@ -169,6 +189,7 @@ impl Builder {
         if threads.len() < tids.len() {
             return Ok(None);
         }
+        self.states.extend(stopped::of_children(&mut asker, tids[0], &children)?);
         let answers = process::ask(&mut asker, tids[0])?;
         let listed = proc::timers::read(dir, &mut self.buffer)?;
         let timers = timer::posix_timers(&mut asker, tids[0], &listed)?;
@@ -186,7 +207,7 @@ impl Builder {
         let mm = match space {
             Space::Known(known) => known,
             Space::New(survey) => {
-                let mm = self.address_space(pid, dir, stat, &answers, task_policy, survey.finish()?)?;
+                let mm = self.address_space(shown_as, dir, stat, &answers, task_policy, survey.finish()?)?;
                 self.mapped.ask(pid, &mut Asker::new(&mut session), tids[0])?;
                 let twin = if !adopts && self.is_worth_a_twin(mm) { fork_twin(&mut session)? } else { None };
                 self.twins.push(twin);
@@ -194,7 +215,7 @@ impl Builder {
                 mm
             }
         };
-        self.spaces.insert(pid, mm);
+        self.spaces.insert(pid, (shown_as, mm));
         session.close().map_err(remote("leaving the target"))?;
         Ok(Some(Inside { threads, answers, timers, mm }))
     }
@@ -209,28 +230,52 @@ impl Builder {
             && pages + copied.sum::<u64>() < proc::host::available_memory().unwrap_or(0) / 2
     }
 
-    /// For each thread its table of descriptors and working directory, the shared ones collected once.
+    /// What each thread has in common with others, collected once.
     fn shared(&mut self, tree: &FrozenTree, subject: Subject<'_>, tids: &[Tid]) -> Result<Vec<Shared>, CollectError> {
-        let first = tids[0];
-        for &tid in &tids[1..] {
-            for (object, name) in [(Object::Files, "table of descriptors"), (Object::Fs, "working directory")] {
-                let order = kcmp::compare(first, tid, object, 0, 0).map_err(CollectError::at(tid, "kcmp"))?;
-                if order != Some(Ordering::Equal) {
-                    self.findings.block(
-                        format!("tid {tid}"),
-                        name,
-                        "it does not share it with the main thread (unshare(2)), which is not supported yet",
-                        "",
-                    );
-                }
+        let sharing = &subject.view.sharing;
+        let mut found = Vec::with_capacity(tids.len());
+        let mut known = HashMap::new();
+        for &tid in tids {
+            let task = sharing.task(subject.at, tid);
+            if let Some(&shared) = known.get(&task) {
+                found.push(shared);
+                continue;
             }
+            let shared = Shared {
+                fd_table: self.fd_table(tree, subject, task, tid)?,
+                fs: self.fs_of(subject, task, tid)?,
+                undo_list: sharing.undo_list(task).map(|first| {
+                    let next = UndoListId(self.known.undo_lists.len() as u32);
+                    *self.known.undo_lists.entry(first).or_insert(next)
+                }),
+                io_context: sharing.io_context(task).map(|first| {
+                    let next = IoContextId(self.known.io_contexts.len() as u32);
+                    *self.known.io_contexts.entry(first).or_insert(next)
+                }),
+            };
+            known.insert(task, shared);
+            found.push(shared);
         }
-        let shared = Shared { fd_table: self.fd_table(tree, subject, first)?, fs: self.fs_of(subject)? };
-        Ok(vec![shared; tids.len()])
+        Ok(found)
     }
 
-    fn fd_table(&mut self, tree: &FrozenTree, subject: Subject<'_>, tid: Tid) -> Result<FdTableId, CollectError> {
-        let first = subject.view.sharing.files(subject.at);
+    fn handlers(&mut self, first: usize, actions: Vec<SignalAction>) -> HandlersId {
+        let next = HandlersId(self.signal_handlers.len() as u32);
+        let id = *self.known.handlers.entry(first).or_insert(next);
+        if id == next {
+            self.signal_handlers.push(SignalHandlers { id, actions });
+        }
+        id
+    }
+
+    fn fd_table(
+        &mut self,
+        tree: &FrozenTree,
+        subject: Subject<'_>,
+        task: usize,
+        tid: Tid,
+    ) -> Result<FdTableId, CollectError> {
+        let first = subject.view.sharing.files(task);
         if let Some(&known) = self.known.fd_tables.get(&first) {
             return Ok(known);
         }
@@ -240,18 +285,34 @@ impl Builder {
             pipes: &mut self.pipes,
             findings: &mut self.findings,
         };
-        let pidfd = tree.processes()[subject.at].pidfd();
-        let id = self.descriptors.collect(subject.dir, tid, pidfd, tables)?;
+        let id = if tid == subject.pid.leader() {
+            let pidfd = tree.processes()[subject.at].pidfd();
+            self.descriptors.collect(subject.dir, tid, pidfd, tables)?
+        } else {
+            match pidfd::open_thread(tid) {
+                Ok(pidfd) => {
+                    let dir = TaskDir::process(Pid(tid.0))?;
+                    self.descriptors.collect(&dir, tid, pidfd.as_fd(), tables)?
+                }
+                Err(Errno::EINVAL) => {
+                    let reason = "it is not that of the main thread, and this kernel has no pidfds of other threads";
+                    let remedy = "use Linux 6.9 or later";
+                    self.findings.block(format!("tid {tid}"), "table of descriptors", reason, remedy);
+                    FdTableId(0)
+                }
+                Err(error) => return Err(CollectError::at(tid, "pidfd_open")(error)),
+            }
+        };
         self.known.fd_tables.insert(first, id);
         Ok(id)
     }
 
-    fn fs_of(&mut self, subject: Subject<'_>) -> Result<FsId, CollectError> {
-        let first = subject.view.sharing.fs(subject.at);
+    fn fs_of(&mut self, subject: Subject<'_>, task: usize, tid: Tid) -> Result<FsId, CollectError> {
+        let first = subject.view.sharing.fs(task);
         if let Some(&known) = self.known.fs_contexts.get(&first) {
             return Ok(known);
         }
-        let id = self.fs_context(subject.pid, subject.dir)?;
+        let id = self.fs_context(subject.pid, &TaskDir::process(Pid(tid.0))?)?;
         self.known.fs_contexts.insert(first, id);
         Ok(id)
     }
@@ -298,6 +359,14 @@ impl Builder {
                 Ok(None)
             }
         }
+    }
+}
+
+/// The signal by which a process is in group stop.
+fn stopped_by(tree: &FrozenTree, pid: Pid) -> Option<i32> {
+    match tree.threads_of(pid).first()?.stop() {
+        Stop::Group(signal) => Some(signal),
+        Stop::Interrupted => None,
     }
 }
 

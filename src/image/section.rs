@@ -31,6 +31,7 @@ pub enum Kind {
     Zombies = 11,
     Terminals = 12,
     Sockets = 13,
+    SignalHandlers = 14,
     /// Pages; the only kind that may repeat.
     PageBlock = 0x100,
     Stats = 0x200,
@@ -42,7 +43,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds in the order in which they stand.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Inventory,
         Self::Processes,
         Self::Mms,
@@ -56,6 +57,7 @@ impl Kind {
         Self::Zombies,
         Self::Terminals,
         Self::Sockets,
+        Self::SignalHandlers,
         Self::PageBlock,
         Self::Stats,
         Self::Index,
@@ -85,6 +87,7 @@ impl Kind {
             Self::Zombies => "zombies",
             Self::Terminals => "terminals",
             Self::Sockets => "sockets",
+            Self::SignalHandlers => "signal handlers",
             Self::PageBlock => "page block",
             Self::Stats => "stats",
             Self::Index => "index",

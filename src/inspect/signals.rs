@@ -110,8 +110,10 @@ fn one(snapshot: &Snapshot, process: &Process) -> One {
     One {
         pid: process.pid.0,
         name: Raw(process.threads.first().map_or_else(Vec::new, |main| main.comm.clone())),
-        actions: process
-            .actions
+        actions: snapshot
+            .signal_handlers
+            .get(process.handlers.0 as usize)
+            .map_or(&[][..], |handlers| &handlers.actions)
             .iter()
             .enumerate()
             .map(|(index, action)| describe(snapshot, process, number(index), action))
@@ -228,10 +230,9 @@ mod tests {
     #[test]
     fn only_what_is_not_default_is_shown_to_people() {
         let mut snapshot = snapshot();
-        let process = &mut snapshot.processes[0];
-        process.actions[1] =
-            SignalAction { handler: Addr(PRIVATE_FILE), flags: 0x1400_0000, restorer: Addr(1), mask: 1 << 14 };
-        process.actions[12].handler = Addr(1);
+        let actions = &mut snapshot.signal_handlers[0].actions;
+        actions[1] = SignalAction { handler: Addr(PRIVATE_FILE), flags: 0x1400_0000, restorer: Addr(1), mask: 1 << 14 };
+        actions[12].handler = Addr(1);
         insta::assert_snapshot!(report(&snapshot).text(None), @r"
         process 100 sample
         SIGNAL   DISPOSITION  HANDLER        WHILE IT RUNS, BLOCKED  FLAGS

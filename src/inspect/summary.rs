@@ -81,8 +81,8 @@ pub fn report(image: &Image) -> Summary {
         exe: exe.and_then(file),
         cwd: fs.and_then(|fs| file(fs.cwd)),
         stopped_by: root.and_then(|root| match root.state {
-            ProcessState::Running => None,
-            ProcessState::Stopped(signal) => Some(signal),
+            ProcessState::Running | ProcessState::Continued => None,
+            ProcessState::Stopped { signal, waited: _ } => Some(signal),
         }),
         host: host(image),
         processes: snapshot.processes.len() as u64,

@@ -27,7 +27,10 @@ struct Node {
     exit_signal: Option<String>,
     state: &'static str,
     stopped_by: Option<String>,
+    stop_waited_for: bool,
     memory: u32,
+    handlers: u32,
+    ended_leader: Option<EndedLeader>,
     argv: Vec<Raw>,
     oom_score_adj: i32,
     child_subreaper: bool,
@@ -41,7 +44,15 @@ struct Leaf {
     name: Raw,
     fd_table: u32,
     fs: u32,
+    undo_list: Option<u32>,
+    io_context: Option<u32>,
     syscall: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct EndedLeader {
+    name: Raw,
+    exit_code: i32,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,7 +108,8 @@ fn exit_signal(signal: i32) -> Option<String> {
 fn node(process: &Process) -> Node {
     let (state, stopped_by) = match process.state {
         ProcessState::Running => ("running", None),
-        ProcessState::Stopped(signal) => ("stopped", Some(signals::name(signal))),
+        ProcessState::Continued => ("continued", None),
+        ProcessState::Stopped { signal, waited: _ } => ("stopped", Some(signals::name(signal))),
     };
     Node {
         pid: process.pid.0,
@@ -107,7 +119,13 @@ fn node(process: &Process) -> Node {
         exit_signal: exit_signal(process.exit_signal),
         state,
         stopped_by,
+        stop_waited_for: matches!(process.state, ProcessState::Stopped { signal: _, waited: true }),
         memory: process.mm.0,
+        handlers: process.handlers.0,
+        ended_leader: process
+            .ended_leader
+            .as_ref()
+            .map(|leader| EndedLeader { name: Raw(leader.comm.clone()), exit_code: leader.status >> 8 }),
         argv: process.argv.iter().cloned().map(Raw).collect(),
         oom_score_adj: process.oom_score_adj,
         child_subreaper: process.child_subreaper,
@@ -120,6 +138,8 @@ fn node(process: &Process) -> Node {
                 name: Raw(thread.comm.clone()),
                 fd_table: thread.fd_table.0,
                 fs: thread.fs.0,
+                undo_list: thread.undo_list.map(|id| id.0),
+                io_context: thread.io_context.map(|id| id.0),
                 syscall: thread.blocked.as_ref().map(|blocked| threads::syscall_name(blocked.number)),
             })
             .collect(),
@@ -157,7 +177,8 @@ impl Report for Tree {
 
 fn write_node(out: &mut String, node: &Node, depth: usize) {
     let indent = "  ".repeat(depth.min(40));
-    let name = node.threads.first().map_or_else(String::new, |main| main.name.printable());
+    let leader = node.ended_leader.as_ref().map(|leader| &leader.name);
+    let name = leader.or(node.threads.first().map(|main| &main.name)).map_or_else(String::new, Raw::printable);
     let argv = node.argv.iter().map(Raw::printable).collect::<Vec<_>>().join(" ");
     let stop = node.stopped_by.as_ref().map_or_else(String::new, |signal| format!(", stopped by {signal}"));
     let _ = writeln!(
@@ -169,6 +190,9 @@ fn write_node(out: &mut String, node: &Node, depth: usize) {
         node.sid
     );
     let _ = writeln!(out, "{indent}  {argv}");
+    if let Some(leader) = &node.ended_leader {
+        let _ = writeln!(out, "{indent}  - {} {}  ended with {}", node.pid, leader.name.printable(), leader.exit_code);
+    }
     for thread in &node.threads {
         let doing = thread.syscall.as_deref().map_or("computing".to_owned(), |name| format!("in {name}"));
         let _ =
@@ -195,7 +219,8 @@ mod tests {
     fn children_stand_below_their_parents() {
         let mut snapshot = snapshot();
         let mut child = snapshot.processes[0].clone();
-        (child.pid, child.ppid, child.state) = (Pid(110), Pid(100), ProcessState::Stopped(19));
+        (child.pid, child.ppid, child.state) =
+            (Pid(110), Pid(100), ProcessState::Stopped { signal: 19, waited: false });
         child.threads.truncate(1);
         snapshot.processes.push(child);
         insta::assert_snapshot!(report(&snapshot).text(None), @r"

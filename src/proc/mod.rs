@@ -41,4 +41,4 @@ pub mod values;
 pub mod vm_flags;
 
 pub use error::{Error, ParseError, if_present};
-pub use task_dir::TaskDir;
+pub use task_dir::{TaskDir, living};

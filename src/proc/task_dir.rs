@@ -1,7 +1,7 @@
 //! The directory of a task in /proc, held open: what it gives belongs to this task even if its id is used again.
 
 use super::error::Error;
-use super::scan;
+use super::{scan, stat};
 use crate::image::model::id::{Fd, Pid, Tid};
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
@@ -28,6 +28,14 @@ impl TaskDir {
     /// [`Error::Vanished`] if there is no such process.
     pub fn process(pid: Pid) -> Result<Self, Error> {
         Self::at(AT_FDCWD, &format!("/proc/{pid}"), format!("/proc/{pid}"))
+    }
+
+    /// What belongs to the whole process, by [`living`].
+    ///
+    /// # Errors
+    /// [`Error::Vanished`] if there is no such process.
+    pub fn living(pid: Pid) -> Result<Self, Error> {
+        Self::process(living(pid)?)
     }
 
     /// `/proc/PID/task/TID`: what belongs to one thread.
@@ -204,6 +212,28 @@ impl TaskDir {
     fn is_gone(&self) -> bool {
         nix::sys::stat::fstatat(&self.dir, "stat", nix::fcntl::AtFlags::empty()).is_err()
     }
+}
+
+/// The number under which /proc shows what the threads of a process share: the id of one that lives. `/proc/PID` shows nothing of an address
+/// space or of descriptors once the main thread has ended.
+///
+/// # Errors
+/// [`Error::Vanished`] if there is no such process.
+pub fn living(pid: Pid) -> Result<Pid, Error> {
+    let dir = TaskDir::process(pid)?;
+    let mut buffer = Vec::new();
+    let has_ended = |stat: &stat::Stat| matches!(stat.state, b'Z' | b'X');
+    let main = stat::read(&dir, &mut buffer)?;
+    if !has_ended(&main) || main.threads <= 1 {
+        return Ok(pid);
+    }
+    for tid in dir.threads()? {
+        let thread = dir.task(tid).and_then(|task| stat::read(&task, &mut buffer));
+        if thread.is_ok_and(|stat| !has_ended(&stat)) {
+            return Ok(Pid(tid.0));
+        }
+    }
+    Ok(pid)
 }
 
 impl AsFd for TaskDir {

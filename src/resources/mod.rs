@@ -21,6 +21,7 @@ pub mod shared_memory;
 pub mod sharing;
 pub mod signal;
 pub mod socket;
+pub mod stopped;
 pub mod syscall_restart;
 pub mod thread;
 pub mod timer;

@@ -8,7 +8,7 @@ use crate::sys::kcmp::{self, Object};
 use crate::sys::plain_task::PlainTask;
 use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Objects of one kind, found by ordered search.
 #[derive(Debug)]
@@ -19,25 +19,70 @@ struct Classes {
     sorted: Vec<usize>,
 }
 
-/// Which processes of a tree share what.
+/// Which tasks of a tree share what.
 #[derive(Debug)]
 pub struct Sharing {
-    /// A thread of each process that stands for all of them.
+    /// A thread of each process that stands for all that have the same, then those that have something else.
     tasks: Vec<Tid>,
+    /// The places of the latter.
+    strays: HashMap<Tid, usize>,
+    /// How many threads each of these stands for.
+    weights: Vec<usize>,
     memory: Classes,
+    handlers: Classes,
     files: Classes,
     fs: Classes,
+    undo_lists: Optional,
+    io_contexts: Optional,
+    /// Whether it was asked who has no undo list and no I/O context: of a task that is alone in the tree it is not.
+    knows_absence: bool,
 }
 
+/// Objects that a task may be without, which kcmp(2) takes for one that all these tasks share.
+#[derive(Debug)]
+struct Optional {
+    classes: Classes,
+    /// The place of the first task that has none.
+    absent: Option<usize>,
+}
+
+/// What a thread may have apart from the others of its process: by `unshare(2)`, or by having been made so.
+const OF_THREADS: [Object; 4] = [Object::Files, Object::Fs, Object::SysvSem, Object::Io];
+
 impl Sharing {
-    /// Compares the processes for which these threads stand.
+    /// Compares the threads of these processes, of which each has at least one.
     ///
     /// # Errors
-    /// As kcmp(2).
-    pub fn among(tasks: Vec<Tid>) -> Result<Self, CollectError> {
-        let classes = |object| Classes::of(&tasks, object);
-        let (memory, files, fs) = (classes(Object::Vm)?, classes(Object::Files)?, classes(Object::Fs)?);
-        Ok(Self { tasks, memory, files, fs })
+    /// As kcmp(2) and fork(2).
+    pub fn among(processes: &[Vec<Tid>]) -> Result<Self, CollectError> {
+        let firsts: Vec<Tid> = processes.iter().map(|threads| threads[0]).collect();
+        let mut tasks = firsts.clone();
+        let mut weights: Vec<usize> = processes.iter().map(Vec::len).collect();
+        for (at, threads) in processes.iter().enumerate() {
+            for &tid in &threads[1..] {
+                if !is_like(tid, threads[0])? {
+                    tasks.push(tid);
+                    weights.push(1);
+                    weights[at] -= 1;
+                }
+            }
+        }
+        let strays = tasks.iter().enumerate().skip(firsts.len()).map(|(at, tid)| (*tid, at)).collect();
+        let alone = processes.iter().map(Vec::len).sum::<usize>() < 2;
+        let none = if alone { None } else { Some(plain_task(tasks[0])?) };
+        let none = none.as_ref().map(PlainTask::tid);
+        Ok(Self {
+            memory: Classes::of(&firsts, Object::Vm)?,
+            handlers: Classes::of(&firsts, Object::Sighand)?,
+            files: Classes::of(&tasks, Object::Files)?,
+            fs: Classes::of(&tasks, Object::Fs)?,
+            undo_lists: Optional::of(&tasks, Object::SysvSem, none)?,
+            io_contexts: Optional::of(&tasks, Object::Io, none)?,
+            knows_absence: none.is_some(),
+            tasks,
+            strays,
+            weights,
+        })
     }
 
     /// The first process, by its place, with the address space of this one.
@@ -46,58 +91,75 @@ impl Sharing {
         self.memory.first[at]
     }
 
-    /// The first process with the table of descriptors of this one.
+    /// The first process with the signal handlers of this one.
     #[must_use]
-    pub fn files(&self, at: usize) -> usize {
-        self.files.first[at]
+    pub fn handlers(&self, at: usize) -> usize {
+        self.handlers.first[at]
     }
 
-    /// The first process with the working directory, root and umask of this one.
+    /// Who stands for a thread of the process at this place.
     #[must_use]
-    pub fn fs(&self, at: usize) -> usize {
-        self.fs.first[at]
+    pub fn task(&self, at: usize, tid: Tid) -> usize {
+        self.strays.get(&tid).copied().unwrap_or(at)
     }
 
-    /// Refuses what the model does not say of processes: signal handlers, System V undo lists and I/O contexts in common.
-    ///
-    /// # Errors
-    /// As kcmp(2) and fork(2).
-    pub fn refuse_unknown(&self, findings: &mut Findings) -> Result<(), CollectError> {
-        if self.memory.are_shared() {
-            let handlers = Classes::of(&self.tasks, Object::Sighand)?;
-            handlers.refuse(&self.tasks, None, "signal handlers", "CLONE_SIGHAND", findings);
-        }
-        if self.tasks.len() < 2 {
-            return Ok(());
-        }
-        let none = PlainTask::start().map_err(CollectError::at(self.tasks[0], "fork of snap"))?;
-        for (object, name, flag) in [
-            (Object::SysvSem, "undo list of System V semaphores", "CLONE_SYSVSEM"),
-            (Object::Io, "I/O context", "CLONE_IO"),
-        ] {
-            Classes::of(&self.tasks, object)?.refuse(&self.tasks, Some((object, none.tid())), name, flag, findings);
-        }
-        Ok(())
+    /// The first task with the table of descriptors of this one.
+    #[must_use]
+    pub fn files(&self, task: usize) -> usize {
+        self.files.first[task]
+    }
+
+    /// The first task with the working directory, root and umask of this one.
+    #[must_use]
+    pub fn fs(&self, task: usize) -> usize {
+        self.fs.first[task]
+    }
+
+    /// The first task with the list of semaphores to undo of this one, if there is another that has it.
+    #[must_use]
+    pub fn undo_list(&self, task: usize) -> Option<usize> {
+        self.shared(&self.undo_lists, task)
+    }
+
+    /// The first task with the I/O context of this one, if there is another that has it.
+    #[must_use]
+    pub fn io_context(&self, task: usize) -> Option<usize> {
+        self.shared(&self.io_contexts, task)
+    }
+
+    fn shared(&self, objects: &Optional, task: usize) -> Option<usize> {
+        let first = objects.classes.first[task];
+        let holders = self.weights.iter().zip(&objects.classes.first).filter(|(_, other)| **other == first);
+        let is_shared = objects.absent != Some(first) && holders.map(|(weight, _)| weight).sum::<usize>() > 1;
+        is_shared.then_some(first)
     }
 
     /// Refuses what processes outside share with the tree; the places of those processes whose memory it is.
     pub fn refuse_outside(&self, inside: &[Pid], findings: &mut Findings) -> HashSet<usize> {
         let inside: HashSet<Pid> = inside.iter().copied().collect();
         let mut exposed = HashSet::new();
+        let (undo_lists, io_contexts) = (&self.undo_lists, &self.io_contexts);
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let Some(other) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid) else { continue };
             if inside.contains(&other) {
                 continue;
             }
-            for (object, classes, name) in [
-                (Object::Vm, &self.memory, "memory"),
-                (Object::Files, &self.files, "table of descriptors"),
-                (Object::Fs, &self.fs, "working directory"),
+            for (object, classes, absent, name) in [
+                (Object::Vm, &self.memory, None, "memory"),
+                (Object::Files, &self.files, None, "table of descriptors"),
+                (Object::Fs, &self.fs, None, "working directory"),
+                (Object::SysvSem, &undo_lists.classes, undo_lists.absent, "undo list of System V semaphores"),
+                (Object::Io, &io_contexts.classes, io_contexts.absent, "I/O context"),
             ] {
+                let can_lack = matches!(object, Object::SysvSem | Object::Io);
+                if can_lack && !self.knows_absence {
+                    continue;
+                }
                 // Whom we may not look at shares nothing with our own user unless one of them has changed its ids since.
-                let Some(at) = classes.find(&self.tasks, other.leader(), object) else { continue };
+                let found = classes.find(&self.tasks, other.leader(), object).filter(|at| Some(*at) != absent);
+                let Some(at) = found else { continue };
                 if object == Object::Vm {
-                    exposed.extend((0..self.tasks.len()).filter(|task| classes.first[*task] == at));
+                    exposed.extend((0..classes.first.len()).filter(|task| classes.first[*task] == at));
                 }
                 findings.block(
                     format!("pid {}", self.tasks[at]),
@@ -108,6 +170,30 @@ impl Sharing {
             }
         }
         exposed
+    }
+}
+
+/// Whether a thread has all that another one has.
+fn is_like(tid: Tid, first: Tid) -> Result<bool, CollectError> {
+    for object in OF_THREADS {
+        let order = kcmp::compare(first, tid, object, 0, 0).map_err(CollectError::at(tid, "kcmp"))?;
+        if order != Some(Ordering::Equal) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn plain_task(tid: Tid) -> Result<PlainTask, CollectError> {
+    PlainTask::start().map_err(CollectError::at(tid, "fork of snap"))
+}
+
+impl Optional {
+    fn of(tasks: &[Tid], object: Object, none: Option<Tid>) -> Result<Self, CollectError> {
+        let classes = Classes::of(tasks, object)?;
+        // Somebody who is alone shares nothing, whether it has one or not.
+        let absent = none.and_then(|none| classes.find(tasks, none, object));
+        Ok(Self { classes, absent })
     }
 }
 
@@ -137,10 +223,6 @@ impl Classes {
         }
     }
 
-    fn are_shared(&self) -> bool {
-        self.sorted.len() < self.first.len()
-    }
-
     /// The first task with the object that `other` has.
     fn find(&self, tasks: &[Tid], other: Tid, object: Object) -> Option<usize> {
         let mut seen = true;
@@ -152,23 +234,6 @@ impl Classes {
             }
         });
         found.ok().filter(|_| seen).map(|place| self.sorted[place])
-    }
-
-    /// Refuses each object that several have, but for the absence of one, which `none` has.
-    fn refuse(&self, tasks: &[Tid], none: Option<(Object, Tid)>, name: &str, flag: &str, findings: &mut Findings) {
-        if !self.are_shared() {
-            return;
-        }
-        let absent = none.and_then(|(object, none)| self.find(tasks, none, object));
-        for (at, &first) in self.first.iter().enumerate().filter(|(at, first)| at != *first && Some(**first) != absent)
-        {
-            findings.block(
-                format!("pid {}", tasks[at]),
-                name,
-                format!("pid {} shares it ({flag}), which is not supported yet", tasks[first]),
-                "",
-            );
-        }
     }
 }
 

@@ -6,11 +6,13 @@ use super::settings::{self, Known};
 use super::syscall_restart::{self, Sample};
 use super::{CollectError, Findings, credentials, scheduling, signal};
 use crate::image::model::address::Addr;
-use crate::image::model::id::{FdTableId, FsId, Tid};
+use crate::image::model::credentials::Credentials;
+use crate::image::model::id::{FdTableId, FsId, IoContextId, Pid, Tid, UndoListId};
+use crate::image::model::process::EndedLeader;
 use crate::image::model::thread::{BlockedSyscall, Cpu, Registers, RobustList, Rseq, SyscallDispatch, Thread};
 use crate::proc::TaskDir;
-use crate::proc::status::Status;
-use crate::proc::values;
+use crate::proc::status::{self, Status};
+use crate::proc::{stat, values};
 use crate::sys::ptrace_info::Queue;
 use crate::sys::{process_vm, task as sys_task};
 use crate::tracer;
@@ -24,6 +26,10 @@ pub struct Shared {
     pub fd_table: FdTableId,
     /// Working directory, root, umask.
     pub fs: FsId,
+    /// List of semaphores to undo.
+    pub undo_list: Option<UndoListId>,
+    /// I/O context.
+    pub io_context: Option<IoContextId>,
 }
 
 /// Collects the threads of one frozen process.
@@ -79,6 +85,8 @@ impl Threads<'_> {
             blocked,
             fd_table: shared.fd_table,
             fs: shared.fs,
+            undo_list: shared.undo_list,
+            io_context: shared.io_context,
             signal_mask: remote(thread, "reading its signal mask", thread.signal_mask())?,
             pending: signal::queued(tid, Queue::Private)?,
             alt_stack: answers.alt_stack,
@@ -93,6 +101,19 @@ impl Threads<'_> {
     }
 }
 
+/// What is left of a main thread that has ended before the others, and the signal that tells its parent of the end of all. What a task that has
+/// ended does not tell of its credentials is as `others` have it.
+///
+/// # Errors
+/// A file of /proc that cannot be read.
+pub fn ended_leader(pid: Pid, others: &Credentials, buffer: &mut Vec<u8>) -> Result<(EndedLeader, i32), CollectError> {
+    let dir = TaskDir::process(pid)?;
+    let stat = stat::read(&dir, buffer)?;
+    let status = status::read(&dir, buffer)?;
+    let credentials = credentials::collect(&status, others.securebits, others.lsm_label.clone(), String::new());
+    Ok((EndedLeader { comm: status.name.clone(), status: stat.exit_code, credentials }, stat.exit_signal))
+}
+
 /// Registers as user space would see them, and the call that goes on after a restore.
 fn cpu(
     thread: &StoppedThread,
@@ -102,7 +123,7 @@ fn cpu(
     let mut regs = Registers::from(thread.regs());
     let mut timespec = |at: Addr| {
         let mut bytes = [0; 16];
-        let read = process_vm::read(thread.pid(), at, &mut bytes).ok()?;
+        let read = process_vm::read(Pid(thread.tid().0), at, &mut bytes).ok()?;
         let (seconds, nanos) = bytes.split_at(8);
         let word = |half: &[u8]| half.try_into().map(i64::from_le_bytes).ok();
         (read == bytes.len()).then_some((word(seconds)?, word(nanos)?))

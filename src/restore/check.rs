@@ -1,6 +1,6 @@
 //! Everything that stands in the way of a restore on this host, found before anything is touched. Pure.
 
-use super::genealogy::{Being, Genealogy, Moment, genealogy};
+use super::genealogy::{Being, Genealogy, genealogy};
 use super::host::{Found, Holder, HostFacts};
 use super::memory;
 use super::sockets::taken::Taken;
@@ -44,8 +44,9 @@ pub fn task_file<'a>(snapshot: &'a Snapshot, object: &OpenObject) -> Option<&'a 
     let (OpenObject::Pseudo(file) | OpenObject::PathOnly(file)) = object else { return None };
     let path = snapshot.files[file.0 as usize].path.strip_prefix(b"/proc/")?;
     let id: i32 = std::str::from_utf8(path.split(|byte| *byte == b'/').next()?).ok()?.parse().ok()?;
-    let mut tids = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid.0);
-    tids.any(|tid| tid == id).then_some(path)
+    let threads = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid.0);
+    let mut ids = threads.chain(snapshot.processes.iter().map(|process| process.pid.0));
+    ids.any(|known| known == id).then_some(path)
 }
 
 /// The descriptor of `snap` that stands in for something outside.
@@ -82,18 +83,14 @@ impl Findings {
     pub fn vdso_at_birth<'a>(&'a self, process: usize, facts: &'a HostFacts) -> &'a [PageRange] {
         let births = &self.genealogy.births;
         let mut at = self.genealogy.of_process[process];
-        if births[at].wave == 0 {
-            return &facts.vdso;
-        }
-        while births[at].moment != Moment::Filled {
-            match births[at].maker {
-                Some(maker) => at = maker,
-                None => return &facts.vdso,
+        loop {
+            let birth = &births[at];
+            // One that shares memory finds it as whoever it shares it with did.
+            match (birth.memory_of.filter(|_| !birth.shares.memory), birth.maker) {
+                (Some(above), _) => return &self.vdsos[above].parts,
+                (None, Some(maker)) => at = maker,
+                (None, None) => return &facts.vdso,
             }
-        }
-        match births[at].maker.map(|maker| births[maker].being) {
-            Some(Being::Process(parent)) => &self.vdsos[parent].parts,
-            Some(Being::Zombie(_) | Being::StandIn) | None => &facts.vdso,
         }
     }
 }
@@ -111,12 +108,12 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     }
     checker.ids(root);
     checker.events(root);
-    for (index, process) in snapshot.processes.iter().enumerate() {
+    for process in &snapshot.processes {
         checker.sharing(process);
         checker.cpu(process);
-        checker.address_space(index, process);
         checker.privileges(process);
     }
+    checker.address_spaces();
     checker.files(root);
     checker.externals(root);
     checker.addresses();
@@ -158,13 +155,6 @@ impl Checker<'_> {
     }
 
     fn sharing(&mut self, process: &Process) {
-        let first = &process.threads[0];
-        for thread in &process.threads {
-            if thread.fd_table != first.fd_table || thread.fs != first.fs {
-                let reason = "it does not share descriptors or directories with its process";
-                self.block(process, format!("tid {}", thread.tid), reason, "no option; not supported yet");
-            }
-        }
         if process.threads.iter().any(|thread| thread.scheduling.core_cookie != 0) {
             self.block(process, "core scheduling", "its cookie cannot be made again", "no option; not supported yet");
         }
@@ -289,19 +279,30 @@ impl Checker<'_> {
         }
     }
 
+    /// In the order of births: where one finds the vdso depends on where its maker has put it.
+    fn address_spaces(&mut self) {
+        self.findings.vdsos = vec![Vdso::default(); self.snapshot.processes.len()];
+        let births = self.findings.genealogy.births.clone();
+        for birth in births {
+            if let Being::Process(index) = birth.being {
+                self.address_space(index, &self.snapshot.processes[index]);
+            }
+        }
+    }
+
     fn address_space(&mut self, index: usize, process: &Process) {
         let mm = &self.snapshot.mms[process.mm.0 as usize];
         let now = self.findings.vdso_at_birth(index, self.facts).to_vec();
         match vdso::decide(&self.snapshot.inventory.host, process, mm, &now, self.facts) {
             Err(blockers) => {
                 self.findings.blockers.extend(blockers);
-                self.findings.vdsos.push(Vdso::default());
+                self.findings.vdsos[index] = Vdso::default();
             }
             Ok(vdso) => {
                 let new = vdso.notices.iter().filter(|notice| !self.findings.notices.contains(notice));
                 let new: Vec<String> = new.cloned().collect();
                 self.findings.notices.extend(new);
-                self.findings.vdsos.push(vdso);
+                self.findings.vdsos[index] = vdso;
             }
         }
         for vma in &mm.vmas {

@@ -207,6 +207,8 @@ fn own_credentials(status: &status::Status) -> Credentials {
 /// Who holds the ids that the image needs.
 fn ids_taken(snapshot: &Snapshot) -> Vec<(Tid, Holder)> {
     let tids = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
+    let leaders = snapshot.processes.iter().filter(|process| process.ended_leader.is_some());
+    let tids = tids.chain(leaders.map(|process| process.pid.leader()));
     let tids = tids.chain(snapshot.zombies.iter().map(|zombie| zombie.pid.leader()));
     let mut holders: Vec<_> = tids.filter_map(|tid| Some((tid, holder(Pid(tid.0))?))).collect();
     holders.dedup();

@@ -3,7 +3,7 @@
 use super::assemble::{Builder, World};
 use super::check::Findings;
 use super::descriptors::{Opening, Source};
-use super::genealogy::{Being, Genealogy, Moment};
+use super::genealogy::{Being, Genealogy};
 use super::host::HostFacts;
 use super::layout::find_hole;
 use super::numbers::number;
@@ -18,7 +18,7 @@ use crate::image::model::id::{MmId, Pid, ShmId};
 use crate::image::model::memory::{Mm, SharedMemoryKind};
 use crate::image::model::process::{Process, ProcessState};
 use std::borrow::Cow;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -74,6 +74,8 @@ pub struct RestorePlan {
 pub struct ProcessPlan {
     /// Its id.
     pub pid: Pid,
+    /// How many tasks it has: threads, and a main thread that ends.
+    pub tasks: usize,
     /// Set when it is traced: to 1, or to 2 once the root may start.
     pub go: Addr,
     /// The place of its main thread's task and list; those of its other threads follow.
@@ -87,8 +89,13 @@ pub struct ProcessPlan {
     /// Arguments of the rt_sigtimedwait(2) by which it forgets that a child of it has stopped, which it knew; `None` where
     /// SIGCHLD is pending anyway.
     pub forget: Option<[u64; 6]>,
-    /// Whether a child of it is in group stop.
+    /// Whether a child of it is in group stop, or was until now.
     pub has_stopped_child: bool,
+    /// Arguments of the waitid(2) by which it knows of the stop of each child; whether it had known of it at the dump, or is not to know that there
+    /// is one now.
+    pub stops_of_children: Vec<([u64; 6], bool)>,
+    /// Arguments of the rt_sigtimedwait(2) that takes SIGCONT; `None` where that is pending anyway.
+    pub forget_continued: Option<[u64; 6]>,
     /// Whether its memory is that of its maker (CLONE_VM).
     pub shares_memory: bool,
     /// Memory that it shares with its parent and yet cannot inherit: whose, and which pages.
@@ -172,8 +179,9 @@ fn address_spaces<'a>(snapshot: &'a Snapshot, findings: &Findings) -> Vec<Cow<'a
 
 fn processes(snapshot: &Snapshot, findings: &Findings, builder: &mut Builder<'_>) -> Vec<ProcessPlan> {
     let filters = builder.filters();
-    let is_stopped = |process: &&Process| matches!(process.state, ProcessState::Stopped(_));
+    let is_stopped = |process: &&Process| process.state != ProcessState::Running;
     let stopped: HashSet<Pid> = snapshot.processes.iter().filter(is_stopped).map(|process| process.ppid).collect();
+    let mut stops = stops_of_children(snapshot);
     let planned = snapshot.processes.iter().zip(filters).enumerate().map(|(index, (process, filters))| {
         let at = findings.genealogy.of_process[index];
         let timed = process
@@ -183,9 +191,12 @@ fn processes(snapshot: &Snapshot, findings: &Findings, builder: &mut Builder<'_>
         let timed = timed.collect();
         let (go, first_task) = builder.of_being(at);
         let forget = (!is_pending(process, libc::SIGCHLD)).then(|| builder.taking(libc::SIGCHLD));
-        let inherits = findings.genealogy.births[at].moment == Moment::Filled;
+        let birth = &findings.genealogy.births[at];
+        let from = snapshot.mms[process.mm.0 as usize].inherited.as_ref().map(|inherited| inherited.from);
+        let inherits = birth.memory_of.is_some_and(|above| Some(snapshot.processes[above].mm) == from);
         ProcessPlan {
             pid: process.pid,
+            tasks: process.tasks(),
             go,
             first_task,
             timed,
@@ -193,11 +204,35 @@ fn processes(snapshot: &Snapshot, findings: &Findings, builder: &mut Builder<'_>
             old_vdso: findings.vdsos[index].old.clone(),
             forget,
             has_stopped_child: stopped.contains(&process.pid),
+            stops_of_children: stops.remove(&process.pid).unwrap_or_default(),
+            forget_continued: (!is_pending(process, libc::SIGCONT)).then(|| builder.taking(libc::SIGCONT)),
             shares_memory: findings.genealogy.births[at].shares.memory,
-            copied: if inherits { Vec::new() } else { inheritance::sources(snapshot, process.mm) },
+            copied: if inherits || birth.shares.memory {
+                Vec::new()
+            } else {
+                inheritance::sources(snapshot, process.mm)
+            },
         }
     });
     planned.collect()
+}
+
+/// For each parent the calls by which it waits for the stops of its children; whether it knows of these anyway. One that was not stopped at the dump
+/// is only stopped by a restore that leaves all of them so, which is nothing to its parent.
+fn stops_of_children(snapshot: &Snapshot) -> HashMap<Pid, Vec<([u64; 6], bool)>> {
+    const P_PID: u64 = 1;
+    const WALL: u64 = 0x4000_0000;
+    let mut stops: HashMap<Pid, Vec<([u64; 6], bool)>> = HashMap::new();
+    for process in &snapshot.processes {
+        let is_known = match process.state {
+            ProcessState::Stopped { signal: _, waited: false } => continue,
+            ProcessState::Stopped { signal: _, waited: true } => true,
+            ProcessState::Running | ProcessState::Continued => false,
+        };
+        let args = [P_PID, process.pid.0 as u64, 0, (libc::WSTOPPED | libc::WNOHANG) as u64 | WALL, 0, 0];
+        stops.entry(process.ppid).or_default().push((args, is_known));
+    }
+    stops
 }
 
 /// Whether a signal waits for a whole process.
@@ -286,12 +321,13 @@ impl RestorePlan {
         for birth in &self.genealogy.births {
             match birth.being {
                 Being::Process(index) => {
-                    let threads = 0..self.processes[index].timed.len();
+                    let threads = 0..self.processes[index].tasks;
                     let process = if alone { String::new() } else { format!("pid {} ", birth.pid) };
                     names.extend(threads.map(|thread| format!("{process}thread {thread}")));
                 }
                 Being::Zombie(_) => names.push(format!("pid {}, which has ended", birth.pid)),
                 Being::StandIn => names.push(format!("a stand-in for pid {}", birth.pid)),
+                Being::Midwife => names.push("a midwife".into()),
             }
         }
         names.push("parent".into());

@@ -6,6 +6,7 @@ use crate::image::model::address::Addr;
 use crate::image::model::file::{AsyncOwner, FdTable, OwnerTarget, PosixLock};
 use crate::image::model::id::{DescriptionId, FdTableId, FileId, TerminalId};
 use crate::image::model::process::{FsContext, Process};
+use crate::image::model::signal::SignalHandlers;
 use crate::image::model::timer::{PosixTimer, TimerNotify, TimerValue};
 use std::collections::{BTreeMap, HashMap};
 
@@ -47,9 +48,8 @@ pub fn enter_directories(list: &mut List, script: &mut Script, context: &FsConte
     list.call("umask", libc::SYS_umask, &[u64::from(context.umask)]);
 }
 
-/// Puts every description under its numbers and closes what else `snap` had open, but for the report pipe.
-pub fn place_descriptors(list: &mut List, snapshot: &Snapshot, process: &Process, descriptors: &Descriptors) {
-    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+/// Puts every description under its numbers and closes what else `snap` had open, but for what late descriptions need and the report pipe.
+pub fn place_descriptors(list: &mut List, table: &FdTable, descriptors: &Descriptors) {
     let mut keep: Vec<i32> = vec![descriptors.report];
     keep.extend(descriptors.proc);
     keep.extend(descriptors.handovers.values().flatten());
@@ -105,8 +105,7 @@ pub fn own_descriptors(list: &mut List, script: &mut Script, snapshot: &Snapshot
 }
 
 /// Locks of F_SETLK, which belong to the process.
-pub fn lock_files(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process) {
-    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+pub fn lock_files(list: &mut List, script: &mut Script, table: &FdTable) {
     for PosixLock { fd, exclusive, range } in &table.locks {
         let kind = if *exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
         let len = range.end.map_or(0, |end| end.wrapping_sub(range.start).wrapping_add(1));
@@ -118,8 +117,8 @@ pub fn lock_files(list: &mut List, script: &mut Script, snapshot: &Snapshot, pro
 }
 
 /// Dispositions of all signals but SIGKILL and SIGSTOP.
-pub fn handle_signals(list: &mut List, script: &mut Script, process: &Process) {
-    for (index, action) in process.actions.iter().enumerate() {
+pub fn handle_signals(list: &mut List, script: &mut Script, handlers: &SignalHandlers) {
+    for (index, action) in handlers.actions.iter().enumerate() {
         let signal = index as i32 + 1;
         if matches!(signal, libc::SIGKILL | libc::SIGSTOP) {
             continue;

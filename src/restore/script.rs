@@ -118,6 +118,18 @@ impl List {
         self.push(label.into(), op(pseudo::SPAWN, check::EQUALS, i64::from(tid), &[clone_args.0, size, task.0]));
     }
 
+    /// Starts a process on its task, under any id, which is stored as an `i64`.
+    pub fn spawn_any(&mut self, label: impl Into<Label>, clone_args: Addr, size: u64, task: Addr, store: Addr) {
+        let op = op(pseudo::SPAWN, check::NON_NEGATIVE, 0, &[clone_args.0, size, task.0]);
+        self.push(label.into(), Op { store: store.0, ..op });
+    }
+
+    /// Waits until its parent is `parent` and no longer the process whose id is stored.
+    pub fn adopted(&mut self, label: impl Into<Label>, parent: i32, midwife: Addr) {
+        let op = op(pseudo::ADOPTED, check::NON_NEGATIVE, 0, &[parent as u64, midwife.0]);
+        self.push(label.into(), Op { indirect: 0b10, ..op });
+    }
+
     /// Appends another list.
     pub fn append(&mut self, mut other: Self) {
         self.ops.append(&mut other.ops);

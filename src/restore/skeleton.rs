@@ -208,8 +208,8 @@ impl Building<'_> {
         let mut after = 0;
         for birth in births {
             after += match birth.being {
-                Being::Process(index) => self.plan.processes[index].timed.len(),
-                Being::Zombie(_) | Being::StandIn => 1,
+                Being::Process(index) => self.plan.processes[index].tasks,
+                Being::Zombie(_) | Being::StandIn | Being::Midwife => 1,
             };
             if task < after {
                 return birth.pid;

@@ -8,10 +8,11 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::credentials::Credentials;
 use crate::image::model::file::{Description, FdEntry, FdTable, File, Link, OpenObject};
-use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, FsId, MmId, Pid, PipeId, Tid};
+use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, FsId, HandlersId, MmId, Pid, PipeId, Tid};
 use crate::image::model::memory::{Backing, ContentOwner, MmLayout, Prot, Vma};
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{Process, Zombie};
+use crate::image::model::signal::SignalHandlers;
 use crate::image::model::thread::{RobustList, Thread};
 use crate::image::tests::sample;
 use crate::proc::{TaskDir, stat};
@@ -170,6 +171,8 @@ impl Handmade {
         let table = FdTableId(snapshot.fd_tables.len() as u32);
         let fs = FsId(snapshot.fs_contexts.len() as u32);
         process.mm = mm;
+        process.handlers = HandlersId(snapshot.signal_handlers.len() as u32);
+        snapshot.signal_handlers.push(SignalHandlers { id: process.handlers, ..snapshot.signal_handlers[0].clone() });
         process.threads.truncate(1);
         let thread = &mut process.threads[0];
         (thread.tid, thread.fd_table, thread.fs) = (process.pid.leader(), table, fs);
@@ -199,6 +202,11 @@ impl Handmade {
 
     /// Restores it as nobody's child and looks at every process: parent, group, session. Ends them.
     fn relations(&self) -> Vec<[Pid; 3]> {
+        self.relations_with(|| {})
+    }
+
+    /// The same, with another look.
+    fn relations_with(&self, look_too: impl FnOnce()) -> Vec<[Pid; 3]> {
         let outcome = restore(self, &Choices { orphan: true, ..choices() }, false, None).unwrap();
         assert_eq!(outcome, Outcome::Left(self.snapshot.processes[0].pid));
         let look = |process: &Process| {
@@ -206,6 +214,7 @@ impl Handmade {
             [stat.ppid, stat.pgrp, stat.session]
         };
         let found = self.snapshot.processes.iter().map(look).collect();
+        look_too();
         for process in &self.snapshot.processes {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(process.pid.0), nix::sys::signal::Signal::SIGKILL)
                 .unwrap();
@@ -271,6 +280,37 @@ fn parents_groups_and_sessions_are_as_they_were() {
         let found = image.relations();
         assert_eq!(found[1..], wanted[1..]);
         assert_eq!(found[0][1..], wanted[0][1..]);
+    });
+}
+
+#[test]
+fn members_of_sessions_that_are_led_elsewhere_are_adopted() {
+    alone(|| {
+        let mut image = handmade(&PAUSE);
+        let middle = image.child(0, &PAUSE);
+        let leader = image.child(middle, &PAUSE);
+        let nephew = image.child(0, &PAUSE);
+        let below = image.child(middle, &PAUSE);
+        let child = image.child(nephew, &PAUSE);
+        let stranger = image.child(0, &PAUSE);
+        let zombie = image.zombie(3 << 8);
+        let dead = Pid(free_id());
+        let processes = &mut image.snapshot.processes;
+        let session = processes[leader].pid;
+        for member in [leader, nephew, child] {
+            (processes[member].sid, processes[member].pgid) = (session, session);
+        }
+        processes[child].pgid = processes[child].pid;
+        (image.snapshot.zombies[0].sid, image.snapshot.zombies[0].pgid) = (session, session);
+        for member in [below, stranger] {
+            (processes[member].sid, processes[member].pgid) = (dead, dead);
+        }
+        let wanted: Vec<[Pid; 3]> = processes.iter().map(|process| [process.ppid, process.pgid, process.sid]).collect();
+        let found = image.relations_with(|| {
+            let stat = stat::read(&TaskDir::process(zombie).unwrap(), &mut Vec::new()).unwrap();
+            assert_eq!((stat.state, stat.ppid, stat.session), (b'Z', wanted[1][0], session));
+        });
+        assert_eq!(found[1..], wanted[1..]);
     });
 }
 

@@ -4,6 +4,7 @@ use super::credentials;
 use super::script::{Label, List, Script};
 use crate::image::model::credentials::Credentials;
 use crate::image::model::id::Pid;
+use crate::image::model::process::EndedLeader;
 use crate::image::model::signal::QueuedSignal;
 use crate::image::model::thread::{AltStack, Scheduling, Thread, ThreadSettings};
 
@@ -34,8 +35,21 @@ pub struct Inherited<'a> {
     pub speculation: [u32; 3],
 }
 
-/// Everything of one thread but its registers, mask and seccomp filters.
-pub fn give(list: &mut List, script: &mut Script, thread: &Thread, inherited: &Inherited<'_>) {
+/// Everything of a main thread that is to end.
+pub fn give_ended(list: &mut List, script: &mut Script, leader: &EndedLeader, inherited: &Inherited<'_>) {
+    let name = script.place_string(&leader.comm);
+    list.call("setting the name", libc::SYS_prctl, &[PR_SET_NAME, name.0]);
+    credentials::change(list, script, inherited.credentials, &leader.credentials, inherited.groups_stay);
+}
+
+/// Everything of one thread but its registers, mask and seccomp filters; with a parent that does not last, without what that one's end would do.
+pub fn give(
+    list: &mut List,
+    script: &mut Script,
+    thread: &Thread,
+    inherited: &Inherited<'_>,
+    has_lasting_parent: bool,
+) {
     let name = script.place_string(&thread.comm);
     list.call("setting the name", libc::SYS_prctl, &[PR_SET_NAME, name.0]);
     list.call("set_tid_address", libc::SYS_set_tid_address, &[thread.clear_child_tid.0]);
@@ -56,7 +70,7 @@ pub fn give(list: &mut List, script: &mut Script, thread: &Thread, inherited: &I
         list.call("setting NO_NEW_PRIVS", libc::SYS_prctl, &[PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0]);
     }
     // A change of credentials clears it.
-    let signal = u64::from(thread.settings.parent_death_signal);
+    let signal = if has_lasting_parent { u64::from(thread.settings.parent_death_signal) } else { 0 };
     list.call("setting the parent-death signal", libc::SYS_prctl, &[PR_SET_PDEATHSIG, signal]);
 }
 

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::{Result, checked};
-use crate::image::model::id::{Fd, Pid};
+use crate::image::model::id::{Fd, Pid, Tid};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// A descriptor that means this process and never another that gets its pid.
@@ -12,6 +12,17 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 pub fn open(pid: Pid) -> Result<OwnedFd> {
     // SAFETY: pidfd_open takes no pointer.
     let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A descriptor that means this one thread (PIDFD_THREAD, Linux 6.9).
+///
+/// # Errors
+/// ESRCH, EMFILE, EINVAL before Linux 6.9.
+pub fn open_thread(tid: Tid) -> Result<OwnedFd> {
+    // SAFETY: pidfd_open takes no pointer.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, tid.0, libc::O_EXCL) })?;
     // SAFETY: the descriptor is new and nobody else's.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }

@@ -17,7 +17,8 @@ pub(super) struct Kin {
 pub(super) fn kin(pids: &[Pid]) -> Vec<Option<Kin>> {
     many::map(pids, |&pid, buffer| {
         let stat = stat::read(&TaskDir::process(pid).ok()?, buffer).ok()?;
-        Some(Kin { parent: stat.ppid, ended: matches!(stat.state, b'Z' | b'X') })
+        // A process whose main thread alone has ended lives on in the others.
+        Some(Kin { parent: stat.ppid, ended: matches!(stat.state, b'Z' | b'X') && stat.threads <= 1 })
     })
 }
 

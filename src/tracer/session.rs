@@ -61,8 +61,9 @@ impl<'a> RemoteSession<'a> {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(tree: &'a mut FrozenTree, pid: Pid, scratch: u64) -> Result<Self, Error> {
-        let memory = Memory::open(pid)?;
-        let maps = read_maps(pid)?;
+        let shown_as = tree.threads_of(pid).first().map(|thread| Pid(thread.tid.0)).ok_or(Error::Vanished(pid))?;
+        let memory = Memory::open(shown_as)?;
+        let maps = read_maps(shown_as)?;
         let place = free_place(tree, pid, &maps, &memory)?;
         let scratch = padding::hole(&maps, scratch).ok_or(Error::NoRoom { pid, what: "hole for a mapping of ours" })?;
         let thread = tree.threads_of_mut(pid).first_mut().ok_or(Error::Vanished(pid))?;

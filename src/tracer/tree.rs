@@ -17,6 +17,8 @@ pub struct Process {
     pub(super) parent: Pid,
     pub(super) pidfd: OwnedFd,
     pub(super) dead_leader: bool,
+    /// See [`Self::shown_as`].
+    pub(super) shown_as: Pid,
 }
 
 impl Process {
@@ -36,6 +38,12 @@ impl Process {
     #[must_use]
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+
+    /// The number under which /proc shows what its threads share: its own id or, when its first thread has ended, that of another one.
+    #[must_use]
+    pub fn shown_as(&self) -> Pid {
+        self.shown_as
     }
 
     /// Whether its first thread has ended before the others; it stands in no list of threads then.
@@ -77,9 +85,10 @@ impl FrozenTree {
     }
 
     /// Adds a process with its stopped threads, after its parent.
-    pub(super) fn add(&mut self, process: Process, mut threads: Vec<StoppedThread>) {
+    pub(super) fn add(&mut self, mut process: Process, mut threads: Vec<StoppedThread>) {
         let pid = process.pid;
         threads.sort_by_key(|thread| (thread.tid != pid.leader(), thread.tid));
+        process.shown_as = threads.first().map_or(pid, |first| Pid(first.tid.0));
         let first = self.threads.len();
         self.index.extend(threads.iter().enumerate().map(|(at, thread)| (thread.tid, first + at)));
         self.ranges.insert(pid, first..first + threads.len());

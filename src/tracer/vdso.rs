@@ -29,7 +29,7 @@ impl Vdsos {
 
     /// Notes where a process has it. One that does not tell is none the worse for it.
     pub fn note(&mut self, pid: Pid) {
-        let auxv = TaskDir::process(pid).and_then(|dir| auxv::read(&dir, &mut Vec::new()));
+        let auxv = TaskDir::living(pid).and_then(|dir| auxv::read(&dir, &mut Vec::new()));
         if let Some(base) = auxv.ok().and_then(|auxv| auxv.get(libc::AT_SYSINFO_EHDR)) {
             self.ranges.insert(pid, PageRange::new(base, base.saturating_add(self.len)));
         }

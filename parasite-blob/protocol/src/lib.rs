@@ -48,6 +48,8 @@ pub mod pseudo {
     pub const MEET: u32 = FIRST + 5;
     /// 0 if `args[0]` equals `args[1]`, else ESRCH: whoever is looked for is another one.
     pub const SAME: u32 = FIRST + 8;
+    /// Waits until the parent is `args[0]` and no longer `args[1]`. ESRCH if it becomes anybody else.
+    pub const ADOPTED: u32 = FIRST + 9;
     /// Waits until the `u32` at `args[0]` is at least `args[1]`.
     pub const WAIT: u32 = FIRST + 2;
     /// `clone3(args[0], args[1])`; the child executes the [`super::Task`] at `args[2]`. The result is the new id.

@@ -42,6 +42,18 @@ id!(
     FsId(u32)
 );
 id!(
+    /// Index into [`Snapshot::signal_handlers`](super::Snapshot::signal_handlers).
+    HandlersId(u32)
+);
+id!(
+    /// A list of System V semaphores to undo (CLONE_SYSVSEM) that several tasks of the image share. What it holds nobody can read.
+    UndoListId(u32)
+);
+id!(
+    /// An I/O context (CLONE_IO) that several tasks of the image share. All that it holds is the I/O priority, which each of them tells.
+    IoContextId(u32)
+);
+id!(
     /// Index into [`Snapshot::files`](super::Snapshot::files): an inode reached by a path.
     FileId(u32)
 );

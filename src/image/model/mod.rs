@@ -44,6 +44,8 @@ pub struct Snapshot {
     pub fd_tables: Vec<file::FdTable>,
     /// Working directories, roots and umasks.
     pub fs_contexts: Vec<process::FsContext>,
+    /// Tables of signal dispositions.
+    pub signal_handlers: Vec<signal::SignalHandlers>,
     /// Pipes.
     pub pipes: Vec<pipe::Pipe>,
     /// Terminals.

@@ -1,7 +1,8 @@
 //! Processes: thread groups and what their threads share.
 
-use super::id::{FileId, FsId, MmId, Pid};
-use super::signal::{QueuedSignal, SignalAction};
+use super::credentials::Credentials;
+use super::id::{FileId, FsId, HandlersId, MmId, Pid};
+use super::signal::QueuedSignal;
 use super::terminal::ControllingTerminal;
 use super::thread::Thread;
 use super::timer::{IntervalTimers, PosixTimer};
@@ -26,10 +27,12 @@ pub struct Process {
     pub state: ProcessState,
     /// Its address space.
     pub mm: MmId,
-    /// Threads, the main thread first.
+    /// Threads, the main thread first unless that has ended.
     pub threads: Vec<Thread>,
-    /// Dispositions of signals 1 to 64.
-    pub actions: Vec<SignalAction>,
+    /// What is left of a main thread that has ended while others run.
+    pub ended_leader: Option<EndedLeader>,
+    /// Dispositions of signals.
+    pub handlers: HandlersId,
     /// Signals pending for the whole process, in order.
     pub pending: Vec<QueuedSignal>,
     /// setitimer(2).
@@ -52,13 +55,45 @@ pub struct Process {
     pub autogroup_nice: Option<i32>,
 }
 
+impl Process {
+    /// The threads that its main thread makes.
+    #[must_use]
+    pub fn others(&self) -> &[Thread] {
+        if self.ended_leader.is_some() { &self.threads } else { &self.threads[1..] }
+    }
+
+    /// How many tasks make it at a restore: its threads, and a main thread that ends before they run.
+    #[must_use]
+    pub fn tasks(&self) -> usize {
+        self.threads.len() + usize::from(self.ended_leader.is_some())
+    }
+}
+
+/// A main thread that has called exit(2), or pthread_exit(3), while others run. Its id is that of the process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedLeader {
+    /// `/proc/PID/comm`.
+    pub comm: Vec<u8>,
+    /// The code of exit(2), shifted left by 8: what some kernels tell the parent when the others end one by one.
+    pub status: i32,
+    /// Who it was, which decides who may send a signal to the process.
+    pub credentials: Credentials,
+}
+
 /// Whether the process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProcessState {
     /// Runnable or blocked.
     Running,
-    /// In group stop by this signal.
-    Stopped(i32),
+    /// The same, after a group stop: its parent can still wait for its having been continued (WCONTINUED).
+    Continued,
+    /// In group stop.
+    Stopped {
+        /// By which signal.
+        signal: i32,
+        /// Whether its parent has waited for that (WUNTRACED) and cannot once more.
+        waited: bool,
+    },
 }
 
 /// A process that has ended and that its parent has not reaped.

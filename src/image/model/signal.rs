@@ -1,6 +1,7 @@
 //! Signals: dispositions, queues.
 
 use super::address::Addr;
+use super::id::HandlersId;
 use serde::{Deserialize, Serialize};
 
 /// The disposition of one signal, as rt_sigaction(2) keeps it.
@@ -14,6 +15,15 @@ pub struct SignalAction {
     pub restorer: Addr,
     /// Signals blocked while the handler runs.
     pub mask: u64,
+}
+
+/// CLONE_SIGHAND: one table of dispositions, which the threads of a process share, and sometimes several processes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignalHandlers {
+    /// Its place in [`super::Snapshot::signal_handlers`].
+    pub id: HandlersId,
+    /// Dispositions of signals 1 to 64.
+    pub actions: Vec<SignalAction>,
 }
 
 /// A signal that waits in a queue, with the whole of its `siginfo_t` as PTRACE_PEEKSIGINFO gives it.

@@ -2,7 +2,7 @@
 
 use super::address::Addr;
 use super::credentials::Credentials;
-use super::id::{FdTableId, FsId, SeccompId, Tid};
+use super::id::{FdTableId, FsId, IoContextId, SeccompId, Tid, UndoListId};
 use super::memory::MemoryPolicy;
 use super::signal::QueuedSignal;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,10 @@ pub struct Thread {
     pub fd_table: FdTableId,
     /// Its working directory, root and umask.
     pub fs: FsId,
+    /// Its list of System V semaphores to undo, where another task of the image has the same.
+    pub undo_list: Option<UndoListId>,
+    /// Its I/O context, where another task of the image has the same.
+    pub io_context: Option<IoContextId>,
     /// Signal mask, bit N-1 for signal N.
     pub signal_mask: u64,
     /// Signals pending for this thread alone, in order.

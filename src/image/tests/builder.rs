@@ -89,6 +89,7 @@ impl Builder {
             .metadata(11, &snapshot.zombies)
             .metadata(12, &snapshot.terminals)
             .metadata(13, &snapshot.sockets)
+            .metadata(14, &snapshot.signal_handlers)
     }
 
     /// Appends a page block of the first address space.

@@ -9,7 +9,7 @@ use crate::image::model::inventory::{Clocks, Host, Inventory, Stats, XsaveLayout
 use crate::image::model::memory::*;
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
-use crate::image::model::signal::{QueuedSignal, SignalAction};
+use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::Unix;
@@ -77,6 +77,7 @@ pub fn bare(pid: i32) -> Snapshot {
         descriptions: Vec::new(),
         fd_tables: vec![FdTable { id: FdTableId(0), entries: Vec::new(), locks: Vec::new() }],
         fs_contexts: vec![FsContext { id: FsId(0), cwd: FileId(0), root: FileId(0), umask: 0o22 }],
+        signal_handlers: vec![SignalHandlers { id: HandlersId(0), actions: vec![SignalAction::default(); 64] }],
         pipes: Vec::new(),
         terminals: Vec::new(),
         sockets: Vec::new(),
@@ -113,7 +114,8 @@ fn process(pid: i32) -> Process {
         state: ProcessState::Running,
         mm: MmId(0),
         threads: vec![thread(pid)],
-        actions: vec![SignalAction::default(); 64],
+        ended_leader: None,
+        handlers: HandlersId(0),
         pending: Vec::new(),
         itimers: [TimerValue::default(); 3],
         timers: Vec::new(),
@@ -229,6 +231,8 @@ pub fn thread(tid: i32) -> Thread {
         blocked: None,
         fd_table: FdTableId(0),
         fs: FsId(0),
+        undo_list: None,
+        io_context: None,
         signal_mask: 0,
         pending: Vec::new(),
         alt_stack: AltStack::default(),

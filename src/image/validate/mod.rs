@@ -32,6 +32,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
         terminals,
         sockets,
         seccomp_filters,
+        signal_handlers,
     } = snapshot;
     xsave_layout(&inventory.host.xsave)?;
     numbered("mm", mms, |mm| mm.id.0)?;
@@ -40,6 +41,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     numbered("description", descriptions, |description| description.id.0)?;
     numbered("fd table", fd_tables, |table| table.id.0)?;
     numbered("fs context", fs_contexts, |fs| fs.id.0)?;
+    numbered("signal handlers", signal_handlers, |handlers| handlers.id.0)?;
     numbered("pipe", pipes, |pipe| pipe.id.0)?;
     numbered("terminal", terminals, |terminal| terminal.id.0)?;
     numbered("socket", sockets, |socket| socket.id.0)?;
@@ -50,6 +52,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     descriptions.iter().try_for_each(|description| file::description(description, snapshot))?;
     fd_tables.iter().try_for_each(|table| file::fd_table(table, snapshot))?;
     fs_contexts.iter().try_for_each(|fs| file::fs_context(fs, snapshot))?;
+    signal_handlers.iter().try_for_each(process::signal_handlers)?;
     sockets.iter().try_for_each(socket::socket)?;
     pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;

@@ -5,7 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::id::TerminalId;
 use crate::image::model::process::{Process, ProcessState, Zombie};
-use crate::image::model::signal::QueuedSignal;
+use crate::image::model::signal::{QueuedSignal, SignalHandlers};
 use crate::image::model::timer::TimerNotify;
 use std::collections::HashSet;
 
@@ -32,6 +32,9 @@ pub fn processes(snapshot: &Snapshot) -> Result<(), Error> {
         let object = || format!("process {}", p.pid);
         ensure(i == 0 || pids.contains(&p.ppid), object, "stands before its parent")?;
         pids.insert(p.pid);
+        if p.ended_leader.is_some() {
+            ensure(tids.insert(p.pid.leader()), object, "is there twice")?;
+        }
         for t in &p.threads {
             let object = || format!("process {}: thread {}", p.pid, t.tid);
             ensure((1..PID_LIMIT).contains(&t.tid.0), object, "has an impossible id")?;
@@ -50,6 +53,12 @@ pub fn processes(snapshot: &Snapshot) -> Result<(), Error> {
     Ok(())
 }
 
+/// Dispositions of every signal.
+pub fn signal_handlers(handlers: &SignalHandlers) -> Result<(), Error> {
+    let object = || format!("signal handlers {}", handlers.id);
+    ensure(handlers.actions.len() == SIGNALS, object, "are not 64 dispositions")
+}
+
 fn zombie(zombie: &Zombie) -> Result<(), Error> {
     let object = || format!("zombie {}", zombie.pid);
     let signal = zombie.exit_signal == 0 || is_signal(zombie.exit_signal);
@@ -63,9 +72,22 @@ fn zombie(zombie: &Zombie) -> Result<(), Error> {
 fn process(process: &Process, snapshot: &Snapshot) -> Result<(), Error> {
     let object = || format!("process {}", process.pid);
     let main = process.threads.first().map(|thread| thread.tid);
-    ensure(main == Some(process.pid.leader()), object, "does not begin with its main thread")?;
+    ensure(main.is_some(), object, "has no thread")?;
+    let begins_with_it = main == Some(process.pid.leader());
+    match &process.ended_leader {
+        None => ensure(begins_with_it, object, "does not begin with its main thread")?,
+        Some(leader) => {
+            let is_a_thread = process.threads.iter().any(|thread| thread.tid == process.pid.leader());
+            ensure(!is_a_thread, object, "has a main thread that has ended and runs")?;
+            ensure(leader.status & !0xff00 == 0, object, "has a main thread that ended with an impossible status")?;
+            ensure(thread::is_name(&leader.comm), object, "had a main thread with an impossible name")?;
+            let groups = thread::is_possible(&leader.credentials);
+            ensure(groups, object, "had a main thread that was in too many groups")?;
+        }
+    }
     ensure((process.mm.0 as usize) < snapshot.mms.len(), object, "refers to an mm that is not in the image")?;
-    ensure(process.actions.len() == SIGNALS, object, "does not have 64 signal dispositions")?;
+    let handlers = (process.handlers.0 as usize) < snapshot.signal_handlers.len();
+    ensure(handlers, object, "refers to signal handlers that are not in the image")?;
     ensure(process.rlimits.len() <= LIMITS_MAX, object, "has too many limits")?;
     let signal = process.exit_signal == 0 || is_signal(process.exit_signal);
     ensure(signal, object, "tells its parent by an impossible signal")?;
@@ -73,8 +95,8 @@ fn process(process: &Process, snapshot: &Snapshot) -> Result<(), Error> {
     let terminal = process.controlling.and_then(|controlling| controlling.terminal);
     ensure(terminal.is_none_or(known), object, "has a terminal that is not in the image")?;
     match process.state {
-        ProcessState::Running => {}
-        ProcessState::Stopped(signal) => ensure(is_signal(signal), object, "is stopped by no signal")?,
+        ProcessState::Running | ProcessState::Continued => {}
+        ProcessState::Stopped { signal, waited: _ } => ensure(is_signal(signal), object, "is stopped by no signal")?,
     }
     ensure(process.pending.iter().all(queued_is_sane), object, "has a malformed pending signal")?;
     timers(process)

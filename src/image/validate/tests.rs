@@ -8,7 +8,7 @@ use crate::image::model::file::{AsyncOwner, DescriptionLock, DescriptionLockKind
 use crate::image::model::id::*;
 use crate::image::model::inventory::XsaveComponent;
 use crate::image::model::memory::{Backing, Inherited, MemoryPolicy, Prot, VmaFlags};
-use crate::image::model::process::ProcessState;
+use crate::image::model::process::{EndedLeader, ProcessState};
 use crate::image::model::timer::TimerNotify;
 use crate::image::tests::sample;
 
@@ -35,6 +35,10 @@ fn ids_must_be_places() {
     assert_refused("description", &[|s| s.descriptions[2].id = DescriptionId(u32::MAX)]);
     assert_refused("fd table", &[|s| s.fd_tables[0].id = FdTableId(1)]);
     assert_refused("fs context", &[|s| s.fs_contexts[0].id = FsId(1)]);
+    assert_refused(
+        "signal handlers 0",
+        &[|s| s.signal_handlers[0].id = HandlersId(1), |s| s.signal_handlers[0].actions.truncate(63)],
+    );
     assert_refused("pipe", &[|s| s.pipes[0].id = PipeId(1)]);
     assert_refused("seccomp filter", &[|s| s.seccomp_filters[0].id = SeccompId(1)]);
 }
@@ -81,9 +85,13 @@ fn processes_and_threads_must_form_a_tree() {
         &[
             |s| s.processes[0].threads.clear(),
             |s| s.processes[0].threads.swap(0, 1),
-            |s| s.processes[0].actions.truncate(63),
+            |s| s.processes[0].handlers = HandlersId(1),
+            |s| {
+                let credentials = s.processes[0].threads[0].credentials.clone();
+                s.processes[0].ended_leader = Some(EndedLeader { comm: Vec::new(), status: 0, credentials });
+            },
             |s| s.processes[0].rlimits = vec![[0; 2]; 65],
-            |s| s.processes[0].state = ProcessState::Stopped(0),
+            |s| s.processes[0].state = ProcessState::Stopped { signal: 0, waited: false },
             |s| s.processes[0].pending[0].info.truncate(127),
             |s| s.processes[0].pending[0].info[0] = 65,
         ],

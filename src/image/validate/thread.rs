@@ -3,6 +3,7 @@
 use super::{XSAVE_MIN, ensure, memory};
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
+use crate::image::model::credentials::Credentials;
 use crate::image::model::inventory::XsaveLayout;
 use crate::image::model::thread::{SeccompFilter, Thread};
 use crate::image::validate::process::queued_is_sane;
@@ -24,14 +25,14 @@ const XSTATE_BV: usize = 512;
 
 pub fn thread(thread: &Thread, snapshot: &Snapshot) -> Result<(), Error> {
     let object = || format!("thread {}", thread.tid);
-    ensure(thread.comm.len() <= COMM_MAX && !thread.comm.contains(&0), object, "has an impossible name")?;
+    ensure(is_name(&thread.comm), object, "has an impossible name")?;
     xsave(&thread.cpu.xsave, &snapshot.inventory.host.xsave, object)?;
     let table = (thread.fd_table.0 as usize) < snapshot.fd_tables.len();
     ensure(table, object, "refers to an fd table that is not in the image")?;
     let fs = (thread.fs.0 as usize) < snapshot.fs_contexts.len();
     ensure(fs, object, "refers to an fs context that is not in the image")?;
     ensure(thread.pending.iter().all(queued_is_sane), object, "has a malformed pending signal")?;
-    ensure(thread.credentials.groups.len() <= GROUPS_MAX, object, "is in too many groups")?;
+    ensure(is_possible(&thread.credentials), object, "is in too many groups")?;
     ensure(thread.seccomp.mode <= 2, object, "has an impossible seccomp mode")?;
     let filters = thread.seccomp.filters.iter().all(|id| (id.0 as usize) < snapshot.seccomp_filters.len());
     ensure(filters, object, "refers to a seccomp filter that is not in the image")?;
@@ -39,6 +40,16 @@ pub fn thread(thread: &Thread, snapshot: &Snapshot) -> Result<(), Error> {
     ensure(thread.scheduling.affinity.len() <= CPU_WORDS_MAX, object, "has an impossible affinity")?;
     let policy = thread.settings.memory_policy.as_ref().is_none_or(memory::policy_is_sane);
     ensure(policy, object, "has an impossible NUMA policy")
+}
+
+/// Whether a task can have this name.
+pub fn is_name(comm: &[u8]) -> bool {
+    comm.len() <= COMM_MAX && !comm.contains(&0)
+}
+
+/// Whether a task can have these credentials.
+pub fn is_possible(credentials: &Credentials) -> bool {
+    credentials.groups.len() <= GROUPS_MAX
 }
 
 /// Whether the area holds every component that it says is in use.

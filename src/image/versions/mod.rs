@@ -33,6 +33,7 @@ pub const fn version(kind: Kind) -> u16 {
         | Kind::Zombies
         | Kind::Terminals
         | Kind::Sockets
+        | Kind::SignalHandlers
         | Kind::PageBlock
         | Kind::Stats
         | Kind::Index

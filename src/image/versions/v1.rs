@@ -1,13 +1,13 @@
 //! Version 1 of every kind: postcard of the lists of a [`Snapshot`], one section for each.
 
 use crate::image::error::{Error, WriteError};
-use crate::image::model::{Snapshot, file, inventory, memory, pipe, process, socket, terminal, thread};
+use crate::image::model::{Snapshot, file, inventory, memory, pipe, process, signal, socket, terminal, thread};
 use crate::image::section::Kind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The kinds that make up a snapshot, in the order in which they stand.
-pub const METADATA: [Kind; 13] = [
+pub const METADATA: [Kind; 14] = [
     Kind::Inventory,
     Kind::Processes,
     Kind::Mms,
@@ -21,6 +21,7 @@ pub const METADATA: [Kind; 13] = [
     Kind::Zombies,
     Kind::Terminals,
     Kind::Sockets,
+    Kind::SignalHandlers,
 ];
 
 /// The payloads of all sections of metadata, in order.
@@ -39,6 +40,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         terminals,
         sockets,
         seccomp_filters,
+        signal_handlers,
     } = snapshot;
     Ok([
         section(Kind::Inventory, inventory)?,
@@ -54,6 +56,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         section(Kind::Zombies, zombies)?,
         section(Kind::Terminals, terminals)?,
         section(Kind::Sockets, sockets)?,
+        section(Kind::SignalHandlers, signal_handlers)?,
     ])
 }
 
@@ -91,6 +94,7 @@ pub struct Parts {
     pipes: Vec<pipe::Pipe>,
     terminals: Vec<terminal::Terminal>,
     sockets: Vec<socket::Socket>,
+    signal_handlers: Vec<signal::SignalHandlers>,
     seccomp_filters: Vec<thread::SeccompFilter>,
 }
 
@@ -111,6 +115,7 @@ impl Parts {
             Kind::Zombies => self.zombies = decode(kind, payload)?,
             Kind::Terminals => self.terminals = decode(kind, payload)?,
             Kind::Sockets => self.sockets = decode(kind, payload)?,
+            Kind::SignalHandlers => self.signal_handlers = decode(kind, payload)?,
             Kind::PageBlock | Kind::Stats | Kind::Index | Kind::Trailer => {}
         }
         Ok(())
@@ -132,6 +137,7 @@ impl Parts {
             pipes: self.pipes,
             terminals: self.terminals,
             sockets: self.sockets,
+            signal_handlers: self.signal_handlers,
             seccomp_filters: self.seccomp_filters,
         })
     }

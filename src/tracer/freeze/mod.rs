@@ -128,7 +128,7 @@ impl<'a> Freezer<'a> {
             Errno::ESRCH | Errno::EINVAL | Errno::ENOENT => Error::Vanished(pid),
             source => Error::Kernel { tid: pid.leader(), action: "opening a pidfd", source },
         })?;
-        let process = Process { pid, parent: Pid(0), pidfd, dead_leader: false };
+        let process = Process { pid, parent: Pid(0), pidfd, dead_leader: false, shown_as: pid };
         let (running, stopped, dead) = (HashSet::new(), HashMap::new(), HashSet::new());
         self.members.insert(pid, Member { process, running, stopped, dead });
         self.vdsos.note(pid);

@@ -70,6 +70,7 @@ impl Facts {
     /// The facts about a live process.
     pub fn of(pid: i32) -> Self {
         let mut facts = Self(BTreeMap::new());
+        let (process, pid) = (pid, shown_as(pid));
         for name in FILES {
             // The kernel writes some of these at once and leaves out others (timers without CONFIG_CHECKPOINT_RESTORE).
             if let Ok(bytes) = fs::read(format!("/proc/{pid}/{name}")) {
@@ -82,8 +83,8 @@ impl Facts {
         }
         facts.mappings(pid);
         facts.descriptors(pid);
-        for tid in threads(pid) {
-            facts.thread(pid, tid);
+        for tid in threads(process) {
+            facts.thread(process, tid);
         }
         facts
     }
@@ -212,6 +213,14 @@ fn watched(line: &str) -> &str {
 /// Thread ids of a process, in ascending order.
 pub fn threads(pid: i32) -> Vec<i32> {
     numbers(&format!("/proc/{pid}/task"))
+}
+
+/// The number under which /proc shows what threads share: that of another one when the main thread has ended.
+pub fn shown_as(pid: i32) -> i32 {
+    if state(pid) != Some('Z') {
+        return pid;
+    }
+    threads(pid).into_iter().find(|tid| state(*tid) != Some('Z')).unwrap_or(pid)
 }
 
 /// The state letter of a process; `None` when there is no such process.

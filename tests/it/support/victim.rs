@@ -182,7 +182,7 @@ impl Victim {
     }
 
     fn assert_alive(&self) {
-        let state = facts::state(self.pid);
+        let state = facts::state(facts::shown_as(self.pid));
         assert!(!matches!(state, None | Some('Z' | 'X')), "the victim is dead ({state:?}){}", self.circumstances());
     }
 

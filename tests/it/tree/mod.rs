@@ -6,6 +6,7 @@ mod inherited;
 mod kills;
 mod leaks;
 mod own;
+mod relatives;
 mod restore;
 mod sharing;
 mod terminals;

@@ -38,19 +38,22 @@ fn survives(room: &Room, kinds: &[&str]) {
 }
 
 /// What an image says of ids, relations and sharing, but for the root's parent.
-fn relations(room: &Room, image: &Path) -> Vec<[Value; 7]> {
+pub(super) fn relations(room: &Room, image: &Path) -> Vec<Vec<Value>> {
     let tree = tree(room, image);
     let processes = tree["processes"].as_array().expect("processes").iter();
     let living = processes.enumerate().map(|(index, process)| {
-        let main = &process["threads"][0];
         let parent = if index == 0 { Value::Null } else { process["ppid"].clone() };
         let of = |name: &str| process[name].clone();
-        [of("pid"), parent, of("pgid"), of("sid"), of("memory"), main["fd_table"].clone(), main["fs"].clone()]
+        let threads = process["threads"].as_array().expect("threads").iter();
+        let shared = threads
+            .flat_map(|thread| ["tid", "fd_table", "fs", "undo_list", "io_context"].map(|name| thread[name].clone()));
+        let own = ["pid", "pgid", "sid", "memory", "handlers", "state", "stop_waited_for", "ended_leader"].map(of);
+        own.into_iter().chain([parent]).chain(shared).collect()
     });
     let zombies = tree["zombies"].as_array().expect("zombies").iter();
     let ended = zombies.map(|zombie| {
         let of = |name: &str| zombie[name].clone();
-        [of("pid"), of("ppid"), of("pgid"), of("sid"), of("exit_code"), of("killed_by"), of("exit_signal")]
+        ["pid", "ppid", "pgid", "sid", "exit_code", "killed_by", "exit_signal"].map(of).to_vec()
     });
     living.chain(ended).collect()
 }
@@ -58,6 +61,16 @@ fn relations(room: &Room, image: &Path) -> Vec<[Value; 7]> {
 #[test]
 fn exam_10_children_that_share_descriptors_directories_or_memory() {
     isolated(|room| survives(room, &["fork", "files", "fs", "memory", "thread"]));
+}
+
+#[test]
+fn exam_10_children_that_share_signal_handlers_undo_lists_or_io_contexts() {
+    isolated(|room| survives(room, &["fork", "handlers", "undo", "io", "thread"]));
+}
+
+#[test]
+fn exam_10_children_that_share_with_one_another_and_not_with_their_parent() {
+    isolated(|room| survives(room, &["fork", "brothers"]));
 }
 
 #[test]

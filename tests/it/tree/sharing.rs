@@ -80,30 +80,6 @@ fn shared_anonymous_memory_is_one_object() {
 }
 
 #[test]
-fn what_the_image_cannot_say_is_refused() {
-    isolated(|room| {
-        for (kind, words) in [("handlers", "CLONE_SIGHAND"), ("undo", "CLONE_SYSVSEM"), ("io", "CLONE_IO")] {
-            let mut victim = room.victim("family", &[channel(), "fork", kind]);
-            let pids = family(&victim);
-            let before: Vec<Facts> = pids.iter().map(|pid| Facts::of(*pid)).collect();
-            for fate in ["--leave-running", "--kill"] {
-                let run =
-                    room.snap(["dump", fate, &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says(words);
-                assert!(!run.stderr.contains(&format!("pid {}\n", pids[1])), "the plain child is refused: {run}");
-                let check = room.snap(["check", &victim.pid().to_string()]).run().expect(3);
-                assert!(check.stdout.contains(words), "{check}");
-            }
-            for (pid, before) in pids.iter().zip(&before) {
-                before.assert_same(&Facts::of(*pid), "after a refused dump");
-            }
-            victim.check();
-            victim.end();
-            crate::support::wait::alone();
-        }
-    });
-}
-
-#[test]
 fn the_whole_tree_is_killed_or_stopped_on_request() {
     isolated(|room| {
         let mut victim = room.victim("family", &[channel(), "fork", "fork", "memory"]);

@@ -1,12 +1,16 @@
 //! The lists of operations of all beings, put together from what each kind of resource wants. Pure.
 
+mod births;
+mod meetings;
+mod threads;
+
 use super::check::Findings;
-use super::genealogy::{Being, Birth, Genealogy, Group, Moment, Shares};
+use super::genealogy::{Being, Birth, Genealogy, Moment};
 use super::host::HostFacts;
 use super::memory::{self, Found, Sources};
-use super::plan::{BORN, MAPPED, Places};
-use super::script::{Label, List, Script};
-use super::{Choices, check, event, inheritance, late, process, thread, zombie};
+use super::plan::{MAPPED, Places};
+use super::script::{List, Script};
+use super::{Choices, check, event, inheritance, process, thread};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::id::Pid;
@@ -14,8 +18,8 @@ use crate::image::model::memory::Mm;
 use crate::image::model::process::Process;
 use crate::image::model::thread::{SeccompFilter, Thread};
 use std::borrow::Cow;
+use std::collections::HashMap;
 
-const PR_SET_PDEATHSIG: u64 = 1;
 const SECCOMP_SET_MODE_STRICT: u64 = 0;
 const SECCOMP_SET_MODE_FILTER: u64 = 1;
 const SECCOMP_FILTER_FLAG_LOG: u64 = 2;
@@ -57,6 +61,11 @@ pub struct Builder<'a> {
     sharers: Vec<u32>,
     /// For each being: set when it may go on, and counted up by its threads.
     words: Vec<[Addr; 2]>,
+    /// By their tasks, for those whose table of descriptors is used by threads with a working directory of their own: counted up by these.
+    entered: HashMap<usize, Addr>,
+    /// For each being with threads that have a table of descriptors of their own, counted up by these.
+    placed: HashMap<usize, Addr>,
+    adoptions: Vec<births::Turn>,
     /// For each wave of memory, set when it is filled.
     filled: Vec<Addr>,
     meetings: [[Addr; 2]; MEETINGS],
@@ -82,8 +91,8 @@ impl<'a> Builder<'a> {
         for (at, birth) in genealogy.births.iter().enumerate() {
             tasks.push(count);
             count += match birth.being {
-                Being::Process(index) => world.snapshot.processes[index].threads.len(),
-                Being::Zombie(_) | Being::StandIn => 1,
+                Being::Process(index) => world.snapshot.processes[index].tasks(),
+                Being::Zombie(_) | Being::StandIn | Being::Midwife => 1,
             };
             if let (Being::Zombie(_) | Being::StandIn, Some(parent)) = (birth.being, birth.parent) {
                 ends[parent].push(at);
@@ -92,6 +101,7 @@ impl<'a> Builder<'a> {
         let mut script = Script::new(base, world.facts.code_len, count + usize::from(choices.orphan));
         let mut word = || script.place(&[0; 16]);
         let words = genealogy.births.iter().map(|_| [word(), word()]).collect();
+        let adoptions = genealogy.adoptions.iter().map(|_| births::Turn::new(&mut word)).collect();
         let filled = (0..genealogy.waves()).map(|_| word()).collect();
         let meetings = [(); MEETINGS].map(|()| [word(), word()]);
         let (untied, never, parents) = (word(), word(), [word(), word()]);
@@ -108,6 +118,9 @@ impl<'a> Builder<'a> {
             ends,
             sharers,
             words,
+            entered: HashMap::new(),
+            placed: HashMap::new(),
+            adoptions,
             filled,
             meetings,
             untied,
@@ -118,7 +131,8 @@ impl<'a> Builder<'a> {
             armed,
             owned,
         };
-        for at in (0..genealogy.births.len()).filter(|at| genealogy.births[*at].shares.files) {
+        let is_sharer = |birth: &Birth| birth.shares.files && matches!(birth.being, Being::Process(_));
+        for at in (0..genealogy.births.len()).filter(|at| is_sharer(&genealogy.births[*at])) {
             let owner = builder.owner_of_files(at);
             builder.sharers[owner] += 1;
         }
@@ -174,57 +188,21 @@ impl<'a> Builder<'a> {
                     let process = &self.world.snapshot.processes[index];
                     self.main_thread(&mut list, at, process, index);
                     lists.push(list);
-                    lists.extend(process.threads[1..].iter().map(|other| self.other_thread(at, process, other)));
+                    lists.extend((0..process.others().len()).map(|other| self.other_thread(at, index, other)));
                 }
                 being @ (Being::Zombie(_) | Being::StandIn) => {
+                    self.adopt(&mut list, at);
                     self.meet_all(&mut list, at);
                     self.end(&mut list, being);
                     lists.push(list);
                 }
+                Being::Midwife => lists.push(list),
             }
         }
         if self.orphan {
             lists.push(self.parent());
         }
         lists
-    }
-
-    /// What is done in the memory in which it was born, which is that of its maker.
-    fn begin(&mut self, list: &mut List, at: usize) {
-        let birth = self.genealogy().births[at];
-        // Until it is traced; then PTRACE_O_EXITKILL watches over it.
-        list.call("tying itself to its parent", libc::SYS_prctl, &[PR_SET_PDEATHSIG, libc::SIGKILL as u64]);
-        match birth.parent {
-            Some(parent) => {
-                let parent = self.genealogy().births[parent].pid.0 as u64;
-                list.call_equals("looking for its parent", libc::SYS_getppid, &[], parent);
-            }
-            None if self.orphan => {
-                // Its parent may be dead already, and then nothing ties it.
-                let [known, found] = self.parents;
-                list.call_stored("asking for its parent", libc::SYS_getppid, &[], found);
-                list.same("looking for its parent", [known, found]);
-            }
-            None => list.call_equals("looking for snap", libc::SYS_getppid, &[], self.world.facts.pid as u64),
-        }
-        if matches!(birth.being, Being::Process(_)) {
-            let [go, _] = self.words[at];
-            self.tell(list, "telling that it is born", BORN, at);
-            list.wait("waiting to be traced", go, 1);
-            list.call("untying itself", libc::SYS_prctl, &[PR_SET_PDEATHSIG, 0]);
-        }
-        if at == 0 {
-            self.begin_root(list);
-        }
-        self.make(list, at, Moment::BeforeSession);
-        if birth.leads_session {
-            list.call("setsid", libc::SYS_setsid, &[]);
-        }
-        if let Some((terminal, _)) = self.terminal(birth) {
-            let args = [terminal as u64, crate::sys::terminal::TIOCSCTTY, 0];
-            list.call("taking the terminal for its session", libc::SYS_ioctl, &args);
-        }
-        self.make(list, at, Moment::Early);
     }
 
     /// The terminal that it makes that of its session, by the number that every skeleton inherits, and the foreground group there.
@@ -251,32 +229,6 @@ impl<'a> Builder<'a> {
         list.call_equals(label, libc::SYS_write, &[self.world.descriptors.report as u64, message.0, 8], 8);
     }
 
-    /// Makes those whom it makes at this moment.
-    fn make(&mut self, list: &mut List, at: usize, moment: Moment) {
-        for &child in &self.genealogy().made[at] {
-            let birth = self.genealogy().births[child];
-            if birth.moment == moment {
-                self.make_one(list, child, birth);
-            }
-        }
-    }
-
-    fn make_one(&mut self, list: &mut List, child: usize, birth: Birth) {
-        let task = self.tasks[child];
-        let tid = self.script.place(&birth.pid.0.to_le_bytes());
-        let (stack, size) = self.script.stack(task);
-        // CLONE_PARENT takes the signal of the maker.
-        let (sibling, signal) =
-            if birth.is_sibling() { (libc::CLONE_PARENT, 0) } else { (0, birth.exit_signal as u64) };
-        let Shares { memory, files, directories } = birth.shares;
-        let shared = [(memory, libc::CLONE_VM), (files, libc::CLONE_FILES), (directories, libc::CLONE_FS)];
-        let flags = shared.iter().filter(|(shares, _)| *shares).fold(sibling, |flags, (_, flag)| flags | flag) as u64;
-        let words = [flags, 0, 0, 0, signal, stack.0, size, 0, tid.0, 1];
-        let args = self.script.place_words(&words);
-        let label = Label::Number(MAKING, i64::from(birth.pid.0));
-        list.spawn(label, args, words.len() as u64 * 8, self.script.task(task), birth.pid.0);
-    }
-
     /// The main thread builds everything that threads share.
     fn main_thread(&mut self, list: &mut List, at: usize, process: &Process, index: usize) {
         let World { snapshot, mms, sources, descriptors, .. } = self.world;
@@ -286,6 +238,7 @@ impl<'a> Builder<'a> {
             self.memory(list, at, process, index);
         }
         self.make(list, at, Moment::Filled);
+        self.adopt(list, at);
         if !birth.shares.directories {
             let context = &snapshot.fs_contexts[process.threads[0].fs.0 as usize];
             process::enter_directories(list, &mut self.script, context, descriptors);
@@ -293,14 +246,19 @@ impl<'a> Builder<'a> {
         if !birth.shares.memory {
             memory::settle(list, &mut self.script, mm, sources);
         }
+        self.spawn(list, at, index, 0, true);
+        self.await_entries(list, at, index, 0);
         // From here on descriptors are those of the image: those who share them have no more need of others.
         self.meet_all(list, at);
-        process::handle_signals(list, &mut self.script, process);
-        if !birth.shares.files {
-            process::place_descriptors(list, snapshot, process, descriptors);
+        if !birth.shares.handlers {
+            process::handle_signals(list, &mut self.script, &snapshot.signal_handlers[process.handlers.0 as usize]);
         }
-        self.spawn(list, at, process);
-        self.last(list, at, process, mm);
+        if !birth.shares.files {
+            let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
+            process::place_descriptors(list, table, descriptors);
+        }
+        self.spawn(list, at, index, 0, false);
+        self.last(list, at, index, process, mm);
         if birth.shares.files {
             list.arrive("telling that all is done", self.words[self.owner_of_files(at)][1]);
         } else {
@@ -323,10 +281,9 @@ impl<'a> Builder<'a> {
         let World { snapshot, mms, facts, findings, sources, .. } = self.world;
         let mm = mms[process.mm.0 as usize].as_ref();
         let birth = self.genealogy().births[at];
-        let kept = match (birth.moment, birth.maker.map(|maker| self.genealogy().births[maker].being)) {
-            (Moment::Filled, Some(Being::Process(maker))) => {
-                inheritance::kept(&mms[snapshot.processes[maker].mm.0 as usize], mm)
-            }
+        let above = birth.memory_of.map(|maker| snapshot.processes[maker].mm);
+        let kept = match (above, &mm.inherited) {
+            (Some(above), Some(inherited)) if above == inherited.from => inheritance::kept(&mms[above.0 as usize], mm),
             _ => Vec::new(),
         };
         let vdso = findings.vdso_at_birth(index, facts);
@@ -335,69 +292,6 @@ impl<'a> Builder<'a> {
         memory::map(list, &mut self.script, snapshot, mm, sources, &kept);
         self.tell(list, "telling that the mappings stand", MAPPED, at);
         list.wait("waiting for the pages", self.filled[birth.wave], 1);
-    }
-
-    fn other_thread(&mut self, at: usize, process: &Process, thread: &Thread) -> List {
-        let mut list = List::default();
-        let inherited = self.inherited();
-        thread::give(&mut list, &mut self.script, thread, &inherited);
-        thread::queue_private(&mut list, &mut self.script, process.pid, thread);
-        list.arrive("arriving at the barrier", self.words[at][1]);
-        list.wait("waiting to be released", self.never, 1);
-        list
-    }
-
-    /// Process groups, which must exist before they are joined and be joined before their stand-ins end; then the ends of children.
-    fn meet_all(&mut self, list: &mut List, at: usize) {
-        let all = self.genealogy().births.len() as u32;
-        let birth = self.genealogy().births[at];
-        let [born, made, joined, left] = self.meetings;
-        let set = |list: &mut List, group: i32| {
-            let label = Label::Number("joining process group", i64::from(group));
-            list.call(label, libc::SYS_setpgid, &[0, group as u64]);
-        };
-        if all > 1 {
-            list.meet("waiting until all are born", born, all);
-        }
-        if matches!(birth.group, Group::Own | Group::Left(_)) && !birth.leads_session {
-            list.call("making a process group", libc::SYS_setpgid, &[0, 0]);
-        }
-        if all == 1 {
-            self.bring_to_foreground(list, birth);
-            return;
-        }
-        list.meet("waiting for process groups", made, all);
-        if let Group::Of(group) = birth.group {
-            set(list, group.0);
-        }
-        list.meet("waiting until process groups are joined", joined, all);
-        if let Group::Left(group) = birth.group {
-            set(list, group.0);
-        }
-        list.meet("waiting until process groups were left", left, all);
-        self.bring_to_foreground(list, birth);
-        for &child in &self.ends[at] {
-            let birth = self.genealogy().births[child];
-            zombie::await_end(list, &mut self.script, &birth);
-        }
-    }
-
-    fn bring_to_foreground(&mut self, list: &mut List, birth: Birth) {
-        if let Some((terminal, Some(foreground))) = self.terminal(birth) {
-            let group = self.script.place(&foreground.0.to_le_bytes());
-            let args = [terminal as u64, crate::sys::terminal::TIOCSPGRP, group.0];
-            // Of a group that is gone the terminal keeps but the number.
-            list.try_call("foreground group of the terminal", libc::SYS_ioctl, &args);
-        }
-    }
-
-    fn end(&mut self, list: &mut List, being: Being) {
-        let zombies = &self.world.snapshot.zombies;
-        let own = self.world.facts.credentials.uid[0];
-        match being {
-            Being::Zombie(index) => zombie::end(list, &mut self.script, &zombies[index], own),
-            Being::StandIn | Being::Process(_) => list.call("ending", libc::SYS_exit_group, &[0]),
-        }
     }
 
     /// The seccomp(2) calls of each thread of each process; a filter that threads share is placed once.
@@ -415,70 +309,5 @@ impl<'a> Builder<'a> {
             _ => thread.seccomp.filters.iter().map(|id| placed[id.0 as usize]).collect(),
         };
         self.world.snapshot.processes.iter().map(|process| process.threads.iter().map(of).collect()).collect()
-    }
-
-    /// A parent for an orphan: it dies once the skeleton is traced, so that nothing happens when `snap` ends.
-    fn parent(&mut self) -> List {
-        let mut list = List::default();
-        list.call("tying itself to snap", libc::SYS_prctl, &[PR_SET_PDEATHSIG, libc::SIGKILL as u64]);
-        list.call_equals("looking for snap", libc::SYS_getppid, &[], self.world.facts.pid as u64);
-        list.call_stored("noting its pid", libc::SYS_getpid, &[], self.parents[0]);
-        let birth = self.genealogy().births[0];
-        self.make_one(&mut list, 0, Birth { exit_signal: libc::SIGCHLD, ..birth });
-        list.wait("waiting until the process is traced", self.untied, 1);
-        list.call("ending", libc::SYS_exit_group, &[0]);
-        list
-    }
-
-    fn spawn(&mut self, list: &mut List, at: usize, process: &Process) {
-        let flags = libc::CLONE_VM
-            | libc::CLONE_FS
-            | libc::CLONE_FILES
-            | libc::CLONE_SIGHAND
-            | libc::CLONE_THREAD
-            | libc::CLONE_SYSVSEM;
-        for (index, other) in process.threads.iter().enumerate().skip(1) {
-            let task = self.tasks[at] + index;
-            let tid = self.script.place(&other.tid.0.to_le_bytes());
-            let (stack, size) = self.script.stack(task);
-            // `struct clone_args` of linux/sched.h.
-            let words = [flags as u64, 0, 0, 0, 0, stack.0, size, 0, tid.0, 1];
-            let args = self.script.place_words(&words);
-            let label = Label::Number("starting thread", i64::from(other.tid.0));
-            list.spawn(label, args, words.len() as u64 * 8, self.script.task(task), other.tid.0);
-        }
-    }
-
-    /// What needs all threads, and what nothing may come after.
-    fn last(&mut self, list: &mut List, at: usize, process: &Process, mm: &Mm) {
-        let World { snapshot, facts, descriptors, .. } = self.world;
-        let from = self.inherited();
-        let birth = self.genealogy().births[at];
-        let arrivals = process.threads.len() as u32 - 1 + self.sharers[at];
-        let script = &mut self.script;
-        let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
-        process::make_timers(list, script, &process.timers, facts.timer_ids);
-        if !birth.shares.files {
-            late::open(list, script, snapshot, table, descriptors);
-            self.watching.watch(list, script, table);
-            process::own_descriptors(list, script, snapshot, table, &mut self.owned);
-            process::lock_files(list, script, snapshot, process);
-            event::arm(list, script, snapshot, table, &mut self.armed);
-        }
-        let mut inherited = facts.limits.clone();
-        if let Some(open_files) = inherited.get_mut(libc::RLIMIT_NOFILE as usize) {
-            open_files[0] = open_files[1];
-        }
-        process::limit(list, script, process, &inherited);
-        let leader = &process.threads[0];
-        thread::give(list, script, leader, &from);
-        thread::queue_private(list, script, process.pid, leader);
-        list.wait("waiting for all threads", self.words[at][1], arrivals);
-        process::attributes(list, process, mm.dumpable);
-        thread::queue_shared(list, script, process.pid, &process.pending);
-        if !birth.shares.memory {
-            memory::seal(list, mm);
-        }
-        process::arm_timers(list, script, process);
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! Until [`Tracees::commit`] the death of `snap` kills the whole tree (PTRACE_O_EXITKILL).
 
+mod stops;
+
 use super::check;
 use super::guard::Guard;
 use super::plan::{ProcessPlan, RestorePlan};
@@ -13,18 +15,19 @@ use crate::image::model::id::{Pid, Tid};
 use crate::image::model::inventory::XsaveLayout;
 use crate::image::model::process::{Process, ProcessState};
 use crate::image::model::thread::Thread;
-use crate::sys::blob::INTERPRETER;
 use crate::sys::pidfd;
-use crate::sys::ptrace::{self, Options, event};
+use crate::sys::ptrace::{self, Options};
 use crate::sys::ptrace_info::{self, SyscallUserDispatch};
-use crate::sys::regset::{self, UserRegs};
-use crate::sys::task;
+use crate::sys::regset;
 use crate::sys::wait::{self, Flags, Status};
 use nix::errno::Errno;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
+use stops::{continue_group, end_leader, look, remote_call, stop, stop_group, wait_stop};
+
+const PR_SET_PDEATHSIG: u64 = 1;
 
 /// Of a process that is half built.
 const OPTIONS: Options = Options::SYSGOOD.union(Options::EXITKILL);
@@ -93,34 +96,41 @@ impl Tracees {
             self.members.iter().enumerate().map(|(at, member)| (member.pid, at)).collect();
         for process in &snapshot.processes {
             let Some(&at) = places.get(&process.pid) else { continue };
-            let others = process.threads[1..].iter().map(|thread| thread.tid);
-            for tid in others {
+            for tid in process.others().iter().map(|thread| thread.tid) {
                 ptrace::seize(tid, OPTIONS).map_err(failed(tid, "PTRACE_SEIZE"))?;
                 self.members[at].tids.push(tid);
             }
         }
         self.stop_all()?;
+        self.end_leaders(plan, snapshot)?;
         let mut results = Vec::with_capacity(snapshot.processes.len());
         for (process, planned) in snapshot.processes.iter().zip(&plan.processes) {
             results.push(prepare(plan, planned, process)?);
         }
         // Children before their parents: a child that is stopped tells its parent, which has known it long since.
         for (process, planned) in snapshot.processes.iter().zip(&plan.processes).rev() {
-            let leader = process.pid.leader();
+            let first = process.threads[0].tid;
             if let Some(args) = planned.forget.filter(|_| stay || planned.has_stopped_child) {
-                remote_call(plan, leader, libc::SYS_rt_sigtimedwait, args, false)?;
+                remote_call(plan, first, libc::SYS_rt_sigtimedwait, args, false)?;
+            }
+            for (args, _) in planned.stops_of_children.iter().filter(|(_, is_known)| stay || *is_known) {
+                remote_call(plan, first, libc::SYS_waitid, *args, false)?;
+            }
+            let is_stopped = stay || matches!(process.state, ProcessState::Stopped { .. });
+            if process.state == ProcessState::Continued && !is_stopped {
+                continue_group(plan, planned, process)?;
             }
             // Those who share memory come before the one that has made it.
             if !planned.shares_memory {
-                unmap(plan, leader)?;
+                unmap(plan, first)?;
             }
-            if stay || matches!(process.state, ProcessState::Stopped(_)) {
-                stop_group(process.pid)?;
+            if is_stopped {
+                stop_group(process)?;
             }
         }
         let image = &snapshot.inventory.host.xsave;
         for (process, results) in snapshot.processes.iter().zip(results) {
-            let leader = process.pid.leader();
+            let leader = process.threads[0].tid;
             let size = regset::xstate(leader).map_err(failed(leader, "PTRACE_GETREGSET"))?.len();
             for (thread, result) in process.threads.iter().zip(results) {
                 let area = xstate::convert(&thread.cpu.xsave, image, own, size);
@@ -158,6 +168,25 @@ impl Tracees {
         Ok(())
     }
 
+    /// Main threads that had ended end again, once all others are there; then children get the signals of the death of their parents.
+    fn end_leaders(&mut self, plan: &RestorePlan, snapshot: &Snapshot) -> Result<(), FinishError> {
+        let ended = |process: &&Process| process.ended_leader.is_some();
+        for process in snapshot.processes.iter().filter(ended) {
+            let Some(leader) = &process.ended_leader else { continue };
+            if let Some(member) = self.members.iter_mut().find(|member| member.pid == process.pid) {
+                member.tids.retain(|tid| *tid != process.pid.leader());
+            }
+            end_leader(plan, process.pid, leader.status)?;
+            for child in snapshot.processes.iter().filter(|child| child.ppid == process.pid) {
+                for thread in &child.threads {
+                    let args = [PR_SET_PDEATHSIG, u64::from(thread.settings.parent_death_signal), 0, 0, 0, 0];
+                    remote_call(plan, thread.tid, libc::SYS_prctl, args, false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// INTERRUPT all, wait for each: never interleaved.
     fn stop_all(&self) -> Result<(), FinishError> {
         let tids = || self.members.iter().flat_map(|member| &member.tids);
@@ -180,21 +209,6 @@ fn prepare(plan: &RestorePlan, planned: &ProcessPlan, process: &Process) -> Resu
     Ok(results)
 }
 
-/// Group stop, while every signal but SIGSTOP is blocked. The other threads join it when they are let go.
-fn stop_group(pid: Pid) -> Result<(), FinishError> {
-    let leader = pid.leader();
-    task::send_signal(pid, leader, libc::SIGSTOP).map_err(failed(leader, "tgkill"))?;
-    ptrace::cont(leader, 0).map_err(failed(leader, "PTRACE_CONT"))?;
-    loop {
-        let signal = match next_stop(leader)? {
-            Stop::Event(libc::SIGSTOP) => return Ok(()),
-            Stop::Signal(signal) => signal,
-            Stop::Event(_) | Stop::Syscall | Stop::Other => 0,
-        };
-        ptrace::cont(leader, signal).map_err(failed(leader, "PTRACE_CONT"))?;
-    }
-}
-
 impl Drop for Tracees {
     fn drop(&mut self) {
         if self.committed {
@@ -213,102 +227,9 @@ impl Drop for Tracees {
     }
 }
 
-/// Interrupts one thread and waits until it stands.
-fn stop(tid: Tid) -> Result<(), FinishError> {
-    ptrace::interrupt(tid).map_err(failed(tid, "PTRACE_INTERRUPT"))?;
-    wait_stop(tid)
-}
-
-/// Waits until it stands in a PTRACE_EVENT_STOP.
-fn wait_stop(tid: Tid) -> Result<(), FinishError> {
-    loop {
-        let signal = match next_stop(tid)? {
-            Stop::Event(_) => return Ok(()),
-            Stop::Signal(signal) => signal,
-            Stop::Syscall | Stop::Other => 0,
-        };
-        ptrace::cont(tid, signal).map_err(failed(tid, "PTRACE_CONT"))?;
-    }
-}
-
-/// Waits until it stands at the entry to or exit from a system call. Its signals are all blocked.
-fn wait_syscall(tid: Tid) -> Result<(), FinishError> {
-    while !matches!(next_stop(tid)?, Stop::Syscall) {
-        ptrace::syscall(tid, 0).map_err(failed(tid, "PTRACE_SYSCALL"))?;
-    }
-    Ok(())
-}
-
-/// Why a tracee stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    /// PTRACE_EVENT_STOP: with SIGTRAP after PTRACE_INTERRUPT, in group stop with the stop signal.
-    Event(i32),
-    /// At the entry to or exit from a system call (PTRACE_O_TRACESYSGOOD).
-    Syscall,
-    /// It is about to be given this signal.
-    Signal(i32),
-    /// Another PTRACE_EVENT_*.
-    Other,
-}
-
-fn next_stop(tid: Tid) -> Result<Stop, FinishError> {
-    match look(tid).map_err(failed(tid, "waitid"))? {
-        Status::Stopped { signal, event: event::STOP } => Ok(Stop::Event(signal)),
-        Status::Stopped { signal, event: 0 } if signal == libc::SIGTRAP | 0x80 => Ok(Stop::Syscall),
-        Status::Stopped { signal, event: 0 } => Ok(Stop::Signal(signal)),
-        Status::Stopped { signal: _, event: _ } => Ok(Stop::Other),
-        end @ (Status::Exited(_) | Status::Killed(_)) => {
-            let source = io::Error::other(format!("it died: {end:?}"));
-            Err(FinishError { tid, action: "waiting for its stop", source })
-        }
-    }
-}
-
-/// What becomes of a tracee next.
-fn look(tid: Tid) -> Result<Status, Errno> {
-    loop {
-        match wait::wait(tid, Flags::empty()) {
-            Ok(Some(status)) => return Ok(status),
-            Ok(None) | Err(Errno::EINTR) => {}
-            Err(error) => return Err(error),
-        }
-    }
-}
-
 /// Makes a timed call with a stop already due, so that it leaves a restart block behind; gives its result.
 fn begin_to_wait(plan: &RestorePlan, tid: Tid, call: TimedCall) -> Result<i64, FinishError> {
     remote_call(plan, tid, call.number as i64, call.args, true)
-}
-
-/// Makes a system call in a stopped thread by the interpreter's own instruction; leaves it in a PTRACE_EVENT_STOP.
-///
-/// With `interrupted` the call finds a stop pending and does not wait.
-fn remote_call(
-    plan: &RestorePlan,
-    tid: Tid,
-    number: i64,
-    args: [u64; 6],
-    interrupted: bool,
-) -> Result<i64, FinishError> {
-    let registers = regset::general(tid).map_err(failed(tid, "reading registers"))?;
-    let [rdi, rsi, rdx, r10, r8, r9] = args;
-    let rip = plan.places.code.0 + syscall_offset() as u64;
-    let call = UserRegs { rax: number as u64, orig_rax: u64::MAX, rip, rdi, rsi, rdx, r10, r8, r9, ..registers };
-    regset::set_all(tid, &call).map_err(failed(tid, "setting registers"))?;
-    ptrace::syscall(tid, 0).map_err(failed(tid, "PTRACE_SYSCALL"))?;
-    wait_syscall(tid)?;
-    if interrupted {
-        ptrace::interrupt(tid).map_err(failed(tid, "PTRACE_INTERRUPT"))?;
-    }
-    ptrace::syscall(tid, 0).map_err(failed(tid, "PTRACE_SYSCALL"))?;
-    wait_syscall(tid)?;
-    let result = regset::general(tid).map_err(failed(tid, "reading registers"))?.rax as i64;
-    // Every stop takes back a stop that was due (kernel/signal.c, `ptrace_stop`).
-    ptrace::interrupt(tid).map_err(failed(tid, "PTRACE_INTERRUPT"))?;
-    ptrace::cont(tid, 0).map_err(failed(tid, "PTRACE_CONT"))?;
-    wait_stop(tid)?;
-    Ok(result)
 }
 
 /// Installs seccomp filters. They are suspended for us where we have CAP_SYS_ADMIN; else they must let munmap(2) pass.
@@ -343,29 +264,28 @@ fn unmap(plan: &RestorePlan, leader: Tid) -> Result<(), FinishError> {
 /// Positions in files of `/proc/PID` of the image's own tasks, once these are what they were: lseek(2) reads up to there and keeps what it has
 /// read (fs/seq_file.c), which in `maps` must not be a mapping of ours.
 fn seek_task_files(snapshot: &Snapshot, process: &Process) -> Result<(), FinishError> {
-    let leader = process.pid.leader();
-    let table = &snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
-    let positions = table.entries.iter().filter_map(|entry| {
-        let description = &snapshot.descriptions[entry.description.0 as usize];
-        let seeks = description.position != 0 && check::task_file(snapshot, &description.object).is_some();
-        seeks.then_some((entry.fd, description.position))
-    });
-    let mut pidfd = None;
-    for (fd, position) in positions {
-        let pidfd = match &pidfd {
-            Some(pidfd) => pidfd,
-            None => pidfd.insert(pidfd::open(process.pid).map_err(failed(leader, "pidfd_open"))?),
-        };
-        let file = pidfd::get_fd(pidfd.as_fd(), fd).map_err(failed(leader, "pidfd_getfd"))?;
-        let sought = File::from(file).seek(SeekFrom::Start(position));
-        sought.map_err(|source| FinishError { tid: leader, action: "lseek of a file of /proc", source })?;
+    let mut tables = HashSet::new();
+    for thread in process.threads.iter().filter(|thread| tables.insert(thread.fd_table)) {
+        let table = &snapshot.fd_tables[thread.fd_table.0 as usize];
+        let positions = table.entries.iter().filter_map(|entry| {
+            let description = &snapshot.descriptions[entry.description.0 as usize];
+            let seeks = description.position != 0 && check::task_file(snapshot, &description.object).is_some();
+            seeks.then_some((entry.fd, description.position))
+        });
+        let tid = thread.tid;
+        let open = || if tid == process.pid.leader() { pidfd::open(process.pid) } else { pidfd::open_thread(tid) };
+        let mut pidfd = None;
+        for (fd, position) in positions {
+            let pidfd = match &pidfd {
+                Some(pidfd) => pidfd,
+                None => pidfd.insert(open().map_err(failed(tid, "pidfd_open"))?),
+            };
+            let file = pidfd::get_fd(pidfd.as_fd(), fd).map_err(failed(tid, "pidfd_getfd"))?;
+            let sought = File::from(file).seek(SeekFrom::Start(position));
+            sought.map_err(|source| FinishError { tid, action: "lseek of a file of /proc", source })?;
+        }
     }
     Ok(())
-}
-
-/// Where the interpreter has a `syscall` instruction.
-fn syscall_offset() -> usize {
-    INTERPRETER.windows(2).position(|bytes| bytes == [0x0f, 0x05]).unwrap_or(0)
 }
 
 fn unmap_args(range: PageRange) -> [u64; 6] {

@@ -1,8 +1,8 @@
 //! Every parser on the same bytes: what the fuzz target calls, and a mutation test over the captured files.
 
 use super::{
-    auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, multicast, numa_maps, sched, smaps,
-    stat, status, strings, syscall, tcp_table, time_namespace, timers, values,
+    auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, multicast, netlink_table, numa_maps,
+    sched, smaps, stat, status, strings, syscall, tcp_table, time_namespace, timers, values,
 };
 
 /// Calls every parser; none may panic, whatever the bytes.
@@ -21,6 +21,7 @@ pub fn fuzz_all(data: &[u8]) {
     }
     let _ = mountinfo::parse(data);
     let _ = (multicast::parse_v4(data), multicast::parse_v6(data));
+    let _ = netlink_table::parse(data);
     let _ = numa_maps::parse(data);
     let _ = sched::parse(data);
     let _ = smaps::parse(data);

@@ -24,6 +24,7 @@ pub mod map_files;
 pub mod maps;
 pub mod mountinfo;
 pub mod multicast;
+pub mod netlink_table;
 pub mod numa_maps;
 pub mod path;
 mod scan;

@@ -187,15 +187,19 @@ pub fn attach_filter(fd: BorrowedFd<'_>, program: &[u8]) -> io::Result<()> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// SIOCOUTQ: bytes that wait to be sent.
+/// SO_MEMINFO: bytes of memory of what it is to send, or of what it has sent and a device still holds.
 ///
 /// # Errors
-/// As ioctl(2).
-pub fn unsent(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    let mut count: libc::c_int = 0;
-    // SAFETY: TIOCOUTQ writes one int to the pointer, which is valid for it.
-    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut count) };
-    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(count.max(0) as usize) }
+/// As getsockopt(2).
+pub fn unsent(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    const SO_MEMINFO: i32 = 55;
+    const SK_MEMINFO_WMEM_ALLOC: usize = 2;
+    let value = option(fd, libc::SOL_SOCKET, SO_MEMINFO)?;
+    let (words, _) = value.as_chunks();
+    words
+        .get(SK_MEMINFO_WMEM_ALLOC)
+        .map(|word| u32::from_ne_bytes(*word))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 /// What poll(2) says of a socket now, as POLLIN and its like; it takes nothing away, an error neither.

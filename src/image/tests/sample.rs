@@ -11,6 +11,7 @@ use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
+use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::Unix;
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -54,7 +55,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.seccomp_filters = vec![SeccompFilter { id: SeccompId(0), flags: 0, program: vec![0x7fff_0000_0000_0006] }];
     snapshot.zombies = vec![zombie(102)];
     snapshot.terminals = vec![terminal(0)];
-    snapshot.sockets = vec![socket(0), connection(1), datagram(2)];
+    snapshot.sockets = vec![socket(0), connection(1), datagram(2), netlink(3)];
     let process = &mut snapshot.processes[0];
     enrich(process);
     process.threads.push(thread(101));
@@ -127,6 +128,11 @@ fn process(pid: i32) -> Process {
         loginuid: u32::MAX,
         autogroup_nice: None,
     }
+}
+
+pub fn netlink(id: u32) -> Socket {
+    let state = Netlink { port: 77, groups: vec![1, 40], peer: [0, 2] };
+    Socket { ino: 13, domain: 16, kind: 3, state: State::Netlink(state), ..socket(id) }
 }
 
 pub fn datagram(id: u32) -> Socket {

@@ -3,6 +3,7 @@
 use super::ensure;
 use crate::image::error::Error;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
+use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::unix::Unix;
 use crate::image::model::socket::{Socket, State};
@@ -33,6 +34,9 @@ pub fn socket(socket: &Socket) -> Result<(), Error> {
         State::Unix(Unix { name }) => ensure(name.len() <= NAME_MAX, object, "has an impossible name"),
         State::Tcp(state) => tcp(socket, state),
         State::Datagram(state) => datagram(state, object),
+        State::Netlink(Netlink { port: _, groups, peer: _ }) => {
+            ensure(!groups.contains(&0), object, "is in an impossible group")
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Sockets: what all families have in common, and which family knows more. Everything is asked of duplicates in our own table.
 
 pub mod datagram;
+pub mod family;
+pub mod netlink;
 pub mod options;
 pub mod tcp;
 mod unix;
@@ -68,7 +70,7 @@ impl Refusal {
 }
 
 fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, Refusal>> {
-    let (domain, kind, protocol) = what;
+    let (.., protocol) = what;
     match what {
         (libc::AF_UNIX, _, _) => Ok(unix::collect(fd)?.map(State::Unix).map_err(Refusal::Never)),
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => Ok(match tcp::collect(ino, fd)? {
@@ -76,31 +78,8 @@ fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Resu
             Ok(tcp::Found::Connection(_)) => Err(Refusal::Never("TCP connections are not supported yet".into())),
             Err(reason) => Err(Refusal::Never(reason)),
         }),
-        _ if datagram::name(what).is_some() => Ok(datagram::collect(fd)?.map(State::Datagram)),
-        _ => {
-            let name = family(domain);
-            let reason = format!("{name} sockets of type {kind} and protocol {protocol} are not supported yet");
-            Ok(Err(Refusal::Never(reason)))
-        }
+        (libc::AF_NETLINK, ..) => Ok(netlink::collect(ino, fd, protocol)?.map(State::Netlink)),
+        _ if datagram::name(what).is_some() => Ok(datagram::collect(ino, fd, what)?.map(State::Datagram)),
+        _ => Ok(Err(Refusal::Never(format!("{} sockets are not supported", family::name(what))))),
     }
-}
-
-/// What an address family is called.
-#[must_use]
-pub fn family(domain: i32) -> String {
-    let name = match domain {
-        libc::AF_UNIX => "UNIX",
-        libc::AF_INET => "IPv4",
-        libc::AF_INET6 => "IPv6",
-        libc::AF_NETLINK => "netlink",
-        libc::AF_PACKET => "packet",
-        libc::AF_VSOCK => "vsock",
-        libc::AF_BLUETOOTH => "bluetooth",
-        libc::AF_ALG => "kernel crypto",
-        libc::AF_CAN => "CAN",
-        libc::AF_XDP => "XDP",
-        libc::AF_TIPC => "TIPC",
-        other => return format!("family {other}"),
-    };
-    name.into()
 }

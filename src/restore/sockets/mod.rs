@@ -1,6 +1,7 @@
 //! Makes the sockets of an image.
 
 mod datagram;
+mod netlink;
 pub mod taken;
 mod tcp;
 mod unix;
@@ -53,13 +54,23 @@ impl Sockets {
 /// See [`tcp::turn`].
 fn turn(state: &State) -> u8 {
     match state {
-        State::Unix(_) | State::Datagram(_) => 0,
+        State::Unix(_) | State::Datagram(_) | State::Netlink(_) => 0,
         State::Tcp(tcp) => tcp::turn(&tcp.role),
     }
 }
 
+/// Says what it takes to make such a socket at all.
+fn needs(wanted: &Socket, error: io::Error) -> io::Error {
+    let hint = match wanted.kind {
+        _ if error.kind() != io::ErrorKind::PermissionDenied => return error,
+        libc::SOCK_RAW => "it takes CAP_NET_RAW",
+        _ => "the groups that may are in net.ipv4.ping_group_range",
+    };
+    io::Error::new(error.kind(), format!("{error} ({hint})"))
+}
+
 fn make(wanted: &Socket, top: i32) -> io::Result<File> {
-    let made = socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
+    let made = socket::make(wanted.domain, wanted.kind, wanted.protocol).map_err(|error| needs(wanted, error))?;
     let made = open::lift(made, top)?;
     let set = |moment| options::apply(made.as_fd(), &wanted.options, moment);
     set(Moment::Made)?;
@@ -67,6 +78,7 @@ fn make(wanted: &Socket, top: i32) -> io::Result<File> {
         State::Unix(state) => unix::set_up(&made, state)?,
         State::Tcp(state) => tcp::set_up(&made, state)?,
         State::Datagram(state) => datagram::set_up(&made, wanted, state)?,
+        State::Netlink(state) => netlink::set_up(&made, state)?,
     }
     set(Moment::Named)?;
     set(Moment::Filled)?;

@@ -8,9 +8,9 @@ use crate::image::model::socket::{Socket, State};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::tcp_table::{self, Row};
 use crate::proc::{TaskDir, many};
-use crate::resources::socket::datagram::UDP_LITE;
+use crate::resources::socket::datagram;
 use crate::resources::socket::options::{self, Moment};
-use crate::sys::socket;
+use crate::sys;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -39,7 +39,7 @@ fn one(wanted: &Socket) -> Option<Taken> {
     let address = inet::parse(local).filter(|address| address.port() != 0)?;
     let trouble = bind(wanted, local).err()?;
     let (reason, remedy) = match trouble.raw_os_error() {
-        Some(libc::EADDRINUSE) => match holder(wanted.protocol, address) {
+        Some(libc::EADDRINUSE) => match holder(wanted, address) {
             Some(holder) => (format!("it is taken by {holder}"), "end that, or restore in another network namespace"),
             None => ("it is taken".into(), "see who has it: ss -antup"),
         },
@@ -59,19 +59,20 @@ fn own_address(wanted: &Socket) -> Option<&[u8]> {
             Role::Unconnected | Role::Listening { backlog: _ } => Some(&tcp.local),
             Role::Ended(_) | Role::Connecting { peer: _ } | Role::Connected(_) => None,
         },
-        State::Datagram(datagram) => (wanted.kind == libc::SOCK_DGRAM).then_some(&datagram.local),
+        State::Datagram(state) => (wanted.kind == libc::SOCK_DGRAM).then_some(&state.local),
+        State::Netlink(_) => None,
     }
 }
 
 fn bind(wanted: &Socket, local: &[u8]) -> io::Result<()> {
-    let trial = socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
+    let trial = sys::socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
     options::apply(trial.as_fd(), &wanted.options, Moment::Made)?;
-    socket::bind(trial.as_fd(), local)
+    sys::socket::bind(trial.as_fd(), local)
 }
 
 /// Who has a socket with this port, as far as this user may see.
-fn holder(protocol: i32, wanted: SocketAddr) -> Option<String> {
-    let rows = tcp_table::read_of(table(protocol)?, &mut Vec::new()).ok()?;
+fn holder(socket: &Socket, wanted: SocketAddr) -> Option<String> {
+    let rows = tcp_table::read_of(datagram::table(socket.kind, socket.protocol)?, &mut Vec::new()).ok()?;
     let same = |row: &&Row| row.local.port() == wanted.port() && row.ino != 0;
     let inodes: Vec<u64> = rows.iter().filter(same).map(|row| row.ino).collect();
     let pids: Vec<Pid> = std::fs::read_dir("/proc")
@@ -80,16 +81,6 @@ fn holder(protocol: i32, wanted: SocketAddr) -> Option<String> {
         .map(Pid)
         .collect();
     many::map(&pids, |&pid, buffer| holds(pid, &inodes, buffer)).into_iter().flatten().next()
-}
-
-/// The table of /proc/net that has the sockets of a protocol.
-fn table(protocol: i32) -> Option<&'static str> {
-    match protocol {
-        libc::IPPROTO_TCP => Some("tcp"),
-        libc::IPPROTO_UDP => Some("udp"),
-        UDP_LITE => Some("udplite"),
-        _ => None,
-    }
 }
 
 fn holds(pid: Pid, inodes: &[u64], buffer: &mut Vec<u8>) -> Option<String> {

@@ -31,6 +31,31 @@ fn exam_30_every_descriptor_of_an_unsupported_kind_is_named() {
 }
 
 #[test]
+fn exam_30_sockets_of_every_other_family_are_named() {
+    isolated(|room| {
+        let victim = room.victim("families", &[]);
+        let kinds = victim.ask("kinds");
+        assert!(!kinds.is_empty(), "this kernel has no other family");
+        let before = Facts::of(victim.pid());
+        for fate in ["--leave-running", "--kill"] {
+            let run = room.snap(["dump", "--json", fate, &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+            let blockers = run.json()["blockers"].as_array().cloned().unwrap_or_default();
+            for kind in kinds.split(' ') {
+                let (fd, name) = kind.split_once('=').expect("a number and a name");
+                let named = blockers.iter().any(|blocker| {
+                    let text = |part: &str| blocker[part].as_str().unwrap_or_default().to_owned();
+                    text("object").starts_with(&format!("fd {fd}: socket:[")) && text("reason").contains(name)
+                });
+                assert!(named, "{kind} is not named: {run}");
+            }
+            assert_eq!(room.images(), [""; 0]);
+            before.assert_same(&Facts::of(victim.pid()), "after a refused dump");
+            victim.check();
+        }
+    });
+}
+
+#[test]
 fn exam_18_a_pipe_with_an_end_outside_is_named() {
     isolated(|room| {
         let (reader, writer) = std::io::pipe().expect("a pipe");

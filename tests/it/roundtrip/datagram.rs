@@ -13,6 +13,15 @@ fn exam_16_udp_sockets_of_every_kind() {
 }
 
 #[test]
+fn raw_and_icmp_sockets() {
+    isolated(|room| {
+        own_network();
+        std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").expect("ping_group_range");
+        room.survives(room.victim("datagram", &["raw"]));
+    });
+}
+
+#[test]
 fn options_of_sockets() {
     isolated(|room| {
         own_network();

@@ -14,6 +14,7 @@ mod go;
 mod idle;
 mod memory;
 mod nameless;
+mod netlink;
 mod pipe;
 mod robust;
 mod rseq;

@@ -2,6 +2,7 @@
 
 pub mod datagram;
 pub mod inet;
+pub mod netlink;
 pub mod tcp;
 pub mod unix;
 
@@ -51,4 +52,6 @@ pub enum State {
     Tcp(tcp::Tcp),
     /// AF_INET and AF_INET6 without connections.
     Datagram(datagram::Datagram),
+    /// AF_NETLINK.
+    Netlink(netlink::Netlink),
 }

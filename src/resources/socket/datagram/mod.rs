@@ -1,9 +1,11 @@
-//! Sockets of IPv4 and IPv6 without connections: UDP, UDP-Lite, ICMP.
+//! Sockets of IPv4 and IPv6 without connections: UDP, UDP-Lite, ICMP, raw.
 
 pub mod groups;
 
 use super::Refusal;
 use crate::image::model::socket::datagram::Datagram;
+use crate::image::model::socket::inet;
+use crate::proc::tcp_table;
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -19,6 +21,20 @@ pub fn name((domain, kind, protocol): (i32, i32, i32)) -> Option<&'static str> {
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM, UDP_LITE) => Some("UDP-Lite"),
         (libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP) => Some("ICMP"),
         (libc::AF_INET6, libc::SOCK_DGRAM, libc::IPPROTO_ICMPV6) => Some("ICMPv6"),
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_RAW, _) => Some("raw"),
+        _ => None,
+    }
+}
+
+/// The tables of /proc/net that have the sockets of a type and protocol.
+#[must_use]
+pub fn table(kind: i32, protocol: i32) -> Option<&'static str> {
+    match (kind, protocol) {
+        (libc::SOCK_RAW, _) => Some("raw"),
+        (_, libc::IPPROTO_TCP) => Some("tcp"),
+        (_, libc::IPPROTO_UDP) => Some("udp"),
+        (_, UDP_LITE) => Some("udplite"),
+        (_, libc::IPPROTO_ICMP | libc::IPPROTO_ICMPV6) => Some("icmp"),
         _ => None,
     }
 }
@@ -27,11 +43,11 @@ pub fn name((domain, kind, protocol): (i32, i32, i32)) -> Option<&'static str> {
 ///
 /// # Errors
 /// As getsockname(2) and its like.
-pub fn collect(fd: BorrowedFd<'_>) -> io::Result<Result<Datagram, Refusal>> {
+pub fn collect(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<Datagram, Refusal>> {
     let local = socket::own_address(fd)?;
     let peer = match socket::peer_address(fd) {
         Ok(peer) => Some(peer),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => None,
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => peer_without_port(ino, fd, what, &local)?,
         Err(error) => return Err(error),
     };
     let seen = socket::waiting(fd)?;
@@ -51,6 +67,27 @@ pub fn collect(fd: BorrowedFd<'_>) -> io::Result<Result<Datagram, Refusal>> {
         return Ok(Err(Refusal::passing("datagrams wait in it that nobody has read")));
     }
     Ok(Ok(Datagram { local, peer, groups: groups::collect(fd)?, queue: Vec::new(), shutdown }))
+}
+
+/// A peer to whose port 0 it is connected, as raw sockets are: getpeername(2) does not tell it (net/ipv4/af_inet.c, `inet_getname`).
+fn peer_without_port(
+    ino: u64,
+    fd: BorrowedFd<'_>,
+    (domain, kind, protocol): (i32, i32, i32),
+    local: &[u8],
+) -> io::Result<Option<Vec<u8>>> {
+    /// TCP_ESTABLISHED, of whatever protocol.
+    const CONNECTED: u8 = 1;
+    // Who has the largest packet of a route is connected; of raw sockets, some that are have lost their route (SO_MARK).
+    let (level, mtu) = if domain == libc::AF_INET { (libc::IPPROTO_IP, 14) } else { (libc::IPPROTO_IPV6, 24) };
+    let Some(table) =
+        table(kind, protocol).filter(|_| kind == libc::SOCK_RAW || socket::option(fd, level, mtu).is_ok())
+    else {
+        return Ok(None);
+    };
+    let rows = tcp_table::read_of(table, &mut Vec::new()).map_err(io::Error::other)?;
+    let row = rows.iter().find(|row| row.ino == ino && row.state == CONNECTED);
+    Ok(row.map(|row| inet::like(local, row.peer)))
 }
 
 /// `sk_shutdown` as far as poll(2) tells: sending alone it does not (net/core/datagram.c, `datagram_poll`).

@@ -1,0 +1,105 @@
+//! Netlink sockets.
+
+use super::Refusal;
+use crate::image::model::socket::netlink::Netlink;
+use crate::proc::netlink_table;
+use crate::sys::socket;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+// include/uapi/linux/netlink.h
+const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
+
+/// The protocols whose sockets the kernel ties to nothing that cannot be seen, and what they are called.
+const KNOWN: &[(i32, &str)] = &[
+    (0, "NETLINK_ROUTE"),
+    (2, "NETLINK_USERSOCK"),
+    (4, "NETLINK_SOCK_DIAG"),
+    (6, "NETLINK_XFRM"),
+    (7, "NETLINK_SELINUX"),
+    (10, "NETLINK_FIB_LOOKUP"),
+    (11, "NETLINK_CONNECTOR"),
+    (NETFILTER, "NETLINK_NETFILTER"),
+    (15, "NETLINK_KOBJECT_UEVENT"),
+    (16, "NETLINK_GENERIC"),
+];
+const NETFILTER: i32 = 12;
+
+/// What a protocol of netlink is called.
+#[must_use]
+pub fn protocol(number: i32) -> String {
+    let known = KNOWN.iter().find(|(known, _)| *known == number);
+    known.map_or_else(|| format!("netlink protocol {number}"), |(_, name)| (*name).to_owned())
+}
+
+/// What is known of it, or why it cannot be saved.
+///
+/// # Errors
+/// As getsockname(2) and its like, or the table of /proc.
+pub fn collect(ino: u64, fd: BorrowedFd<'_>, number: i32) -> io::Result<Result<Netlink, Refusal>> {
+    if !KNOWN.iter().any(|(known, _)| *known == number) {
+        let reason = format!("{}: what the kernel keeps for its sockets cannot be read", protocol(number));
+        return Ok(Err(Refusal::Never(reason)));
+    }
+    let [port, _] = words(&socket::own_address(fd)?)?;
+    if let Some(role) = netfilter_role(number, port)? {
+        return Ok(Err(Refusal::Never(format!("the kernel sends it the packets of {role}"))));
+    }
+    let waiting = socket::waiting(fd)?;
+    if waiting & libc::POLLERR != 0 {
+        let reason = "it has an error that was not told yet, which cannot be read without taking it away";
+        return Ok(Err(Refusal::passing(reason)));
+    }
+    // The table has those alone that have a port id; without one nothing can come.
+    let rows = netlink_table::read().map_err(io::Error::other)?;
+    let row = rows.iter().find(|row| row.ino == ino);
+    if row.is_some_and(|row| row.dumping) {
+        return Ok(Err(Refusal::passing("it reads a list from the kernel, which keeps the place where it stands")));
+    }
+    if waiting & libc::POLLIN != 0 || row.is_some_and(|row| row.unread > 0) {
+        return Ok(Err(Refusal::passing(
+            "messages wait in it that nobody has read and that nobody but the kernel can send",
+        )));
+    }
+    let peer = words(&socket::peer_address(fd)?)?;
+    Ok(Ok(Netlink { port, groups: groups(fd)?, peer }))
+}
+
+/// Port id and groups of a `struct sockaddr_nl`.
+fn words(address: &[u8]) -> io::Result<[u32; 2]> {
+    let word = |at: usize| Some(u32::from_ne_bytes(*address.get(at..)?.first_chunk()?));
+    word(4).zip(word(8)).map(|(port, groups)| [port, groups]).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    let bits = socket::option(fd, libc::SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS)?;
+    let (words, _) = bits.as_chunks();
+    let words = words.iter().map(|word| u32::from_ne_bytes(*word)).zip((0..).step_by(32));
+    Ok(words
+        .flat_map(|(word, first)| (0..32).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit + 1))
+        .collect())
+}
+
+/// What of the packet filter leads to this port (net/netfilter/nfnetlink_queue.c and nfnetlink_log.c, `seq_show`): number and port id come first.
+fn netfilter_role(number: i32, port: u32) -> io::Result<Option<String>> {
+    if number != NETFILTER {
+        return Ok(None);
+    }
+    for (path, role) in [("nfnetlink_queue", "queue"), ("nfnetlink_log", "log")] {
+        let text = match std::fs::read_to_string(format!("/proc/net/netfilter/{path}")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        for line in text.lines() {
+            let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+            if let (Some(Ok(queue)), Some(Ok(to))) = (numbers.next(), numbers.next())
+                && to == port
+                && port != 0
+            {
+                return Ok(Some(format!("netfilter {role} {queue}")));
+            }
+        }
+    }
+    Ok(None)
+}

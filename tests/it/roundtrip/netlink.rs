@@ -1,0 +1,40 @@
+//! Netlink sockets.
+
+use crate::support::isolated;
+use crate::support::network::own_network;
+
+#[test]
+fn exam_16_netlink_sockets() {
+    isolated(|room| {
+        own_network();
+        room.survives(room.victim("netlink", &["plain"]));
+    });
+}
+
+#[test]
+fn exam_21_messages_that_the_kernel_has_sent_are_named_and_stay() {
+    isolated(|room| {
+        own_network();
+        room.refuses(room.victim("netlink", &["unread"]), &["socket:[", "messages wait in it"]);
+        room.refuses(room.victim("netlink", &["list"]), &["socket:[", "reads a list from the kernel"]);
+        room.refuses(room.victim("netlink", &["audit"]), &["socket:[", "netlink protocol 9"]);
+    });
+}
+
+#[test]
+fn a_port_id_that_is_taken_ends_the_restore_before_anything_runs() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("netlink", &["plain"]);
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        let mut other = room.victim("netlink", &["plain"]);
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);
+        let run = run.says("netlink port 2054815745");
+        assert_eq!(victim.state(), None, "something runs: {run}");
+        other.end();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.end();
+    });
+}

@@ -20,6 +20,8 @@ pub enum Point {
     Mapped,
     /// A thread answers questions without a stop in between.
     Answering,
+    /// An option of a target's socket is changed.
+    OptionChanged,
     /// All facts are collected.
     Collected,
     /// The parasite is gone and registers are the target's own.
@@ -42,13 +44,14 @@ pub enum Point {
 
 impl Point {
     /// All points.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Seized,
         Self::Frozen,
         Self::StubWritten,
         Self::StubEntered,
         Self::Mapped,
         Self::Answering,
+        Self::OptionChanged,
         Self::Collected,
         Self::Cured,
         Self::Copying,
@@ -70,6 +73,7 @@ impl Point {
             Self::StubEntered => "stub-entered",
             Self::Mapped => "mapped",
             Self::Answering => "answering",
+            Self::OptionChanged => "option-changed",
             Self::Collected => "collected",
             Self::Cured => "cured",
             Self::Copying => "copying",

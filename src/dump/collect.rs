@@ -3,6 +3,7 @@
 use super::content::TargetMemory;
 use super::own::Own;
 use super::process::{Known, View};
+use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
 use crate::image::model::id::{MmId, Pid, Tid};
@@ -15,7 +16,7 @@ use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
 use crate::proc::TaskDir;
 use crate::resources::border;
-use crate::resources::descriptor::{Descriptors, Pipes};
+use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
 use crate::resources::mapped_only::{MappedOnly, PageSource};
 use crate::resources::namespace::Namespaces;
@@ -134,15 +135,18 @@ pub fn collect(
     for (at, &pid) in living.iter().enumerate() {
         builder.process(tree, at, pid, &view)?;
     }
+    builder.look_into_sockets()?;
     builder.descriptors.find_watched(&mut builder.findings);
     let left_out = if own.is_in(&living) { own.pipes() } else { HashSet::new() };
     own.refuse_deadlock(&builder.pipes, &mut builder.findings);
     let terminals = &builder.descriptors.terminals;
-    let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties()).collect();
+    let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties());
+    let ties = ties.chain(builder.descriptors.sockets.ties()).collect();
     let copies = builder.twins.iter().flatten().map(Twin::pid);
     let outsiders = border::outsiders(inside.into_iter().chain(copies), &ties);
     builder.shared.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
+    builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
     let descriptions = &mut builder.descriptors.descriptions;
     let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;
@@ -153,6 +157,17 @@ pub fn collect(
 }
 
 impl Builder {
+    /// What waits in sockets, once all tables are known: it may be open files.
+    fn look_into_sockets(&mut self) -> Result<(), CollectError> {
+        let mut tables = Tables {
+            files: &mut self.files,
+            shared: &mut self.shared,
+            pipes: &mut self.pipes,
+            findings: &mut self.findings,
+        };
+        self.descriptors.look_into_sockets(&mut tables, &mut || fault::pass(Point::OptionChanged))
+    }
+
     fn finish(
         mut self,
         root: Pid,

@@ -1,4 +1,4 @@
-//! The border of the tree: who outside holds an end of a pipe, FIFO or terminal, or memory, that the tree has too. A restore would part the two.
+//! The border of the tree: who outside holds an end of a pipe, FIFO, socket or terminal, or memory, that the tree has too. A restore would part the two.
 
 use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
@@ -16,6 +16,8 @@ pub enum Tie {
     Pipe(u64),
     /// A named FIFO, by device and inode.
     Fifo(u64, u64),
+    /// A socket, by its inode.
+    Socket(u64),
     /// Shared memory without a path, by device and inode.
     Memory(u64, u64),
     /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
@@ -93,6 +95,7 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
     for fd in task.fds().unwrap_or_default() {
         let tie = match fd_link::read(&task, fd) {
             Ok(FdLink::Pipe(ino)) => Tie::Pipe(ino),
+            Ok(FdLink::Socket(ino)) => Tie::Socket(ino),
             Ok(FdLink::Memfd(_)) if wants_memory => match task.metadata(&format!("fd/{fd}")) {
                 Ok(meta) => Tie::Memory(meta.dev(), meta.ino()),
                 Err(_) => continue,

@@ -2,17 +2,18 @@
 
 use super::genealogy::{Being, Genealogy, genealogy};
 use super::host::{Found, Holder, HostFacts};
-use super::memory;
 use super::sockets::taken::Taken;
 use super::vdso::{self, Vdso};
 use super::{Choices, FilesPolicy};
+use super::{late, memory};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
 use crate::image::model::file::{File, Link, OpenObject};
-use crate::image::model::id::{FileId, Pid, TerminalId};
+use crate::image::model::id::{DescriptionId, FileId, Pid, TerminalId};
 use crate::image::model::memory::{Backing, SharedMemoryKind, VmaFlags};
 use crate::image::model::process::Process;
+use crate::image::model::socket::State;
 use crate::resources::socket::datagram;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -117,6 +118,7 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.files(root);
     checker.externals(root);
     checker.addresses();
+    checker.late_on_their_way(root);
     checker.findings
 }
 
@@ -276,6 +278,16 @@ impl Checker<'_> {
         ];
         for (_, object, reason, remedy) in found.into_iter().filter(|(stands, ..)| *stands) {
             self.block(root, object, reason, remedy);
+        }
+    }
+
+    /// What only a task can open, and what is on its way through a socket before there is one.
+    fn late_on_their_way(&mut self, root: &Process) {
+        for id in on_their_way(self.snapshot) {
+            if late::late(self.snapshot, &self.snapshot.descriptions[id.0 as usize].object).is_some() {
+                let reason = "it can be opened only once the task exists that it belongs to";
+                self.block(root, "a descriptor on its way through a socket", reason, "no option; not supported yet");
+            }
         }
     }
 
@@ -468,6 +480,15 @@ impl Checker<'_> {
             }
         }
     }
+}
+
+/// Descriptions that are on their way through sockets (SCM_RIGHTS).
+pub fn on_their_way(snapshot: &Snapshot) -> impl Iterator<Item = DescriptionId> {
+    let queues = snapshot.sockets.iter().flat_map(|socket| match &socket.state {
+        State::Unix(state) => &state.queue[..],
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => &[],
+    });
+    queues.flat_map(|message| message.files.iter().copied())
 }
 
 /// Who holds an id, and what frees it.

@@ -1,7 +1,7 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
 use super::pipes::Pipes;
-use super::sockets::Sockets;
+use super::sockets::{Names, Sockets};
 use super::terminals::Terminals;
 use crate::image::model::Snapshot;
 use crate::image::model::event::BusyPoll;
@@ -85,10 +85,10 @@ pub struct Carriers {
     pipes: Pipes,
     /// Masters and slaves of terminals.
     terminals: Terminals,
-    /// Sockets.
-    sockets: Sockets,
     /// The taking ends of pairs of sockets.
     handovers: HashMap<DescriptionId, File>,
+    /// Names of UNIX sockets.
+    names: Names,
     /// Everything under its number.
     opened: Vec<OwnedFd>,
 }
@@ -117,7 +117,7 @@ impl Carriers {
     pub fn open(snapshot: &Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
         let (sockets, pipes) = (Sockets::make(snapshot, top)?, Pipes::new(top));
-        let mut carriers = Self { terminals, sockets, pipes, ..Self::default() };
+        let mut carriers = Self { terminals, pipes, ..Self::default() };
         for shared in &snapshot.shared_memory {
             if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
                 let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
@@ -128,17 +128,26 @@ impl Carriers {
         }
         let (last, first): (Vec<_>, Vec<_>) = openings.iter().partition(|opening| is_quiet(snapshot, opening));
         for opening in first {
-            carriers.open_one(snapshot, opening, top)?;
+            carriers.open_one(snapshot, opening, &sockets, top)?;
         }
         carriers.pipes.stop_writing();
         for opening in last {
-            carriers.open_one(snapshot, opening, top)?;
+            carriers.open_one(snapshot, opening, &sockets, top)?;
         }
         carriers.terminals.close_doors(&snapshot.terminals)?;
+        let numbers = openings.iter().filter_map(|opening| Some((opening.description?, opening.number)));
+        let numbers: HashMap<DescriptionId, i32> = numbers.collect();
+        carriers.names = sockets.finish(&|id| numbers.get(&id).copied())?;
         Ok(carriers)
     }
 
-    fn open_one(&mut self, snapshot: &Snapshot, opening: &Opening, top: i32) -> Result<(), OpenError> {
+    fn open_one(
+        &mut self,
+        snapshot: &Snapshot,
+        opening: &Opening,
+        sockets: &Sockets<'_>,
+        top: i32,
+    ) -> Result<(), OpenError> {
         let file = match &opening.source {
             Source::Path(path) => {
                 let path = Path::new(OsStr::from_bytes(path));
@@ -158,7 +167,7 @@ impl Carriers {
             Source::Signalfd(mask) => open::signalfd(*mask).map_err(failed("signalfd"))?,
             Source::Master(id) => self.terminals.master(*id)?,
             Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
-            Source::Socket(id) => self.sockets.socket(*id)?,
+            Source::Socket(id) => sockets.socket(*id)?,
             Source::Epoll(busy_poll) => make_epoll(*busy_poll).map_err(failed("epoll"))?,
             Source::Timerfd(clock) => event::timerfd(*clock).map_err(failed(format!("timerfd on clock {clock}")))?,
             Source::GoneTask(status) => event::pidfd_of_gone(*status, opening.flags & PIDFD_FLAGS)
@@ -187,11 +196,15 @@ impl Carriers {
         Ok(gives)
     }
 
+    /// The names of UNIX sockets, which go with this unless they are kept.
+    pub fn take_names(&mut self) -> Names {
+        std::mem::take(&mut self.names)
+    }
+
     /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.
     pub fn release(&mut self) {
         self.pipes = Pipes::default();
         self.terminals = Terminals::default();
-        self.sockets = Sockets::default();
         self.opened.clear();
     }
 

@@ -248,8 +248,9 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
     let built = skeleton::build(&plan, pages, &facts.xsave, stopped);
     restore_signals(mask);
     let commit = |error: finish::FinishError| Error::Step { step: error.action.to_owned(), source: error.source };
-    let built = built?;
+    let (built, mut names) = built?;
     cut_back(&plan)?;
+    names.put().map_err(step("putting sockets where they belong"))?;
     if let Some(foreground) = &foreground {
         if let Some(modes) = outside_modes(snapshot) {
             foreground.set_modes(modes);
@@ -257,6 +258,7 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
         foreground.give_terminal(plan.pid);
     }
     built.commit().map_err(commit)?;
+    names.keep();
     drop(alone);
     if let Some(foreground) = foreground.as_ref().filter(|_| outside_modes(snapshot).is_some()) {
         foreground.redraw();

@@ -53,16 +53,18 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         notices: Vec::new(),
         top: 0,
     };
-    for entry in entries() {
-        let index = entry.description.0 as usize;
-        if numbered.descriptors.descriptions[index].is_some()
-            || numbered.descriptors.late.contains_key(&entry.description)
-        {
+    let on_their_way = check::on_their_way(snapshot).map(|id| (id, None));
+    for (id, fd) in entries().map(|entry| (entry.description, Some(entry.fd))).chain(on_their_way) {
+        let index = id.0 as usize;
+        if numbered.descriptors.descriptions[index].is_some() || numbered.descriptors.late.contains_key(&id) {
             continue;
         }
         let description = &snapshot.descriptions[index];
         let source = description_source(snapshot, &description.object, facts, choices, &mut numbered.notices);
-        let number = if wanted[&entry.fd].is_some() { numbers.claim(entry.fd.0) } else { numbers.fresh() };
+        let number = match fd.filter(|fd| wanted[fd].is_some()) {
+            Some(fd) => numbers.claim(fd.0),
+            None => numbers.fresh(),
+        };
         numbered.descriptors.descriptions[index] = Some(number);
         let opening = Opening { number, source, flags: description.flags, description: Some(description.id) };
         numbered.openings.push(opening);

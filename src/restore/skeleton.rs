@@ -7,6 +7,7 @@ use super::finish::Tracees;
 use super::genealogy::{Being, Birth};
 use super::plan::{BORN, MAPPED, RestorePlan};
 use super::script::Label;
+use super::sockets::Names;
 use super::{Error, Pages, step};
 use crate::fault::{self, Point};
 use crate::image::model::address::{Addr, PageRange};
@@ -26,7 +27,7 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Milliseconds that the report pipe may be silent before somebody looks whether a skeleton has died.
 const SILENCE: u8 = 100;
 
-/// Builds the processes of a plan and stops before they are let go.
+/// Builds the processes of a plan and stops before they are let go. Names of their sockets are still to be put where they belong.
 ///
 /// # Errors
 /// See [`Error`]; nothing is left.
@@ -35,7 +36,7 @@ pub fn build(
     pages: &dyn Pages,
     own_layout: &XsaveLayout,
     stay_stopped: bool,
-) -> Result<Tracees, Error> {
+) -> Result<(Tracees, Names), Error> {
     let snapshot = pages.snapshot();
     own::raise_open_files().map_err(step("raising the limit of open files"))?;
     let mut carriers = Carriers::open(snapshot, &plan.openings, plan.top)
@@ -46,6 +47,7 @@ pub fn build(
     let child = Child(clone(plan)?);
     drop(writer);
     carriers.release();
+    let names = carriers.take_names();
     let filled = Contents::new(snapshot, pages, &carriers, &arenas);
     let mut building = Building { plan, script, report, tracees: Tracees::default() };
     let built = building.follow(child, filled);
@@ -54,7 +56,7 @@ pub fn build(
     let finished = building.tracees.finish(plan, snapshot, own_layout, stay_stopped);
     finished
         .map_err(|error| Error::Step { step: format!("tid {}: {}", error.tid, error.action), source: error.source })?;
-    Ok(building.tracees)
+    Ok((building.tracees, names))
 }
 
 /// Processes under construction, seen from outside.

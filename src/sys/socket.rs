@@ -101,6 +101,88 @@ pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     address(fd, libc::getpeername)
 }
 
+/// getsockopt(2) SO_PEERCRED: process, user and group; `None` for a socket that has no such peer.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<Option<[u32; 3]>> {
+    let value = option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+    let (words, _) = value.as_chunks();
+    match words.iter().map(|word| u32::from_ne_bytes(*word)).collect::<Vec<_>>()[..] {
+        // Nobody has set them (net/core/sock.c, `cred_to_ucred`).
+        [0, u32::MAX, u32::MAX] => Ok(None),
+        [pid, uid, gid] => Ok(Some([pid, uid, gid])),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+/// getsockopt(2) SO_PEERGROUPS.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn peer_groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
+    const SO_PEERGROUPS: i32 = 59;
+    let mut groups = vec![0u32; 64];
+    loop {
+        let mut length = size_of_val(groups.as_slice()) as libc::socklen_t;
+        let place = groups.as_mut_ptr().cast();
+        // SAFETY: the kernel writes at most `length` bytes to the buffer, which has so many.
+        let rc = unsafe { libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_PEERGROUPS, place, &raw mut length) };
+        let count = length as usize / size_of::<u32>();
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            _ if rc == 0 => {
+                groups.truncate(count);
+                return Ok(groups);
+            }
+            Some(libc::ERANGE) if count > groups.len() => groups.resize(count, 0),
+            Some(libc::ENODATA) => return Ok(Vec::new()),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// SIOCUNIXFILE: a descriptor of O_PATH for the file that a UNIX socket is bound to.
+///
+/// # Errors
+/// ENOENT without such a file, EPERM without CAP_NET_ADMIN.
+pub fn bound_file(fd: BorrowedFd<'_>) -> io::Result<File> {
+    const SIOCUNIXFILE: libc::c_ulong = 0x89e0;
+    // SAFETY: takes no argument.
+    let file = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCUNIXFILE, 0) };
+    // SAFETY: the descriptor is new and nobody else's.
+    if file < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { File::from_raw_fd(file) }) }
+}
+
+/// socketpair(2), close-on-exec.
+///
+/// # Errors
+/// As socketpair(2).
+pub fn pair(kind: i32) -> super::Result<[i32; 2]> {
+    let mut pair = [-1; 2];
+    // SAFETY: the kernel writes two ints to the pointer.
+    checked(unsafe { libc::socketpair(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0, pair.as_mut_ptr()) }.into())?;
+    Ok(pair)
+}
+
+/// A descriptor that [`pair`] has made.
+///
+/// The caller guarantees that it owns this number.
+#[must_use]
+pub fn adopt(number: i32) -> File {
+    // SAFETY: as the caller promises, it is nobody else's.
+    unsafe { File::from_raw_fd(number) }
+}
+
+/// listen(2).
+///
+/// # Errors
+/// As listen(2).
+pub fn listen(fd: BorrowedFd<'_>, backlog: i32) -> super::Result<()> {
+    // SAFETY: takes integers.
+    checked(unsafe { libc::listen(fd.as_raw_fd(), backlog) }.into()).map(drop)
+}
+
 /// connect(2) to a whole `struct sockaddr`.
 ///
 /// # Errors
@@ -109,6 +191,18 @@ pub fn connect(fd: BorrowedFd<'_>, address: &[u8]) -> super::Result<()> {
     let length = address.len() as libc::socklen_t;
     // SAFETY: the kernel reads the length of the buffer from it.
     checked(unsafe { libc::connect(fd.as_raw_fd(), address.as_ptr().cast(), length) }.into()).map(drop)
+}
+
+/// accept(2), close-on-exec.
+///
+/// # Errors
+/// As accept(2).
+pub fn accept(fd: BorrowedFd<'_>) -> io::Result<File> {
+    let (none, flags) = (std::ptr::null_mut(), libc::SOCK_CLOEXEC);
+    // SAFETY: without a place for the address the kernel writes none.
+    let accepted = unsafe { libc::accept4(fd.as_raw_fd(), none, std::ptr::null_mut(), flags) };
+    // SAFETY: the descriptor is new and nobody else's.
+    if accepted < 0 { Err(io::Error::last_os_error()) } else { Ok(unsafe { File::from_raw_fd(accepted) }) }
 }
 
 /// shutdown(2): bit 0 for receiving, bit 1 for sending.

@@ -13,7 +13,7 @@ use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
-use crate::image::model::socket::unix::Unix;
+use crate::image::model::socket::unix::{Link as SocketLink, Message, PeerCredentials, SocketFile, Unix};
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::image::model::terminal::{Terminal, TerminalModes};
 use crate::image::model::thread::*;
@@ -162,7 +162,21 @@ pub fn socket(id: u32) -> Socket {
         uid: 0,
         gid: 0,
         options: vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }],
-        state: State::Unix(Unix { name: b"\0name".to_vec() }),
+        state: State::Unix(Unix {
+            name: b"name".to_vec(),
+            accepted: false,
+            file: Some(SocketFile { path: b"/run/name".to_vec(), dev: 1, ino: 12, mode: 0o755, uid: 0, gid: 0 }),
+            link: SocketLink::Outside { name: b"/dev/log".to_vec(), path: Some(b"/run/log".to_vec()) },
+            shutdown: 1,
+            reset: false,
+            credentials: Some(PeerCredentials { pid: 100, uid: 0, gid: 0, groups: vec![4] }),
+            queue: vec![Message {
+                bytes: b"message".to_vec(),
+                sender: b"\0other".to_vec(),
+                files: vec![DescriptionId(0)],
+                credentials: Some([100, 0, 0]),
+            }],
+        }),
     }
 }
 

@@ -10,6 +10,7 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod unix_socket;
 
 use super::error::Error;
 use super::model::Snapshot;
@@ -53,7 +54,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     fd_tables.iter().try_for_each(|table| file::fd_table(table, snapshot))?;
     fs_contexts.iter().try_for_each(|fs| file::fs_context(fs, snapshot))?;
     signal_handlers.iter().try_for_each(process::signal_handlers)?;
-    sockets.iter().try_for_each(socket::socket)?;
+    sockets.iter().try_for_each(|socket| socket::socket(socket, snapshot))?;
     pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;
     process::processes(snapshot)

@@ -1,11 +1,11 @@
 //! Sockets.
 
-use super::ensure;
+use super::{ensure, unix_socket};
 use crate::image::error::Error;
+use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
-use crate::image::model::socket::unix::Unix;
 use crate::image::model::socket::{Socket, State};
 
 /// Most bytes of an option.
@@ -17,21 +17,18 @@ const ADDRESS_MAX: usize = 128;
 /// Of RFC 7323.
 const SCALE_MAX: u8 = 14;
 
-/// Bytes of `sun_path`.
-const NAME_MAX: usize = 108;
-
 /// Bytes of the longest datagram, with those that were joined (UDP_GRO).
 const DATAGRAM_MAX: usize = 1 << 20;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
-pub fn socket(socket: &Socket) -> Result<(), Error> {
+pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
     let object = || format!("socket {}", socket.id);
     let sane = socket.options.iter().all(|option| option.value.len() <= VALUE_MAX);
     ensure(sane, object, "has an impossible option")?;
     match &socket.state {
-        State::Unix(Unix { name }) => ensure(name.len() <= NAME_MAX, object, "has an impossible name"),
+        State::Unix(state) => unix_socket::unix(socket, state, snapshot),
         State::Tcp(state) => tcp(socket, state),
         State::Datagram(state) => datagram(state, object),
         State::Netlink(Netlink { port: _, groups, peer: _ }) => {

@@ -50,7 +50,7 @@ fn note_once<T: PartialEq>(locks: &mut Vec<T>, lock: T) {
 fn refuse(tid: Tid, fd: &Seen, lock: &Lock, findings: &mut Findings) {
     findings.block(
         format!("pid {tid}"),
-        format!("fd {}: {}", fd.fd, String::from_utf8_lossy(&fd.text)),
+        fd.shown(),
         format!("it holds a {:?} lock, which is not supported yet", lock.class),
         "release it before the dump",
     );

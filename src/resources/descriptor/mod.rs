@@ -4,6 +4,7 @@
 
 mod epolls;
 mod identity;
+mod in_flight;
 mod locks;
 mod pipes;
 mod terminals;
@@ -51,6 +52,8 @@ pub struct Descriptors {
     /// Epoll instances whose items are not known yet.
     epolls: Vec<epolls::Instance>,
     identities: Identities,
+    /// Duplicates of files that are on their way through sockets.
+    on_their_way: Vec<File>,
 }
 
 /// A descriptor of a description, which may have been refused.
@@ -69,6 +72,8 @@ struct Seen {
     link: FdLink,
     text: Vec<u8>,
     info: FdInfo,
+    /// For one that is on its way through a socket, and that we have as `fd`: which descriptor will receive it.
+    on_its_way_to: Option<Fd>,
 }
 
 impl Seen {
@@ -76,7 +81,21 @@ impl Seen {
         let text = task.read_link(&format!("fd/{fd}"))?;
         let meta = task.metadata(&format!("fd/{fd}"))?;
         let info = fdinfo::read(task, fd, buffer)?;
-        Ok(Self { fd, meta, link: fd_link::parse(&text), text, info })
+        Ok(Self { fd, meta, link: fd_link::parse(&text), text, info, on_its_way_to: None })
+    }
+
+    /// What descriptors that share a description have in common.
+    fn likeness(&self) -> identity::Likeness {
+        (self.meta.dev(), self.meta.ino(), self.info.pos, self.info.flags & !(libc::O_CLOEXEC as u32))
+    }
+
+    /// What it is called when it is refused.
+    fn shown(&self) -> String {
+        let text = String::from_utf8_lossy(&self.text);
+        match self.on_its_way_to {
+            None => format!("fd {}: {text}", self.fd),
+            Some(fd) => format!("on its way to fd {fd}: {text}"),
+        }
     }
 }
 
@@ -142,7 +161,7 @@ impl Descriptors {
         fd: &Seen,
         tables: &mut Tables<'_>,
     ) -> Result<Option<DescriptionId>, CollectError> {
-        let like = (fd.meta.dev(), fd.meta.ino(), fd.info.pos, fd.info.flags & !(libc::O_CLOEXEC as u32));
+        let like = fd.likeness();
         let known = self.identities.find(like, tid, fd.fd).map_err(CollectError::at(tid, "kcmp KCMP_FILE"))?;
         if let Some(known) = known {
             return Ok(known);
@@ -187,7 +206,7 @@ impl Descriptors {
         tables: &mut Tables<'_>,
     ) -> Result<Option<OpenObject>, CollectError> {
         let task = format!("pid {tid}");
-        let object = format!("fd {}: {}", fd.fd, String::from_utf8_lossy(&fd.text));
+        let object = fd.shown();
         let refuse = |findings: &mut Findings, reason: String| {
             findings.block(task.clone(), object.clone(), reason, "close it before the dump");
             Ok(None)
@@ -230,7 +249,7 @@ impl Descriptors {
                 }
             },
             FdLink::Socket(ino) => {
-                let collected = self.sockets.collect(*ino, &fd.file);
+                let collected = self.sockets.collect(*ino, &fd.file, (tid, fd.on_its_way_to.unwrap_or(fd.fd)));
                 match collected.map_err(CollectError::at(tid, "getsockopt"))? {
                     Ok(object) => Ok(Some(object)),
                     Err(Refusal::Never(reason)) => refuse(tables.findings, reason),

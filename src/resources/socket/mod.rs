@@ -5,12 +5,16 @@ pub mod family;
 pub mod netlink;
 pub mod options;
 pub mod tcp;
-mod unix;
+pub mod unix;
 
+use super::border::{Outsider, Tie};
+use super::{CollectError, Findings};
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::SocketId;
+use crate::image::model::id::{Fd, SocketId, Tid};
+use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, State};
 use crate::sys::socket;
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -20,6 +24,21 @@ use std::os::unix::fs::MetadataExt;
 #[derive(Debug, Default)]
 pub struct Sockets {
     sockets: Vec<Socket>,
+    /// For each of them a duplicate of a descriptor, and whose that is.
+    open: Vec<(File, (Tid, Fd))>,
+    /// What the UNIX sockets are connected to, once all are known.
+    links: Option<unix::Links>,
+}
+
+/// A socket in which something may wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue<'a> {
+    /// SOCK_STREAM and the like.
+    pub kind: i32,
+    /// A duplicate of a descriptor of it.
+    pub file: &'a File,
+    /// Whose that is.
+    pub holder: (Tid, Fd),
 }
 
 impl Sockets {
@@ -27,7 +46,7 @@ impl Sockets {
     ///
     /// # Errors
     /// As getsockopt(2) and its like.
-    pub fn collect(&mut self, ino: u64, file: &File) -> io::Result<Result<OpenObject, Refusal>> {
+    pub fn collect(&mut self, ino: u64, file: &File, holder: (Tid, Fd)) -> io::Result<Result<OpenObject, Refusal>> {
         let fd = file.as_fd();
         let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
         let (domain, kind, protocol) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
@@ -42,8 +61,68 @@ impl Sockets {
             Err(reason) => return Ok(Err(Refusal::Never(reason))),
         };
         let (uid, gid) = (meta.uid(), meta.gid());
+        self.open.push((file.try_clone()?, holder));
         self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });
         Ok(Ok(OpenObject::Socket(id)))
+    }
+
+    /// One of them, if there are so many, and what there is to look into if it is of the UNIX domain.
+    #[must_use]
+    pub fn get(&self, at: usize) -> Option<Option<Queue<'_>>> {
+        let (socket, (file, holder)) = (self.sockets.get(at)?, self.open.get(at)?);
+        Some(match &socket.state {
+            State::Unix(_) => Some(Queue { kind: socket.kind, file, holder: *holder }),
+            State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+        })
+    }
+
+    /// Notes what waits in one of the UNIX domain.
+    pub fn set_queue(&mut self, at: usize, queue: Vec<Message>) {
+        match self.sockets.get_mut(at).map(|socket| &mut socket.state) {
+            Some(State::Unix(state)) => state.queue = queue,
+            Some(State::Tcp(_) | State::Datagram(_) | State::Netlink(_)) | None => {}
+        }
+    }
+
+    /// Looks for what they are connected to, once all are known.
+    ///
+    /// # Errors
+    /// As sock_diag(7).
+    pub fn look_around(&mut self) -> io::Result<()> {
+        let unix = self.sockets.iter().filter(|socket| matches!(socket.state, State::Unix(_)));
+        let inside: HashMap<u64, SocketId> = unix.map(|socket| (socket.ino, socket.id)).collect();
+        self.links = if inside.is_empty() { None } else { Some(unix::Links::look(inside)?) };
+        Ok(())
+    }
+
+    /// Their ties to other processes.
+    pub fn ties(&self) -> impl Iterator<Item = Tie> {
+        let links = self.links.iter();
+        links.flat_map(|links| self.sockets.iter().flat_map(|socket| links.ties(socket.ino)))
+    }
+
+    /// Notes what they are connected to, and refuses those that are connected with the outside.
+    ///
+    /// # Errors
+    /// A kernel interface that failed.
+    pub fn link(
+        &mut self,
+        outsiders: &HashMap<Tie, Outsider>,
+        leaks: bool,
+        findings: &mut Findings,
+    ) -> Result<(), CollectError> {
+        let Some(links) = &self.links else { return Ok(()) };
+        for (socket, (file, holder)) in self.sockets.iter_mut().zip(&self.open) {
+            let Socket { id, ino, domain: _, kind, protocol: _, uid: _, gid: _, options: _, state } = socket;
+            match state {
+                State::Unix(state) => {
+                    let subject = unix::Subject { id: *id, ino: *ino, kind: *kind, file, holder: *holder, state };
+                    links.apply(subject, outsiders, leaks, findings)?;
+                }
+                State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// All of them.
@@ -72,7 +151,7 @@ impl Refusal {
 fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, Refusal>> {
     let (.., protocol) = what;
     match what {
-        (libc::AF_UNIX, _, _) => Ok(unix::collect(fd)?.map(State::Unix).map_err(Refusal::Never)),
+        (libc::AF_UNIX, _, _) => Ok(Ok(State::Unix(unix::collect(fd)?))),
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => Ok(match tcp::collect(ino, fd)? {
             Ok(tcp::Found::Whole(state)) => Ok(State::Tcp(state)),
             Ok(tcp::Found::Connection(_)) => Err(Refusal::Never("TCP connections are not supported yet".into())),

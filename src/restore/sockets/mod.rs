@@ -6,39 +6,41 @@ pub mod taken;
 mod tcp;
 mod unix;
 
+pub use unix::Names;
+
 use super::descriptors::{OpenError, failed};
 use crate::image::model::Snapshot;
-use crate::image::model::id::SocketId;
+use crate::image::model::id::{DescriptionId, SocketId};
 use crate::image::model::socket::{Socket, State};
 use crate::resources::socket::options::{self, Moment};
 use crate::sys::{open, socket};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-/// The sockets, until the skeletons have inherited them.
-#[derive(Debug, Default)]
-pub struct Sockets {
-    /// By their ids.
-    made: Vec<File>,
+/// The sockets while they are made.
+#[derive(Debug)]
+pub struct Sockets<'a> {
+    unix: unix::Making<'a>,
+    others: HashMap<SocketId, File>,
 }
 
-impl Sockets {
+impl<'a> Sockets<'a> {
     /// Makes all of them. Numbers from `top` on are free for our own use.
     ///
     /// # Errors
     /// What could not be had.
-    pub fn make(snapshot: &Snapshot, top: i32) -> Result<Self, OpenError> {
+    pub fn make(snapshot: &'a Snapshot, top: i32) -> Result<Self, OpenError> {
         let make = |wanted: &Socket| make(wanted, top).map_err(failed(format!("socket:[{}]", wanted.ino)));
         let mut order: Vec<&Socket> = snapshot.sockets.iter().collect();
         // Those who share a port form a group in the order in which they join it: inodes are numbered by age.
         order.sort_by_key(|socket| (turn(&socket.state), socket.ino));
-        let mut made = Vec::with_capacity(order.len());
+        let mut others = HashMap::new();
         for socket in order {
-            made.push((socket.id, make(socket)?));
+            others.extend(make(socket)?.map(|made| (socket.id, made)));
         }
-        made.sort_by_key(|(id, _)| *id);
-        Ok(Self { made: made.into_iter().map(|(_, file)| file).collect() })
+        Ok(Self { unix: unix::Making::make(snapshot, top)?, others })
     }
 
     /// One of them: there is one description of it.
@@ -46,8 +48,16 @@ impl Sockets {
     /// # Errors
     /// As dup(2).
     pub fn socket(&self, id: SocketId) -> Result<File, OpenError> {
-        let made = self.made.get(id.0 as usize).ok_or_else(|| io::ErrorKind::NotFound.into());
-        made.and_then(File::try_clone).map_err(failed(format!("socket {id}")))
+        let made = self.others.get(&id).map_or_else(|| self.unix.socket(id), File::try_clone);
+        made.map_err(failed(format!("socket {id}")))
+    }
+
+    /// Fills them once everything else is open, for that may be on its way through them. `number` tells under which of our numbers a description is.
+    ///
+    /// # Errors
+    /// What could not be had.
+    pub fn finish(self, number: &dyn Fn(DescriptionId) -> Option<i32>) -> Result<Names, OpenError> {
+        self.unix.finish(number)
     }
 }
 
@@ -69,21 +79,49 @@ fn needs(wanted: &Socket, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error} ({hint})"))
 }
 
-fn make(wanted: &Socket, top: i32) -> io::Result<File> {
-    let made = socket::make(wanted.domain, wanted.kind, wanted.protocol).map_err(|error| needs(wanted, error))?;
-    let made = open::lift(made, top)?;
-    let set = |moment| options::apply(made.as_fd(), &wanted.options, moment);
-    set(Moment::Made)?;
-    match &wanted.state {
-        State::Unix(state) => unix::set_up(&made, state)?,
-        State::Tcp(state) => tcp::set_up(&made, state)?,
-        State::Datagram(state) => datagram::set_up(&made, wanted, state)?,
-        State::Netlink(state) => netlink::set_up(&made, state)?,
+/// One that depends on no other.
+fn make(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
+    let begin = || -> io::Result<File> {
+        let made = socket::make(wanted.domain, wanted.kind, wanted.protocol).map_err(|error| needs(wanted, error))?;
+        let made = open::lift(made, top)?;
+        options::apply(made.as_fd(), &wanted.options, Moment::Made)?;
+        Ok(made)
+    };
+    let made = match &wanted.state {
+        State::Unix(_) => return Ok(None),
+        State::Tcp(state) => {
+            let made = begin()?;
+            tcp::set_up(&made, state)?;
+            made
+        }
+        State::Datagram(state) => {
+            let made = begin()?;
+            datagram::set_up(&made, wanted, state)?;
+            made
+        }
+        State::Netlink(state) => {
+            let made = begin()?;
+            netlink::set_up(&made, state)?;
+            made
+        }
+    };
+    options::apply(made.as_fd(), &wanted.options, Moment::Named)?;
+    options::apply(made.as_fd(), &wanted.options, Moment::Filled)?;
+    own(&made, wanted)?;
+    Ok(Some(made))
+}
+
+/// What is set at the end, of a UNIX socket all of it: buffers are larger until it is filled, and nothing may come along that was not there.
+fn settle(made: &File, wanted: &Socket) -> io::Result<()> {
+    for moment in [Moment::Made, Moment::Named, Moment::Filled] {
+        options::apply(made.as_fd(), &wanted.options, moment)?;
     }
-    set(Moment::Named)?;
-    set(Moment::Filled)?;
+    own(made, wanted)
+}
+
+fn own(made: &File, wanted: &Socket) -> io::Result<()> {
     if nix::unistd::geteuid().is_root() {
-        nix::unistd::fchown(&made, Some(wanted.uid.into()), Some(wanted.gid.into()))?;
+        nix::unistd::fchown(made, Some(wanted.uid.into()), Some(wanted.gid.into()))?;
     }
-    Ok(made)
+    Ok(())
 }

@@ -26,6 +26,8 @@ pub struct Kind {
     answers: bool,
     /// Whether threads of ours may copy its memory.
     copies: bool,
+    /// Whether it has sockets in which something waits.
+    sockets: bool,
 }
 
 const PLAIN: Kind = Kind {
@@ -36,6 +38,7 @@ const PLAIN: Kind = Kind {
     privileged: false,
     answers: true,
     copies: true,
+    sockets: false,
 };
 const STATIC: Kind = Kind { program: "c-static", ..PLAIN };
 const NO_LIBRARY: Kind = Kind { program: "c-nolibc", answers: false, ..PLAIN };
@@ -48,6 +51,8 @@ const PENDING: Kind = Kind { program: "signals", answers: false, ..PLAIN };
 const BUSY: Kind = Kind { program: "busy", ..PLAIN };
 const BLOCKED: Kind = Kind { program: "blocked", arguments: &["200", "tolerant"], answers: false, ..PLAIN };
 const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
+/// Sockets that have options which a dump changes meanwhile.
+const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
 /// Enough memory for a copy of it, in which threads of ours work.
 const LARGE: Kind = Kind { program: "ballast", arguments: &["48"], answers: false, ..PLAIN };
 /// The same without a copy: they work in its own memory.

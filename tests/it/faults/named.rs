@@ -1,8 +1,8 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, RSEQ, STATIC, STOPPED, SUBREAPER, Subject,
-    VECTOR,
+    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, RSEQ, SOCKETS, STATIC, STOPPED, SUBREAPER,
+    Subject, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -17,6 +17,7 @@ fn of_a_dump(kind: Kind) -> impl Iterator<Item = Point> {
         *point < Point::SkeletonBorn
             && (kind.answers || *point != Point::Answering)
             && (kind.copies || *point != Point::Copying)
+            && (kind.sockets || *point != Point::OptionChanged)
     };
     Point::ALL.into_iter().filter(passed)
 }
@@ -105,6 +106,11 @@ fn dump_of_blocked_threads_dies() {
 #[test]
 fn dump_of_vector_registers_dies() {
     dump_dies_everywhere(|| VECTOR);
+}
+
+#[test]
+fn dump_of_sockets_dies() {
+    dump_dies_everywhere(|| SOCKETS);
 }
 
 #[test]

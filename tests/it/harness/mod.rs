@@ -51,6 +51,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("files", &["many"]),
     ("pipe", &[]),
     ("socket", &[]),
+    ("unix", &[]),
+    ("unix_states", &[]),
     ("datagram", &["plain"]),
     ("datagram", &["raw"]),
     ("netlink", &["plain"]),

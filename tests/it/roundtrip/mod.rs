@@ -29,4 +29,5 @@ mod tcp;
 mod terminal;
 mod threads;
 mod timers;
+mod unix;
 mod vector;

@@ -144,7 +144,8 @@ Examples:
   snap restore job.snap --detach             in the background; prints its pid
   snap restore job.snap --stopped            stopped at the very instant of the dump, for gdb
   snap restore job.snap --dry-run            say what would be done
-  snap restore job.snap --new-pid-namespace  when its pid is taken, or without privilege")]
+  snap restore job.snap --new-pid-namespace  when its pid is taken, or without privilege
+  snap restore job.snap --new-pids --detach  many times side by side")]
 pub struct RestoreArgs {
     /// The image; - is standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -173,6 +174,9 @@ pub struct RestoreArgs {
     /// Restore into a pid namespace of its own (without privilege: in a user namespace too)
     #[arg(long)]
     pub new_pid_namespace: bool,
+    /// Restore under whatever ids are free, for programs that do not care, and say which
+    #[arg(long, conflicts_with = "new_pid_namespace")]
+    pub new_pids: bool,
 }
 
 /// `--files`.

@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::progress_bar::Bar;
 use crate::inspect::text::count;
-use crate::restore::{self, Error, FilesPolicy, Input, Options, Outcome, RestorePlan};
+use crate::restore::{self, Error, FilesPolicy, Ids, Input, Options, Outcome, RestorePlan, Restored};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 
@@ -27,14 +27,15 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Exit, Failure> {
         ignore_changed: args.ignore_changed.clone(),
         inherit: args.inherit.clone(),
         new_pid_namespace: args.new_pid_namespace,
+        new_pids: args.new_pids,
         progress: &bar,
     };
     if args.dry_run {
         return dry_run(&restore::plan(&options).map_err(|error| explain(args, error))?, output);
     }
-    let outcome = restore::run(&options).map_err(|error| explain(args, error))?;
+    let restored = restore::run(&options).map_err(|error| explain(args, error))?;
     bar.finish();
-    tell(outcome, output)
+    tell(restored, output)
 }
 
 fn input(args: &RestoreArgs) -> Result<Input, Failure> {
@@ -85,11 +86,14 @@ struct Document {
     pid: Option<i32>,
     exit_code: Option<i32>,
     signal: Option<i32>,
+    /// New ids by the old ones.
+    ids: Option<Ids>,
 }
 
-fn tell(outcome: Outcome, output: Output) -> Result<Exit, Failure> {
+fn tell(restored: Restored, output: Output) -> Result<Exit, Failure> {
+    let Restored { outcome, ids } = restored;
     let mut document =
-        Document { schema: "snap.restore/1", outcome: "exited", pid: None, exit_code: None, signal: None };
+        Document { schema: "snap.restore/1", outcome: "exited", pid: None, exit_code: None, signal: None, ids };
     let exit = match outcome {
         Outcome::Exited(code) => {
             document.exit_code = Some(code);

@@ -143,7 +143,12 @@ impl Checker<'_> {
     fn ids(&mut self, process: &Process) {
         for (tid, holder) in &self.facts.taken {
             let (reason, remedy) = taken(holder);
-            self.block(process, format!("id {tid}"), reason, format!("{remedy}, or use --new-pid-namespace"));
+            self.block(
+                process,
+                format!("id {tid}"),
+                reason,
+                format!("{remedy}, or use --new-pid-namespace or --new-pids"),
+            );
         }
         let stays = stays_in_session(self.snapshot, self.choices);
         if (process.sid != process.pid || stays) && process.sid.0 != self.facts.session {

@@ -11,6 +11,7 @@ pub mod ending;
 mod event;
 mod finish;
 mod foreground;
+mod free_ids;
 mod genealogy;
 mod guard;
 pub mod host;
@@ -25,6 +26,7 @@ mod pages;
 mod pipes;
 mod plan;
 mod process;
+mod renumber;
 mod resume;
 mod script;
 mod skeleton;
@@ -38,6 +40,7 @@ mod zombie;
 
 pub use pages::Filler;
 pub use plan::RestorePlan;
+pub use renumber::Ids;
 
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
@@ -71,6 +74,8 @@ pub struct Options<'a> {
     pub inherit: Vec<(i32, String)>,
     /// Restore into a pid namespace (and, without privilege, a user namespace) of its own.
     pub new_pid_namespace: bool,
+    /// Restore under ids that are free, whichever these are.
+    pub new_pids: bool,
     /// Who is told how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -104,6 +109,15 @@ pub enum Outcome {
     Signaled(i32),
     /// The program runs (`--detach`), or is stopped (`--stopped`).
     Left(Pid),
+}
+
+/// What came of a restore.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// With [`Options::new_pids`], the new ids by the old ones.
+    pub ids: Option<Ids>,
 }
 
 /// Why a restore failed. Whatever it is, no process and no file of it is left.
@@ -168,7 +182,7 @@ pub trait Pages {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(options: &Options<'_>) -> Result<Outcome, Error> {
+pub fn run(options: &Options<'_>) -> Result<Restored, Error> {
     let outside = match options.new_pid_namespace {
         true => Some(namespace::enter(options.detach || options.stopped)?),
         false => None,
@@ -178,8 +192,45 @@ pub fn run(options: &Options<'_>) -> Result<Outcome, Error> {
     let choices = choices(options);
     let above = outside.as_ref().map(namespace::Outside::above).transpose();
     let above = above.map_err(|source| Error::Step { step: "dup".into(), source })?.flatten();
+    if options.new_pids {
+        return restore_under_new_ids(&opened, &choices, options.stopped);
+    }
     let outcome = restore(&opened, &choices, options.stopped, above)?;
-    Ok(outside.map_or(outcome, |outside| outside.translate(outcome)))
+    let outcome = outside.map_or(outcome, |outside| outside.translate(outcome));
+    Ok(Restored { outcome, ids: None })
+}
+
+/// Tries other ids when somebody takes one of those that were free. A stream can be read but once.
+fn restore_under_new_ids(opened: &source::Opened, choices: &Choices<'_>, stopped: bool) -> Result<Restored, Error> {
+    const TRIES: usize = 8;
+    let mut attempt = 0;
+    loop {
+        let ids = new_ids(opened.snapshot(), attempt)?;
+        attempt += 1;
+        let pages = renumber::Renumbered::new(opened, &ids);
+        tracing::warn!("{}: {}", renumber::WARNING, renumber::describe(&ids));
+        match restore(&pages, choices, stopped, None) {
+            Err(error) if attempt < TRIES && !opened.is_stream() && is_taken(&error) => {
+                tracing::info!("other ids are tried: {error}");
+            }
+            outcome => return Ok(Restored { outcome: outcome?, ids: Some(ids) }),
+        }
+    }
+}
+
+fn new_ids(snapshot: &Snapshot, attempt: usize) -> Result<Ids, Error> {
+    let wanted = renumber::wanted(snapshot);
+    let free = free_ids::find(wanted.len(), attempt).map_err(step("looking for free ids"))?;
+    Ok(wanted.into_iter().zip(free).collect())
+}
+
+/// Whether somebody else has an id by now.
+fn is_taken(error: &Error) -> bool {
+    match error {
+        Error::Step { step: _, source } => source.raw_os_error() == Some(libc::EEXIST),
+        Error::Blocked(blockers) => blockers.iter().all(|blocker| blocker.object.starts_with("id ")),
+        Error::Image { .. } | Error::Permission { .. } => false,
+    }
 }
 
 /// What [`run`] would do; changes nothing.
@@ -189,9 +240,15 @@ pub fn run(options: &Options<'_>) -> Result<Outcome, Error> {
 pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
     let opened = source::Opened::open(options)?;
     let choices = choices(options);
-    let facts =
-        host::probe(opened.snapshot()).map_err(|source| Error::Step { step: "looking at this host".into(), source })?;
-    plan::plan(opened.snapshot(), &facts, &choices).map_err(Error::Blocked)
+    let ids = if options.new_pids { new_ids(opened.snapshot(), 0)? } else { Ids::new() };
+    let renumbered = renumber::Renumbered::new(&opened, &ids);
+    let snapshot = renumbered.snapshot();
+    let facts = host::probe(snapshot).map_err(|source| Error::Step { step: "looking at this host".into(), source })?;
+    let mut plan = plan::plan(snapshot, &facts, &choices).map_err(Error::Blocked)?;
+    if options.new_pids {
+        plan.notices.insert(0, format!("{}: {}", renumber::WARNING, renumber::describe(&ids)));
+    }
+    Ok(plan)
 }
 
 fn choices<'a>(options: &'a Options<'_>) -> Choices<'a> {

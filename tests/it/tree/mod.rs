@@ -5,6 +5,7 @@ mod freeze;
 mod inherited;
 mod kills;
 mod leaks;
+mod new_pids;
 mod own;
 mod relatives;
 mod restore;

@@ -3,18 +3,21 @@
 
 use super::collect::Builder;
 use super::content::TargetMemory;
-use crate::image::model::address::PageRange;
-use crate::image::model::id::{FileId, MmId, Pid};
+use crate::image::model::address::{Addr, PageRange};
+use crate::image::model::id::{FileId, MmId, Pid, Tid};
 use crate::image::model::memory::{Inherited, MemoryPolicy, Mm, Vma};
 use crate::proc::numa_maps::{self, NumaMapping};
 use crate::proc::vm_flags::VmFlags;
 use crate::proc::{self, TaskDir, smaps};
+use crate::resources::ask::Asker;
 use crate::resources::copy_on_write::{self, Side};
 use crate::resources::memory::Mappings;
+use crate::resources::memory_policy;
 use crate::resources::pages::PageSet;
 use crate::resources::{CollectError, pages, process};
 use crate::sys::pagemap::Pages;
 use crate::sys::sched;
+use crate::tracer::RemoteSession;
 use std::collections::HashMap;
 use std::io;
 use std::thread::{self, JoinHandle};
@@ -24,7 +27,8 @@ pub struct Survey {
     pid: Pid,
     scratch: PageRange,
     mappings: Look<Vec<smaps::Vma>>,
-    policies: Look<Vec<NumaMapping>>,
+    /// `None` where it takes less time to ask for the policies one by one.
+    policies: Option<Look<Vec<NumaMapping>>>,
 }
 
 /// A file that is being read, or that has been.
@@ -36,45 +40,82 @@ enum Look<T> {
 /// Resident pages up to which an address space is looked at without help.
 const FEW_PAGES: i64 = 4096;
 
+/// Resident pages whose tables the kernel walks for `numa_maps` in the time of one call in the target's place.
+const PAGES_IN_A_CALL: i64 = 256;
+
 /// What came of it.
 pub struct Surveyed {
     /// Every mapping of the program's own.
     mappings: Vec<smaps::Vma>,
     /// Flags of mlockall(2) for mappings to come.
     lock_future: u32,
-    /// Memory policies of mappings; none on a kernel without NUMA.
-    policies: Vec<NumaMapping>,
+    /// Memory policies of mappings that have one of their own, by start address.
+    policies: HashMap<u64, MemoryPolicy>,
     /// Pages that are there.
     pages: Vec<(PageRange, Pages)>,
 }
 
 impl Survey {
-    /// Begins it. `scratch` is our own mapping in it, `resident` the number of its pages.
+    /// Begins it. `resident` is the number of its pages.
     ///
     /// # Errors
     /// When the process is gone, or no thread can be started.
-    pub fn begin(pid: Pid, scratch: PageRange, resident: i64) -> Result<Self, CollectError> {
+    pub fn begin(pid: Pid, session: &RemoteSession<'_>, resident: i64) -> Result<Self, CollectError> {
         let (first, second) = (TaskDir::process(pid)?, TaskDir::process(pid)?);
         let is_small = resident <= FEW_PAGES;
         let mappings = look(pid, is_small, move || smaps::read(&first, &mut Vec::new()))?;
-        let policies = look(pid, is_small, move || numa_maps::read(&second, &mut Vec::new()))?;
-        Ok(Self { pid, scratch, mappings, policies })
+        let asks = !is_small && resident / PAGES_IN_A_CALL > session.mappings() as i64;
+        let policies = match asks {
+            true => None,
+            false => Some(look(pid, is_small, move || numa_maps::read(&second, &mut Vec::new()))?),
+        };
+        Ok(Self { pid, scratch: session.scratch(), mappings, policies })
     }
 
-    /// Does the rest and waits for the others.
+    /// Does the rest and waits for the others. `task_policy` is that of the main thread.
     ///
     /// # Errors
-    /// What could not be read.
-    pub fn finish(self) -> Result<Surveyed, CollectError> {
+    /// What could not be read or asked.
+    pub fn finish(
+        self,
+        asker: &mut Asker<'_, '_>,
+        tid: Tid,
+        task_policy: Option<&MemoryPolicy>,
+    ) -> Result<Surveyed, CollectError> {
         let pagemap = TaskDir::process(self.pid)?.open("pagemap")?;
         let pages = pages::scan_all(&pagemap);
         let mut mappings = joined(self.mappings)?;
-        let policies = proc::if_present(joined(self.policies))?.unwrap_or_default();
+        let policies = match self.policies {
+            None => {
+                let starts: Vec<Addr> = mappings.iter().map(|vma| vma.mapping.range.start).collect();
+                memory_policy::ask(asker, tid, &starts)?
+            }
+            Some(listed) => {
+                let listed = proc::if_present(joined(listed))?.unwrap_or_default();
+                let (unclear, mut clear) = clear(listed, task_policy);
+                clear.extend(memory_policy::ask(asker, tid, &unclear)?);
+                clear
+            }
+        };
         let pages = pages.map_err(CollectError::at(self.pid.leader(), "PAGEMAP_SCAN"))?;
         let own = mappings.iter().position(|vma| vma.mapping.range == self.scratch);
         let lock_future = own.map_or(0, |index| lock_future(mappings.remove(index).flags));
         Ok(Surveyed { mappings, lock_future, policies, pages })
     }
+}
+
+/// The mappings that have the policy of the task, their own or its; and the policies of the others.
+fn clear(listed: Vec<NumaMapping>, task_policy: Option<&MemoryPolicy>) -> (Vec<Addr>, HashMap<u64, MemoryPolicy>) {
+    let (mut unclear, mut policies) = (Vec::new(), HashMap::new());
+    for NumaMapping { start, policy } in listed.into_iter().filter(|mapping| !mapping.policy.is_default()) {
+        let policy = MemoryPolicy { mode: policy.mode, nodes: policy.nodes };
+        if Some(&policy) == task_policy {
+            unclear.push(start);
+        } else {
+            policies.insert(start.0, policy);
+        }
+    }
+    (unclear, policies)
 }
 
 /// Looks now, or starts a thread that does. It is not as urgent as the one that traces, and so takes no CPU from threads of the target that
@@ -116,13 +157,11 @@ impl Builder {
         dir: &TaskDir,
         stat: &proc::stat::Stat,
         answers: &process::Answers,
-        task_policy: Option<&MemoryPolicy>,
         surveyed: Surveyed,
     ) -> Result<MmId, CollectError> {
         let id = MmId(self.mms.len() as u32);
-        let Surveyed { mappings, lock_future, policies: listed, pages: found } = surveyed;
+        let Surveyed { mappings, lock_future, policies, pages: found } = surveyed;
         self.resident += mappings.iter().map(|vma| vma.rss + vma.private_hugetlb).sum::<u64>();
-        let policies = policies(listed, task_policy);
         // Before the mappings, for this file can be opened.
         let exe = self.linked_file(pid, dir, "exe")?.unwrap_or(FileId(0));
         let mut collector = Mappings {
@@ -169,14 +208,4 @@ impl Builder {
         let pages = copy_on_write::shared(above, Side { pid, vmas }, set)?;
         Ok((!pages.is_empty()).then_some(Inherited { from, pages }))
     }
-}
-
-/// Policies of mappings that have one of their own, by start address.
-fn policies(listed: Vec<NumaMapping>, task_policy: Option<&MemoryPolicy>) -> HashMap<u64, MemoryPolicy> {
-    listed
-        .into_iter()
-        .filter(|mapping| !mapping.policy.is_default())
-        .map(|mapping| (mapping.start.0, MemoryPolicy { mode: mapping.policy.mode, nodes: mapping.policy.nodes }))
-        .filter(|(_, policy)| Some(policy) != task_policy)
-        .collect()
 }

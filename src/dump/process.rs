@@ -160,7 +160,7 @@ impl Builder {
         let memory = view.sharing.memory(at);
         let space = match self.known.mms.get(&memory) {
             Some(&known) => Space::Known(known),
-            None => Space::New(Survey::begin(shown_as, session.scratch(), stat.rss)?),
+            None => Space::New(Survey::begin(shown_as, &session, stat.rss)?),
         };
         let mut asker = Asker::new(&mut session);
         let mut collector = Threads {
@@ -207,8 +207,9 @@ impl Builder {
         let mm = match space {
             Space::Known(known) => known,
             Space::New(survey) => {
-                let mm = self.address_space(shown_as, dir, stat, &answers, task_policy, survey.finish()?)?;
-                self.mapped.ask(pid, &mut Asker::new(&mut session), tids[0])?;
+                let surveyed = survey.finish(&mut asker, tids[0], task_policy)?;
+                let mm = self.address_space(shown_as, dir, stat, &answers, surveyed)?;
+                self.mapped.ask(shown_as, &mut asker, tids[0])?;
                 let twin = if !adopts && self.is_worth_a_twin(mm) { fork_twin(&mut session)? } else { None };
                 self.twins.push(twin);
                 self.known.mms.insert(memory, mm);

@@ -10,6 +10,7 @@ pub mod file;
 pub mod keyring;
 pub mod mapped_only;
 pub mod memory;
+pub mod memory_policy;
 pub mod namespace;
 pub mod pages;
 pub mod pipe;

@@ -44,6 +44,7 @@ pub struct RemoteSession<'a> {
     mapped: bool,
     open: bool,
     policies: HashMap<Tid, Policy>,
+    mappings: usize,
 }
 
 impl<'a> RemoteSession<'a> {
@@ -84,8 +85,9 @@ impl<'a> RemoteSession<'a> {
         };
         let policies = HashMap::from([(thread.tid, policy)]);
         let (guest, batch, signal) = (None, None, None);
+        let (mapped, open, mappings) = (false, true, maps.len());
         let mut session =
-            Self { tree, pid, memory, place, host, guest, batch, signal, scratch, mapped: false, open: true, policies };
+            Self { tree, pid, memory, place, host, guest, batch, signal, scratch, mapped, open, policies, mappings };
         fault::pass(fault::Point::StubWritten)?;
         session.map()?;
         fault::pass(fault::Point::Mapped)?;
@@ -110,6 +112,12 @@ impl<'a> RemoteSession<'a> {
     #[must_use]
     pub fn scratch(&self) -> PageRange {
         self.scratch
+    }
+
+    /// The number of mappings that the target had when the session began.
+    #[must_use]
+    pub fn mappings(&self) -> usize {
+        self.mappings
     }
 
     /// The tree that this session works on.

@@ -32,6 +32,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("memory", &["sealed"]),
     ("memory", &["guards"]),
     ("memory", &["policy"]),
+    ("memory", &["policy-much"]),
     ("nameless", &["untouched"]),
     ("nameless", &["sparse"]),
     ("nameless", &["closed"]),

@@ -74,9 +74,15 @@ fn guard_regions() {
     isolated(|room| room.survives(room.victim("memory", &["guards"])));
 }
 
+/// Among them one that is also the policy of the task, and a mapping without one.
 #[test]
 fn numa_policies_of_mappings() {
     isolated(|room| room.survives(room.victim("memory", &["policy"])));
+}
+
+#[test]
+fn numa_policies_of_a_few_mappings_in_a_process_with_much_memory() {
+    isolated(|room| room.survives(room.victim("memory", &["policy-much"])));
 }
 
 #[test]

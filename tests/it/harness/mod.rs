@@ -41,6 +41,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("nameless", &["elsewhere"]),
     ("nameless", &["beyond"]),
     ("vmas", &[]),
+    ("hoard", &["600", "2"]),
     ("files", &["regular"]),
     ("files", &["sharing"]),
     ("files", &["directories"]),

@@ -9,6 +9,7 @@ mod new_pids;
 mod own;
 mod relatives;
 mod restore;
+mod scale;
 mod sharing;
 mod terminals;
 mod zombies;

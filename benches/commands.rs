@@ -1,7 +1,8 @@
 //! Whole commands, as a user waits for them: `snap dump`, `snap dump --kill` and `snap restore`, beside `memcpy` of the same size in the same run.
 //!
 //! `cargo bench --bench commands [-- NAME]`. Medians of several runs, in milliseconds; images lie on /dev/shm. The programs run in a pid
-//! namespace of their own, as those of the tests do. `SNAP_BENCH_CRIU=/path/of/criu` measures that one too, in the same run.
+//! namespace of their own, as those of the tests do. `SNAP_BENCH_CRIU=/path/of/criu` measures that one too, in the same run. Beside the times stand the time
+//! after which all threads stood still, the size of the image, and the memory of all processes (each page that several have in part) before and after the restore.
 
 #[path = "../tests/it/support/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros, reason = "made for the tests, of which a benchmark needs a part")]
@@ -32,13 +33,26 @@ const CASES: &[Case] = &[
     Case { name: "1 GiB", program: "ballast", arguments: &["1024"], mebibytes: 1024, runs: 5 },
     Case { name: "1,000 threads", program: "threads", arguments: &["1000"], mebibytes: 16, runs: 7 },
     Case { name: "10,000 VMAs", program: "vmas", arguments: &["10000"], mebibytes: 20, runs: 7 },
+    Case { name: "200 processes", program: "horde", arguments: &["200"], mebibytes: 16, runs: 5 },
+    Case { name: "1,000 processes", program: "horde", arguments: &["1000", "5"], mebibytes: 64, runs: 3 },
+    Case { name: "100 children", program: "copies", arguments: &["anonymous", "512", "100"], mebibytes: 512, runs: 3 },
+    Case { name: "10,000 idle", program: "crowd", arguments: &["10000"], mebibytes: 64, runs: 3 },
+    Case { name: "1,000 of 10,000", program: "crowd", arguments: &["9000", "1000"], mebibytes: 64, runs: 3 },
 ];
 
 /// What is measured.
-const COLUMNS: [&str; 7] = ["memcpy", "dump", "pause", "dump --kill", "restore", "criu dump", "criu restore"];
+const COLUMNS: [&str; 8] = ["memcpy", "dump", "pause", "freeze", "dump --kill", "restore", "criu dump", "criu restore"];
 
-/// The durations of one run, in the order of [`COLUMNS`]; the last two only with a CRIU.
-type Times = Vec<Duration>;
+/// What is counted, in MiB.
+const SIZES: [&str; 3] = ["image", "memory", "restored"];
+
+/// One run.
+struct Run {
+    /// In the order of [`COLUMNS`]; the last two only with a CRIU.
+    times: Vec<Duration>,
+    /// In the order of [`SIZES`].
+    sizes: [u64; 3],
+}
 
 fn main() -> ExitCode {
     if std::env::var_os(INSIDE).is_none() {
@@ -48,11 +62,8 @@ fn main() -> ExitCode {
     support::namespace::close_on_exec();
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let columns = if criu().is_some() { COLUMNS.len() } else { COLUMNS.len() - 2 };
-    println!(
-        "{:<14}{}   median, ms",
-        "",
-        COLUMNS[..columns].iter().map(|name| format!("{name:>14}")).collect::<String>()
-    );
+    let heads = COLUMNS[..columns].iter().chain(&SIZES).map(|name| format!("{name:>14}")).collect::<String>();
+    println!("{:<16}{heads}   median, ms and MiB", "");
     for case in CASES.iter().filter(|case| wanted.as_deref().is_none_or(|name| case.name.contains(name))) {
         measure(case);
     }
@@ -81,22 +92,45 @@ fn criu() -> Option<PathBuf> {
 }
 
 fn measure(case: &Case) {
-    let times: Vec<Times> = (0..case.runs).map(|_| once(case)).collect();
-    let median = |column: usize| {
-        let mut sorted: Vec<Duration> = times.iter().map(|times| times[column]).collect();
-        sorted.sort_unstable();
-        sorted[sorted.len() / 2].as_secs_f64() * 1000.0
+    let runs: Vec<Run> = (0..case.runs).map(|_| once(case)).collect();
+    let median = |value: &dyn Fn(&Run) -> f64| {
+        let mut sorted: Vec<f64> = runs.iter().map(value).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        format!("{:>14.2}", sorted[sorted.len() / 2])
     };
-    let medians = (0..times[0].len()).map(|column| format!("{:>14.2}", median(column))).collect::<String>();
-    println!("{:<14}{medians}", case.name);
+    let times = (0..runs[0].times.len()).map(|column| median(&|run| run.times[column].as_secs_f64() * 1000.0));
+    let sizes = (0..SIZES.len()).map(|column| median(&|run| run.sizes[column] as f64 / f64::from(1 << 20)));
+    println!("{:<16}{}", case.name, times.chain(sizes).collect::<String>());
 }
 
-fn once(case: &Case) -> Times {
+/// Memory of all processes of the room but our own, of what several have to each its part.
+fn memory() -> u64 {
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let proportional = |pid: u32| -> Option<u64> {
+        let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
+    };
+    pids.filter(|pid| *pid != std::process::id()).filter_map(proportional).sum::<u64>() << 10
+}
+
+/// What `snap -v` says of the time after which all threads stood still.
+fn freeze(log: &str) -> Duration {
+    let words = log.lines().find_map(|line| line.split_once(" stand still after ")).expect("the time of the freeze").1;
+    let number = words.split_whitespace().next().and_then(|word| word.parse().ok()).expect("microseconds");
+    Duration::from_micros(number)
+}
+
+fn once(case: &Case) -> Run {
     let room = Room::new("bench");
     let mut victim = room.victim(case.program, case.arguments);
     let pid = victim.pid().to_string();
     let copy = memcpy(case.mebibytes);
-    let (dump, output) = timed(|| room.snap(["dump", "--json", &pid, "-o", "living.snap"]).run().expect(0));
+    let before = memory();
+    let (dump, output) = timed(|| room.snap(["-v", "dump", "--json", &pid, "-o", "living.snap"]).run().expect(0));
+    let freeze = freeze(&output.stderr);
+    let image = std::fs::metadata(room.path("living.snap")).expect("the image").len();
     let pause = Duration::from_nanos(output.json()["pause_ns"].as_u64().expect("pause_ns"));
     std::fs::remove_file(room.path("living.snap")).expect("the image");
     let (kill, _) = std::thread::scope(|scope| {
@@ -104,10 +138,12 @@ fn once(case: &Case) -> Times {
         scope.spawn(|| victim.killed());
         timed(|| room.snap(["dump", "--kill", &pid, "-o", "killed.snap"]).run().expect(0))
     });
+    wait::alone();
     let (restore, _) = timed(|| room.snap(["restore", "--detach", "killed.snap"]).run().expect(0));
     std::fs::remove_file(room.path("killed.snap")).expect("the image");
+    let sizes = [image, before, memory()];
     victim.check();
-    let mut times = vec![copy, dump, pause, kill, restore];
+    let mut times = vec![copy, dump, pause, freeze, kill, restore];
     if let Some(criu) = criu() {
         // Calls that CRIU's dump interrupts are counted as failures by the victim itself, so it is not asked again.
         let images = room.path("criu");
@@ -130,8 +166,8 @@ fn once(case: &Case) -> Times {
         times.push(run(&["restore", "-d"]));
     }
     victim.end();
-    wait::gone(victim.pid());
-    times
+    wait::alone();
+    Run { times, sizes }
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {

@@ -224,6 +224,8 @@ impl Dump<'_> {
         options.progress.phase("freezing");
         let frozen_at = Instant::now();
         let mut tree = self.freeze()?;
+        let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
+        tracing::info!("{threads} threads stand still after {microseconds} us");
         options.progress.phase("collecting");
         let (mut collected, findings) = collect::collect(
             &mut tree,

@@ -210,7 +210,7 @@ impl Builder {
                 let surveyed = survey.finish(&mut asker, tids[0], task_policy)?;
                 let mm = self.address_space(shown_as, dir, stat, &answers, surveyed)?;
                 self.mapped.ask(shown_as, &mut asker, tids[0])?;
-                let twin = if !adopts && self.is_worth_a_twin(mm) { fork_twin(&mut session)? } else { None };
+                let twin = if !adopts && self.is_worth_a_twin(mm, dir) { fork_twin(&mut session)? } else { None };
                 self.twins.push(twin);
                 self.known.mms.insert(memory, mm);
                 mm
@@ -222,13 +222,13 @@ impl Builder {
     }
 
     /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.
-    fn is_worth_a_twin(&self, mm: MmId) -> bool {
+    fn is_worth_a_twin(&mut self, mm: MmId, dir: &TaskDir) -> bool {
         let pages = self.pages[mm.0 as usize].len();
         let copied = self.twins.iter().zip(&self.pages).filter(|(twin, _)| twin.is_some()).map(|(_, set)| set.len());
         self.wants_twins
             && pages > LITTLE_MEMORY
             && self.findings.blockers.is_empty()
-            && pages + copied.sum::<u64>() < proc::host::available_memory().unwrap_or(0) / 2
+            && pages + copied.sum::<u64>() < memory_left(dir, &mut self.buffer) / 2
     }
 
     /// What each thread has in common with others, collected once.
@@ -369,6 +369,12 @@ fn stopped_by(tree: &FrozenTree, pid: Pid) -> Option<i32> {
         Stop::Group(signal) => Some(signal),
         Stop::Interrupted => None,
     }
+}
+
+/// Bytes that the host has, and the cgroups of the target let it have: to them a copy is charged.
+fn memory_left(dir: &TaskDir, buffer: &mut Vec<u8>) -> u64 {
+    let of_host = proc::host::available_memory().unwrap_or(0);
+    proc::cgroup::memory_left(dir, buffer).map_or(of_host, |of_cgroup| of_cgroup.min(of_host))
 }
 
 /// A copy of the address space, or none where the kernel or a filter does not allow it: the pause is longer then.

@@ -74,6 +74,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("blocked", &[]),
     ("robust", &[]),
     ("churn", &["memory"]),
+    ("churn", &["much", "32"]),
+    ("crowd", &["200", "20"]),
     ("churn", &["maps"]),
     ("churn", &["threads"]),
     ("churn", &["descriptors"]),

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A cgroup of this test in each of these hierarchies, removed when it ends.
-struct Group(Vec<PathBuf>);
+pub struct Group(Vec<PathBuf>);
 
 impl Group {
     /// In version 2 and in every hierarchy of version 1 that is mounted and lets us.
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let mounts = fs::read_to_string("/proc/self/mounts").expect("mounts");
         let places = mounts.lines().filter_map(|line| {
             let mut words = line.split(' ');
@@ -17,6 +17,11 @@ impl Group {
             kind.starts_with("cgroup").then(|| Path::new(place).join(format!("snap-test-{name}-{}", unique())))
         });
         Self(places.filter(|place| fs::create_dir(place).is_ok()).collect())
+    }
+
+    /// Their directories.
+    pub fn places(&self) -> &[PathBuf] {
+        &self.0
     }
 
     /// Moves a process there; a hierarchy that does not take it is given up.

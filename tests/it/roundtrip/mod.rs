@@ -1,7 +1,7 @@
 //! Dump, kill, restore, verify; dump, go on, verify, restore later: one file per kind of state.
 
 mod blocked;
-mod cgroup;
+pub(crate) mod cgroup;
 mod clocks;
 mod copying;
 mod credentials;
@@ -13,6 +13,7 @@ mod files;
 mod go;
 mod idle;
 mod memory;
+mod much;
 mod nameless;
 mod netlink;
 mod pipe;

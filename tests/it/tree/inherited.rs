@@ -1,10 +1,12 @@
 //! Pages that a child has still in common with its parent stand in the image once.
 
 use super::channel;
-use crate::support::{Room, Victim, isolated, wait};
+use crate::support::needs::only_once;
+use crate::support::{Room, Victim, isolated, isolated_for, wait};
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -22,6 +24,26 @@ fn a_parent_and_five_children_that_write_nothing_take_the_room_of_one() {
         }
         let group = nix::unistd::Pid::from_raw(-victim.pid());
         nix::sys::signal::kill(group, nix::sys::signal::Signal::SIGCONT).expect("kill");
+        victim.check();
+    });
+}
+
+#[test]
+fn exam_09_a_gibibyte_and_eight_children_take_the_room_of_one() {
+    isolated_for(Duration::from_secs(240), |room| {
+        only_once!("a gibibyte");
+        let mut victim = room.victim("copies", &[channel(), "1024", "8"]);
+        let room_of_one = 1024 * MIB..1064 * MIB;
+        let before = proportional_bytes(&victim);
+        assert!(room_of_one.contains(&before), "before the dump they have {before} bytes");
+        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
+        let size = fs::metadata(&image).expect("the image").len();
+        assert!(room_of_one.contains(&size), "the image has {size} bytes");
+        victim.killed();
+        wait::alone();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        let after = proportional_bytes(&victim);
+        assert!(room_of_one.contains(&after), "after the restore they have {after} bytes");
         victim.check();
     });
 }
@@ -123,11 +145,22 @@ fn maps(room: &Room, image: &Path) -> Value {
 
 /// Dirty memory that the children have each for itself.
 fn private_bytes(victim: &Victim) -> u64 {
+    children(victim).iter().map(|pid| in_all(*pid, "Private_Dirty:")).sum()
+}
+
+/// Memory of parent and children, of what several have to each its part.
+fn proportional_bytes(victim: &Victim) -> u64 {
+    children(victim).iter().chain([&victim.pid()]).map(|pid| in_all(*pid, "Pss:")).sum()
+}
+
+fn children(victim: &Victim) -> Vec<i32> {
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", victim.pid())).expect("children");
-    let private = |pid: &str| -> u64 {
-        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("a line");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
-    };
-    children.split_whitespace().map(private).sum()
+    children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
+}
+
+/// A count of `smaps_rollup` in bytes.
+fn in_all(pid: i32, name: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
+    let line = rollup.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }

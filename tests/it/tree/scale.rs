@@ -52,3 +52,13 @@ fn exam_22_fifteen_thousand_descriptors_in_one_process() {
 fn exam_22_a_hundred_thousand_descriptors_in_a_tree() {
     isolated_for(LIMIT, |room| grows_linearly(room, "hoard", &["2500", "9"], &["10000", "9"]));
 }
+
+#[test]
+fn exam_22_ten_thousand_idle_threads() {
+    isolated_for(LIMIT, |room| grows_linearly(room, "crowd", &["2500"], &["10000"]));
+}
+
+#[test]
+fn exam_22_a_thousand_threads_of_which_a_tenth_is_busy() {
+    isolated_for(LIMIT, |room| room.survives(room.victim("crowd", &["900", "100"])));
+}

@@ -55,6 +55,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("socket", &[]),
     ("unix", &[]),
     ("unix_states", &[]),
+    ("unix_family", &[]),
+    ("unix_edges", &["error"]),
     ("datagram", &["plain"]),
     ("datagram", &["raw"]),
     ("netlink", &["plain"]),

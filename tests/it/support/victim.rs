@@ -138,6 +138,11 @@ impl Victim {
         );
     }
 
+    /// Where it keeps its files.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Kills it and waits until its pid is free.
     #[track_caller]
     pub fn end(&mut self) {

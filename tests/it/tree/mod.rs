@@ -12,6 +12,7 @@ mod restore;
 mod scale;
 mod sharing;
 mod terminals;
+mod unix;
 mod zombies;
 
 use crate::support::{Facts, Room, Victim, wait};

@@ -143,7 +143,7 @@ pub fn collect(
     let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties());
     let ties = ties.chain(builder.descriptors.sockets.ties()).collect();
     let copies = builder.twins.iter().flatten().map(Twin::pid);
-    let outsiders = border::outsiders(inside.into_iter().chain(copies), &ties);
+    let outsiders = border::outsiders(inside.iter().copied().chain(copies), &ties);
     builder.shared.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
@@ -151,6 +151,7 @@ pub fn collect(
     let descriptions = &mut builder.descriptors.descriptions;
     let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;
     let mut zombies = zombies;
+    builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
     builder.finish(root, zombies, pipes)
@@ -252,6 +253,26 @@ impl Collected {
     fn add_ranges(&mut self, owner: ContentOwner, ranges: &[PageRange]) {
         self.runs.extend(ranges.iter().map(|&range| PageRun { owner, range, zero: ZeroPolicy::Drop }));
     }
+}
+
+/// Says of which locks somebody outside has the description too: flock(1) keeps one for the command that it runs.
+fn shared_locks(descriptors: &Descriptors, inside: &[Pid]) -> Vec<String> {
+    let tables = || descriptors.tables.iter().flat_map(|table| &table.entries);
+    let locks = descriptors.descriptions.iter().flat_map(|description| {
+        description
+            .locks
+            .iter()
+            .filter_map(|lock| Some((description.id, lock.holder.filter(|pid| !inside.contains(pid))?)))
+    });
+    let said = locks.filter_map(|(id, holder)| {
+        let fd = tables().find(|entry| entry.description == id)?.fd;
+        let name = std::fs::read_to_string(format!("/proc/{holder}/comm")).ok()?;
+        Some(format!(
+            "fd {fd}: its lock was taken by pid {holder} ({}), which is outside; a restore takes it again, and is refused while that one has it",
+            name.trim_end(),
+        ))
+    });
+    said.collect()
 }
 
 /// Says which threads wait for longer than they would have.

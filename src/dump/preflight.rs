@@ -5,12 +5,13 @@
 
 use super::Error;
 use super::own::Own;
+use super::process::is_lost;
 use crate::blocker::Blocker;
 use crate::image::model::id::{Fd, Pid, Tid};
 use crate::proc::status::{self, Status};
 use crate::proc::{self, TaskDir, many, smaps};
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
-use crate::resources::file::FileTable;
+use crate::resources::file::{FileTable, ORPHAN};
 use crate::resources::mapped_only::MappedOnly;
 use crate::resources::memory::Mappings;
 use crate::resources::namespace::Namespaces;
@@ -23,7 +24,6 @@ use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 
 /// What a dump may refuse although [`preflight`] found nothing, by name.
 pub const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
@@ -392,9 +392,10 @@ fn refuse_32_bit(pid: Pid, dir: &TaskDir, findings: &mut Findings) {
 
 fn refuse_unlinked_directories(pid: Pid, dir: &TaskDir, findings: &mut Findings) {
     for name in ["cwd", "root"] {
-        let unlinked = std::fs::metadata(format!("{}/{name}", dir.path())).is_ok_and(|meta| meta.nlink() == 0);
-        if unlinked {
-            findings.block(format!("pid {pid}"), name, "the directory is unlinked", "change to another directory");
+        let meta = std::fs::metadata(format!("{}/{name}", dir.path()));
+        let link = dir.read_link(name).unwrap_or_default();
+        if meta.is_ok_and(|meta| is_lost(dir, name, &meta, &link)) {
+            findings.block(format!("pid {pid}"), name, ORPHAN, "change to another directory");
         }
     }
 }

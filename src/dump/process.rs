@@ -10,6 +10,7 @@ use crate::image::model::timer::PosixTimer;
 use crate::proc::{self, TaskDir};
 use crate::resources::ask::Asker;
 use crate::resources::descriptor::Tables;
+use crate::resources::file::{ORPHAN, has_parent};
 use crate::resources::namespace::Namespaces;
 use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::{Sample, Samples};
@@ -340,13 +341,8 @@ impl Builder {
         let meta = std::fs::metadata(format!("{}/{name}", dir.path()))
             .map_err(CollectError::at(pid.leader(), "stat of a link of /proc"))?;
         match self.files.intern(&meta, &link, &format!("pid {pid}")) {
-            Ok(id) if meta.is_dir() && meta_is_unlinked(&meta) => {
-                self.findings.block(
-                    format!("pid {pid}"),
-                    name,
-                    "the directory is unlinked",
-                    "change to another directory",
-                );
+            Ok(id) if meta.is_dir() && is_lost(dir, name, &meta, &link) => {
+                self.findings.block(format!("pid {pid}"), name, ORPHAN, "change to another directory");
                 Ok(Some(id))
             }
             Ok(id) => {
@@ -396,6 +392,8 @@ fn cgroups(dir: &TaskDir, buffer: &mut Vec<u8>) -> Result<Vec<String>, CollectEr
     Ok(String::from_utf8_lossy(lines).lines().map(str::to_owned).collect())
 }
 
-fn meta_is_unlinked(meta: &std::fs::Metadata) -> bool {
-    std::os::unix::fs::MetadataExt::nlink(meta) == 0
+/// Whether a directory behind a link of /proc/PID can be had neither by a name nor by making it again.
+pub(super) fn is_lost(dir: &TaskDir, name: &str, meta: &std::fs::Metadata, link: &[u8]) -> bool {
+    let through = format!("{}/{name}", dir.path());
+    std::os::unix::fs::MetadataExt::nlink(meta) == 0 && (name == "root" || !has_parent(through.as_ref(), link))
 }

@@ -115,6 +115,7 @@ fn describe(snapshot: &Snapshot, description: &Description) -> Descriptor {
                 let kind = match lock.kind {
                     DescriptionLockKind::Flock => "flock",
                     DescriptionLockKind::OpenDescription => "open description lock",
+                    DescriptionLockKind::Lease => "lease",
                 };
                 format!("{kind} {} {}", exclusive(lock.exclusive), range(lock.range))
             })
@@ -137,6 +138,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
             (Some(_), true) => "fifo-write",
         },
         OpenObject::OutsideTerminal(_) => "terminal",
+        OpenObject::HungUpTerminal(_) => "hung-up-terminal",
         OpenObject::ControllingTerminal(_) => "controlling-terminal",
         OpenObject::Memfd(_) => "memfd",
         OpenObject::Eventfd { counter: _, semaphore: _ } => "eventfd",
@@ -148,6 +150,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Namespace(_) => "namespace",
         OpenObject::TerminalMaster(_) => "terminal-master",
         OpenObject::TerminalSlave(_) => "terminal-slave",
+        OpenObject::OwnTerminal(_) => "controlling-terminal",
         OpenObject::Socket(_) => "socket",
     };
     let name = match object {
@@ -167,6 +170,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::External(id) => Raw(id.clone().into_bytes()),
         OpenObject::Signalfd(mask) => Raw(format!("signals {mask:#x}").into_bytes()),
         OpenObject::Namespace(kind) => Raw(kind.clone().into_bytes()),
+        OpenObject::OwnTerminal(_) => Raw(b"/dev/tty".to_vec()),
         OpenObject::TerminalMaster(id) | OpenObject::TerminalSlave(id) => {
             let index = snapshot.terminals.get(id.0 as usize).map_or(0, |terminal| terminal.index);
             Raw(format!("/dev/pts/{index}").into_bytes())
@@ -182,6 +186,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         | OpenObject::MemoryDevice(file)
         | OpenObject::Pseudo(file)
         | OpenObject::OutsideTerminal(file)
+        | OpenObject::HungUpTerminal(file)
         | OpenObject::ControllingTerminal(file) => {
             Raw(place::file(snapshot, *file).map_or_else(Vec::new, |file| file.path.clone()))
         }
@@ -207,6 +212,7 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::MemoryDevice(_)
         | OpenObject::Pseudo(_)
         | OpenObject::OutsideTerminal(_)
+        | OpenObject::HungUpTerminal(_)
         | OpenObject::ControllingTerminal(_)
         | OpenObject::Memfd(_)
         | OpenObject::Eventfd { counter: _, semaphore: _ }
@@ -218,6 +224,7 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::Signalfd(_)
         | OpenObject::TerminalMaster(_)
         | OpenObject::TerminalSlave(_)
+        | OpenObject::OwnTerminal(_)
         | OpenObject::Socket(_) => None,
     }
 }
@@ -307,6 +314,7 @@ mod tests {
             kind: DescriptionLockKind::Flock,
             exclusive: false,
             range: LockRange { start: 0, end: None },
+            holder: None,
         });
         let entry = FdEntry { fd: Fd(9), description: DescriptionId(0), close_on_exec: true };
         snapshot.fd_tables[0].entries.push(entry);

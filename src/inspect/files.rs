@@ -103,6 +103,7 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         | OpenObject::MemoryDevice(file)
         | OpenObject::Pseudo(file)
         | OpenObject::OutsideTerminal(file)
+        | OpenObject::HungUpTerminal(file)
         | OpenObject::ControllingTerminal(file) => Some(file),
         OpenObject::Pipe { pipe, write: _, quiet: _ } => snapshot.pipes.get(pipe.0 as usize)?.fifo,
         OpenObject::Memfd(_)
@@ -115,6 +116,7 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         | OpenObject::Signalfd(_)
         | OpenObject::TerminalMaster(_)
         | OpenObject::TerminalSlave(_)
+        | OpenObject::OwnTerminal(_)
         | OpenObject::Socket(_) => None,
     }
 }

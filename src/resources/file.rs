@@ -3,10 +3,9 @@
 use crate::blocker::Blocker;
 use crate::image::model::file::{File, Link};
 use crate::image::model::id::FileId;
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::Metadata;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -48,20 +47,7 @@ impl FileTable {
             Some(&id) => (id, false),
             None => (FileId(self.files.len() as u32), true),
         };
-        let file = File {
-            id,
-            path,
-            link,
-            dev: meta.dev(),
-            ino: meta.ino(),
-            mode: meta.mode(),
-            uid: meta.uid(),
-            gid: meta.gid(),
-            size: meta.size(),
-            mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
-            rdev: meta.rdev(),
-            build_id: None,
-        };
+        let file = described(id, path, link, meta);
         if is_new {
             self.files.push(file);
             self.known.insert(key, id);
@@ -70,6 +56,21 @@ impl FileTable {
             self.files[id.0 as usize] = file;
         }
         Ok(id)
+    }
+
+    /// A file of `/proc/PID` whose process has ended, if it is one that every process has. `link` as for [`Self::intern`].
+    pub fn intern_of_dead(&mut self, meta: &Metadata, link: &[u8]) -> Option<FileId> {
+        let path = link.strip_suffix(DELETED).unwrap_or(link);
+        if !is_of_every_process(path) || names(path, meta) {
+            return None;
+        }
+        if let Some(id) = self.find(meta.dev(), meta.ino(), link) {
+            return Some(id);
+        }
+        let id = FileId(self.files.len() as u32);
+        self.files.push(described(id, path.to_vec(), Link::Unlinked, meta));
+        self.known.insert((meta.dev(), meta.ino(), link.to_vec()), id);
+        Some(id)
     }
 
     /// The file that was entered with these.
@@ -143,6 +144,23 @@ impl FileTable {
     }
 }
 
+fn described(id: FileId, path: Vec<u8>, link: Link, meta: &Metadata) -> File {
+    File {
+        id,
+        path,
+        link,
+        dev: meta.dev(),
+        ino: meta.ino(),
+        mode: meta.mode(),
+        uid: meta.uid(),
+        gid: meta.gid(),
+        size: meta.size(),
+        mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
+        rdev: meta.rdev(),
+        build_id: None,
+    }
+}
+
 /// Finds a name for an inode: its path and how that path relates to it, or why there is none.
 fn locate(meta: &Metadata, link: &[u8]) -> Result<(Vec<u8>, Link), String> {
     if names(link, meta) {
@@ -156,10 +174,25 @@ fn locate(meta: &Metadata, link: &[u8]) -> Result<(Vec<u8>, Link), String> {
         return Ok((path, Link::Named));
     }
     match other_name(&path, meta) {
-        Ok(Some(name)) => Ok((path, Link::OtherName(name))),
-        Ok(None) => Err(format!("its name is gone and none of its {} other names is in that directory", meta.nlink())),
-        Err(e) => Err(format!("its name is gone and its directory cannot be searched for another: {e}")),
+        Some(name) => Ok((path, Link::OtherName(name))),
+        None => Err(format!(
+            "its name is gone, and none of its {} other names is among the first {NAMES} names around its old directory",
+            meta.nlink()
+        )),
     }
+}
+
+/// Whether this is a path of `/proc/PID` that does not depend on what the process has or does.
+fn is_of_every_process(path: &[u8]) -> bool {
+    let mut parts = path.split(|byte| *byte == b'/').skip(1);
+    let (Some(b"proc"), Some(pid)) = (parts.next(), parts.next()) else { return false };
+    let rest: Vec<&[u8]> = parts.collect();
+    let rest = match rest.as_slice() {
+        [b"task", thread, rest @ ..] if *thread == pid => rest,
+        rest => rest,
+    };
+    let is_pid = std::str::from_utf8(pid).is_ok_and(|pid| pid.parse::<i32>().is_ok());
+    is_pid && !matches!(rest, [b"task" | b"fd" | b"fdinfo" | b"map_files" | b"ns", _, ..])
 }
 
 fn names(path: &[u8], meta: &Metadata) -> bool {
@@ -167,15 +200,69 @@ fn names(path: &[u8], meta: &Metadata) -> bool {
     std::fs::symlink_metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.dev() == meta.dev() && m.ino() == meta.ino())
 }
 
-fn other_name(path: &[u8], meta: &Metadata) -> io::Result<Option<Vec<u8>>> {
-    let Some(parent) = Path::new(OsStr::from_bytes(path)).parent() else { return Ok(None) };
-    for entry in std::fs::read_dir(parent)? {
-        let entry = entry?;
-        let candidate = entry.path();
-        let bytes = candidate.as_os_str().as_bytes();
-        if std::os::unix::fs::DirEntryExt::ino(&entry) == meta.ino() && names(bytes, meta) {
-            return Ok(Some(bytes.to_vec()));
+/// More names than these are not looked at.
+const NAMES: usize = 20_000;
+
+/// Another name of an inode, searched for where it had the one that is gone, and then further and further around.
+fn other_name(path: &[u8], meta: &Metadata) -> Option<Vec<u8>> {
+    let mut left = NAMES;
+    let mut done: Option<&Path> = None;
+    for root in Path::new(OsStr::from_bytes(path)).ancestors().skip(1) {
+        let mut waiting = VecDeque::from([root.to_path_buf()]);
+        while let Some(directory) = waiting.pop_front() {
+            let is_elsewhere = || std::fs::symlink_metadata(&directory).map_or(true, |found| found.dev() != meta.dev());
+            if done == Some(&directory) || is_elsewhere() {
+                continue;
+            }
+            for entry in std::fs::read_dir(&directory).into_iter().flatten().flatten() {
+                left = left.checked_sub(1)?;
+                let candidate = entry.path();
+                let bytes = candidate.as_os_str().as_bytes();
+                if std::os::unix::fs::DirEntryExt::ino(&entry) == meta.ino() && names(bytes, meta) {
+                    return Some(bytes.to_vec());
+                }
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    waiting.push_back(candidate);
+                }
+            }
+        }
+        done = Some(root);
+    }
+    None
+}
+
+/// Whether the directory in which this one was, to which `..` leads from it for ever, is still under its old path. `directory` leads to it by /proc.
+#[must_use]
+pub fn has_parent(directory: &Path, path: &[u8]) -> bool {
+    let path = path.strip_suffix(DELETED).unwrap_or(path);
+    let above = std::fs::metadata(directory.join("..")).map(|meta| (meta.dev(), meta.ino()));
+    let named = Path::new(OsStr::from_bytes(path)).parent().and_then(|parent| std::fs::metadata(parent).ok());
+    matches!((above, named), (Ok(above), Some(named)) if above == (named.dev(), named.ino()))
+}
+
+/// Why a directory cannot be made again, if it has neither a name nor a parent.
+pub const ORPHAN: &str = "the directory is unlinked, and the one that it was in too";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_name_is_found_below_and_beside_the_old_directory() {
+        let top = tempfile::tempdir().unwrap();
+        let (old, below, beside) = (top.path().join("old"), top.path().join("old/a/b"), top.path().join("beside"));
+        std::fs::create_dir_all(&below).unwrap();
+        std::fs::create_dir(&beside).unwrap();
+        let gone = old.join("gone");
+        for other in [below.join("name"), beside.join("name")] {
+            std::fs::write(&gone, "x").unwrap();
+            std::fs::hard_link(&gone, &other).unwrap();
+            let meta = std::fs::metadata(&gone).unwrap();
+            std::fs::remove_file(&gone).unwrap();
+            assert_eq!(other_name(gone.as_os_str().as_bytes(), &meta), Some(other.as_os_str().as_bytes().to_vec()));
+            std::fs::remove_file(&other).unwrap();
+            let text = [gone.as_os_str().as_bytes(), DELETED].concat();
+            assert!(locate(&meta, &text).unwrap_err().contains("names around its old directory"));
         }
     }
-    Ok(None)
 }

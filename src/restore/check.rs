@@ -2,6 +2,7 @@
 
 use super::genealogy::{Being, Genealogy, genealogy};
 use super::host::{Found, Holder, HostFacts};
+use super::locks::{self, Foreign};
 use super::sockets::taken::Taken;
 use super::vdso::{self, Vdso};
 use super::{Choices, FilesPolicy};
@@ -39,11 +40,24 @@ pub fn name(file: &File) -> Option<&[u8]> {
     }
 }
 
+/// The same as a path.
+#[must_use]
+pub fn path(file: &File) -> Option<&Path> {
+    name(file).map(|name| Path::new(OsStr::from_bytes(name)))
+}
+
 /// The path below `/proc` of a file there that belongs to a task of the image.
 #[must_use]
 pub fn task_file<'a>(snapshot: &'a Snapshot, object: &OpenObject) -> Option<&'a [u8]> {
     let (OpenObject::Pseudo(file) | OpenObject::PathOnly(file)) = object else { return None };
-    let path = snapshot.files[file.0 as usize].path.strip_prefix(b"/proc/")?;
+    task_path(snapshot, *file)
+}
+
+/// The same of a file or directory, whatever it is to whom.
+#[must_use]
+pub fn task_path(snapshot: &Snapshot, file: FileId) -> Option<&[u8]> {
+    let file = &snapshot.files[file.0 as usize];
+    let path = file.path.strip_prefix(b"/proc/").filter(|_| file.link == Link::Named)?;
     let id: i32 = std::str::from_utf8(path.split(|byte| *byte == b'/').next()?).ok()?.parse().ok()?;
     let threads = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid.0);
     let mut ids = threads.chain(snapshot.processes.iter().map(|process| process.pid.0));
@@ -359,6 +373,24 @@ impl Checker<'_> {
                 Ok(found) => self.file(process, file, found, mapped.contains(&file.id), written.contains(&file.id)),
             }
         }
+        for process in &self.snapshot.processes {
+            for thread in process.others().iter().filter(|thread| thread.fs != process.threads[0].fs) {
+                let cwd = self.snapshot.fs_contexts[thread.fs.0 as usize].cwd;
+                if let Some(path) = task_path(self.snapshot, cwd) {
+                    let object = format!("tid {}: /proc/{}", thread.tid, String::from_utf8_lossy(path));
+                    self.block(process, object, "a thread has it as a working directory of its own", "no option");
+                }
+            }
+        }
+        for Foreign { file, lock, name } in locks::conflicts(self.snapshot, &self.facts.locks) {
+            let path = String::from_utf8_lossy(&self.snapshot.files[file.0 as usize].path).into_owned();
+            let owner = match lock.pid {
+                pid if pid > 0 => format!("pid {pid} ({name})"),
+                _ => "another process".into(),
+            };
+            let reason = format!("it has a lock of it that {owner} has taken meanwhile");
+            self.block(process, path, reason, "let that one give it back, or end it");
+        }
         self.terminals(process);
     }
 
@@ -422,7 +454,7 @@ impl Checker<'_> {
     fn replaced(&self) -> BTreeSet<FileId> {
         let descriptions = &self.snapshot.descriptions;
         let outside = descriptions.iter().filter_map(|description| match description.object {
-            OpenObject::OutsideTerminal(file) => Some(file),
+            OpenObject::OutsideTerminal(file) | OpenObject::HungUpTerminal(file) => Some(file),
             _ => None,
         });
         let by_path = |file: &FileId| {
@@ -446,13 +478,16 @@ impl Checker<'_> {
             }
             _ => None,
         });
-        files.collect()
+        let directories = self.snapshot.fs_contexts.iter().map(|context| context.cwd);
+        files.chain(directories.filter(|cwd| task_path(self.snapshot, *cwd).is_some())).collect()
     }
 
     fn terminals(&mut self, process: &Process) {
         if has_terminal(self.snapshot) && self.facts.terminal.is_none() {
             let reason = "it has a terminal open, and snap has none to give in its place";
-            self.block(process, "terminal", reason, "run snap restore on a terminal");
+            let remedy = "run snap restore on a terminal; or give something else in its place (dump --external PATH, restore \
+                          --inherit FD:PATH)";
+            self.block(process, "terminal", reason, remedy);
         }
     }
 

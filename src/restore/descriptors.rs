@@ -2,14 +2,15 @@
 
 use super::pipes::Pipes;
 use super::sockets::{Names, Sockets};
-use super::terminals::Terminals;
+use super::terminals::{self, Terminals};
 use crate::image::model::Snapshot;
 use crate::image::model::event::BusyPoll;
 use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
-use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, SocketId, TerminalId};
+use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, SocketId, TerminalId, Tid};
 use crate::image::model::memory::SharedMemoryKind;
 use crate::sys::event::{self, EpollParams};
 use crate::sys::open::{self, LockKind};
+use crate::sys::plain_task::PlainTask;
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -60,8 +61,12 @@ pub enum Source {
     Master(TerminalId),
     /// The slave end.
     Slave(TerminalId),
+    /// The slave end of a terminal that has hung up.
+    HungUp,
     /// A socket.
     Socket(SocketId),
+    /// A file of `/proc/PID` of a process that has ended.
+    OfDead(FileId),
     /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.
     Epoll(Option<BusyPoll>),
     /// A timer on this clock that is not armed yet.
@@ -166,6 +171,7 @@ impl Carriers {
             Source::Inherited(fd) => open::duplicate(*fd, top).map_err(failed(format!("descriptor {fd} of snap")))?,
             Source::Signalfd(mask) => open::signalfd(*mask).map_err(failed("signalfd"))?,
             Source::Master(id) => self.terminals.master(*id)?,
+            Source::HungUp => terminals::hung_up(opening.flags)?,
             Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
             Source::Socket(id) => sockets.socket(*id)?,
             Source::Epoll(busy_poll) => make_epoll(*busy_poll).map_err(failed("epoll"))?,
@@ -174,12 +180,15 @@ impl Carriers {
                 .map_err(failed("pidfd of a task that is gone"))?,
             Source::HandOver(id, taking) => self.hand_over(*id, *taking, top)?,
             Source::Late => return Ok(()),
+            Source::OfDead(id) => open_of_dead(snapshot, *id, opening.flags)?,
         };
         let placed = open::place(file, opening.number).map_err(failed(format!("descriptor {}", opening.number)))?;
         // What somebody else has open is as that one wants it.
         let ours = !matches!(opening.source, Source::Inherited(_));
         if let Some(id) = opening.description.filter(|_| ours) {
-            set_up(&placed, &snapshot.descriptions[id.0 as usize])?;
+            let description = &snapshot.descriptions[id.0 as usize];
+            set_up(&placed, description)?;
+            lock_in_flight(&placed, description, snapshot)?;
         }
         self.opened.push(placed.into());
         Ok(())
@@ -252,6 +261,23 @@ pub fn reopen(file: &File, flags: u32) -> Result<File, OpenError> {
     open::path(Path::new(&path), flags & !((libc::O_NOFOLLOW | making) as u32)).map_err(failed(path))
 }
 
+/// A file of `/proc/PID` of a process that is made for that and ends at once.
+fn open_of_dead(snapshot: &Snapshot, id: FileId, flags: u32) -> Result<File, OpenError> {
+    let path = String::from_utf8_lossy(&snapshot.files[id.0 as usize].path).into_owned();
+    let error = || failed(path.clone());
+    let (pid, rest) =
+        path.trim_start_matches("/proc/").split_once('/').unwrap_or((path.trim_start_matches("/proc/"), ""));
+    let wanted = pid.parse().map_err(|_| io::ErrorKind::InvalidInput.into()).map_err(error())?;
+    let task =
+        PlainTask::with_id(Tid(wanted)).or_else(|_| PlainTask::start().map_err(io::Error::from)).map_err(error())?;
+    let found = task.tid().to_string();
+    if found != pid {
+        tracing::warn!("pid {wanted} is taken: {path} is a file of a process {found} that has ended");
+    }
+    let rest = rest.replacen(&format!("task/{pid}"), &format!("task/{found}"), 1);
+    open::path(Path::new(&format!("/proc/{found}/{rest}")), flags).map_err(error())
+}
+
 /// A file, directory or FIFO that has no name, on the file system where it was.
 ///
 /// # Errors
@@ -260,9 +286,11 @@ pub fn make_unlinked(snapshot: &Snapshot, id: FileId, top: i32) -> Result<File, 
     let file = &snapshot.files[id.0 as usize];
     let path = Path::new(OsStr::from_bytes(&file.path));
     let error = || failed(format!("making {} (deleted) again", path.display()));
-    let parent = path.parent().filter(|parent| parent.is_dir()).unwrap_or(Path::new("/tmp"));
+    let old = path.parent().filter(|parent| parent.is_dir());
+    let parent = old.unwrap_or(Path::new("/tmp"));
     let made = match file.mode & libc::S_IFMT {
-        libc::S_IFDIR => open::nameless_directory(parent),
+        // `..` leads there.
+        libc::S_IFDIR => old.ok_or(io::ErrorKind::NotFound.into()).and_then(open::nameless_directory),
         libc::S_IFIFO => open::nameless_fifo(parent),
         _ => open::nameless_file(parent).and_then(|made| made.set_len(file.size).map(|()| made)),
     };
@@ -271,7 +299,7 @@ pub fn make_unlinked(snapshot: &Snapshot, id: FileId, top: i32) -> Result<File, 
     Ok(made)
 }
 
-/// Position, status flags that open(2) ignores, and locks.
+/// Position, and status flags that open(2) ignores.
 fn set_up(mut file: &File, description: &Description) -> Result<(), OpenError> {
     let error = || failed(format!("setting up open file {}", description.id));
     let path_only = description.flags & libc::O_PATH as u32 != 0;
@@ -281,11 +309,21 @@ fn set_up(mut file: &File, description: &Description) -> Result<(), OpenError> {
     if description.position != 0 {
         file.seek(SeekFrom::Start(description.position)).map_err(error())?;
     }
-    open::set_flags(file, description.flags as i32).map_err(error())?;
-    for DescriptionLock { kind, exclusive, range } in &description.locks {
+    open::set_flags(file, description.flags as i32).map_err(error())
+}
+
+/// Locks of a description that no process has in its table: it is on its way from one to another. All others are taken by their processes.
+fn lock_in_flight(file: &File, description: &Description, snapshot: &Snapshot) -> Result<(), OpenError> {
+    let error = || failed(format!("locking open file {}", description.id));
+    let mut entries = snapshot.fd_tables.iter().flat_map(|table| &table.entries);
+    if description.locks.is_empty() || entries.any(|entry| entry.description == description.id) {
+        return Ok(());
+    }
+    for DescriptionLock { kind, exclusive, range, holder: _ } in &description.locks {
         let kind = match kind {
             DescriptionLockKind::Flock => LockKind::Flock,
             DescriptionLockKind::OpenDescription => LockKind::OpenDescription,
+            DescriptionLockKind::Lease => LockKind::Lease,
         };
         open::lock(file, kind, *exclusive, range.start, range.end).map_err(error())?;
     }

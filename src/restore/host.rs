@@ -1,5 +1,6 @@
 //! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
 
+use super::locks::{self, Foreign};
 use super::sockets::taken::{self, Taken};
 use super::vdso::{Entry, entries};
 use crate::fault::{Pretence, pretends};
@@ -63,6 +64,8 @@ pub struct HostFacts {
     pub addresses: Vec<Taken>,
     /// What stands under the path of each file of the image.
     pub files: Vec<Result<Found, String>>,
+    /// Locks that others hold of files of the image.
+    pub locks: Vec<Foreign>,
     /// Whether `enabled` of transparent huge pages is `always`.
     pub huge_always: bool,
     /// Whether timers can be made under their old ids.
@@ -151,6 +154,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         taken: ids_taken(snapshot),
         addresses: taken::probe(snapshot),
         files: snapshot.files.iter().map(find).collect(),
+        locks: locks::foreign(snapshot),
         huge_always: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .is_ok_and(|text| text.contains("[always]")),
         timer_ids: own::has_timer_ids() && !pretends(Pretence::NoTimerIds),

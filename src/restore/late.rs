@@ -1,4 +1,4 @@
-//! Descriptions that can be had only once the tasks of the image exist: files of `/proc/PID`, and pidfds. One process opens each and hands it
+//! Descriptions that can be had only once the tasks of the image exist: files of `/proc/PID`, pidfds, and `/dev/tty`. One process opens each and hands it
 //! to the others that have it, by a pair of sockets that all inherit. Pure.
 
 use super::check;
@@ -8,7 +8,8 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{Description, FdEntry, FdTable, OpenObject};
-use crate::image::model::id::{DescriptionId, FdTableId, Tid};
+use crate::image::model::id::{DescriptionId, FdTableId, TerminalId, Tid};
+use crate::image::model::process::FsContext;
 use std::collections::{BTreeMap, HashSet};
 
 /// Where such a description comes from.
@@ -16,6 +17,8 @@ use std::collections::{BTreeMap, HashSet};
 pub enum Late<'a> {
     /// This path below `/proc`.
     File(&'a [u8]),
+    /// `/dev/tty`, opened by somebody who has this terminal.
+    OwnTerminal(TerminalId),
     /// pidfd_open(2) of this task.
     Pidfd(Tid),
 }
@@ -25,11 +28,28 @@ pub enum Late<'a> {
 pub fn late<'a>(snapshot: &'a Snapshot, object: &OpenObject) -> Option<Late<'a>> {
     match object {
         OpenObject::Pidfd(Pidfd::Task(tid)) => Some(Late::Pidfd(*tid)),
+        OpenObject::OwnTerminal(id) => has_user(snapshot, *id).then_some(Late::OwnTerminal(*id)),
         other => check::task_file(snapshot, other).map(Late::File),
     }
 }
 
-/// The tables that have each of them, in ascending order: the first opens it.
+fn has_user(snapshot: &Snapshot, id: TerminalId) -> bool {
+    let descriptions = snapshot.descriptions.iter();
+    let own = |description: &&Description| description.object == OpenObject::OwnTerminal(id);
+    let held = |table: &FdTable, wanted: DescriptionId| table.entries.iter().any(|entry| entry.description == wanted);
+    // All of them, or none: /dev/tty stands for what its opener has.
+    descriptions.filter(own).all(|description| {
+        snapshot.fd_tables.iter().any(|table| uses(snapshot, table.id, id) && held(table, description.id))
+    })
+}
+
+/// Whether the process that makes this table has this terminal. Whoever shares a table comes after its maker.
+fn uses(snapshot: &Snapshot, table: FdTableId, id: TerminalId) -> bool {
+    let maker = snapshot.processes.iter().find(|process| process.threads[0].fd_table == table);
+    maker.and_then(|maker| maker.controlling).is_some_and(|controlling| controlling.terminal == Some(id))
+}
+
+/// The tables that have each of them: the first opens it.
 #[must_use]
 pub fn holders(snapshot: &Snapshot) -> BTreeMap<DescriptionId, Vec<FdTableId>> {
     let mut holders: BTreeMap<DescriptionId, Vec<FdTableId>> = BTreeMap::new();
@@ -41,6 +61,12 @@ pub fn holders(snapshot: &Snapshot) -> BTreeMap<DescriptionId, Vec<FdTableId>> {
                     tables.push(table.id);
                 }
             }
+        }
+    }
+    for (id, tables) in &mut holders {
+        if let OpenObject::OwnTerminal(terminal) = snapshot.descriptions[id.0 as usize].object {
+            // One that can open it comes first.
+            tables.sort_by_key(|table| !uses(snapshot, *table, terminal));
         }
     }
     holders
@@ -57,9 +83,20 @@ pub fn open(list: &mut List, script: &mut Script, snapshot: &Snapshot, table: &F
     for number in descriptors.handovers.values().flatten() {
         list.call("closing a hand-over", libc::SYS_close, &[*number as u64]);
     }
-    if let Some(proc) = descriptors.proc {
-        list.call("closing /proc", libc::SYS_close, &[proc as u64]);
+    for number in descriptors.proc.into_iter().chain(descriptors.root) {
+        list.call("closing /proc or the root directory of snap", libc::SYS_close, &[number as u64]);
     }
+}
+
+/// Enters a working directory that belongs to a task of the image.
+pub fn enter(list: &mut List, script: &mut Script, snapshot: &Snapshot, context: &FsContext, proc: i32) {
+    let Some(path) = check::task_path(snapshot, context.cwd) else { return };
+    let label = Label::Owned(format!("opening /proc/{}", String::from_utf8_lossy(path)));
+    let (path, opened) = (script.place_string(path), script.place_words(&[0]));
+    let flags = (libc::O_DIRECTORY | libc::O_PATH) as u64;
+    list.call_stored(label, libc::SYS_openat, &[proc as u64, path.0, flags], opened);
+    list.call_indirect("entering the working directory", libc::SYS_fchdir, &[opened.0], 1);
+    list.call_indirect("closing the working directory", libc::SYS_close, &[opened.0], 1);
 }
 
 struct Maker<'a, 's> {
@@ -105,6 +142,12 @@ impl Maker<'_, '_> {
                 let path = self.script.place_string(path);
                 let args = [proc, path.0, u64::from(description.flags)];
                 self.list.call_stored(label, libc::SYS_openat, &args, opened);
+            }
+            Some(Late::OwnTerminal(_)) => {
+                let root = self.descriptors.root.unwrap_or(-1) as u64;
+                let path = self.script.place_string(b"dev/tty");
+                let flags = u64::from(description.flags) | libc::O_NOCTTY as u64;
+                self.list.call_stored("opening /dev/tty", libc::SYS_openat, &[root, path.0, flags], opened);
             }
             Some(Late::Pidfd(tid)) => {
                 const PIDFD_THREAD: i32 = libc::O_EXCL;

@@ -19,6 +19,7 @@ mod inheritance;
 pub mod input;
 mod late;
 mod layout;
+mod locks;
 mod memory;
 mod namespace;
 mod numbers;

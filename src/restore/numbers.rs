@@ -6,7 +6,7 @@ use super::layout::Numbers;
 use super::{Choices, check, late, memory, process};
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
-use crate::image::model::file::OpenObject;
+use crate::image::model::file::{Link, OpenObject};
 use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId};
 use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind};
 use std::collections::HashMap;
@@ -72,7 +72,9 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
     let directory = libc::O_DIRECTORY as u32 | libc::O_PATH as u32;
     snapshot.mms.iter().for_each(|mm| number_mappings(snapshot, mm, &mut numbers, &mut numbered));
     for fs in &snapshot.fs_contexts {
-        numbered.open_directory(snapshot, fs.cwd, directory, &mut numbers);
+        if check::task_path(snapshot, fs.cwd).is_none() {
+            numbered.open_directory(snapshot, fs.cwd, directory, &mut numbers);
+        }
         if snapshot.files[fs.root.0 as usize].path != b"/" {
             numbered.open_directory(snapshot, fs.root, directory, &mut numbers);
         }
@@ -95,8 +97,15 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         let ends = [false, true].map(|taking| numbered.open(Source::HandOver(id, taking), 0, &mut numbers));
         numbered.descriptors.handovers.insert(id, ends);
     }
+    let late = || numbered.descriptors.late.keys().map(|id| &snapshot.descriptions[id.0 as usize].object);
+    if late().any(|object| matches!(object, OpenObject::OwnTerminal(_))) {
+        numbered.descriptors.root = Some(numbered.open(Source::Path(b"/".to_vec()), directory, &mut numbers));
+    }
     let mut late = numbered.descriptors.late.keys().map(|id| &snapshot.descriptions[id.0 as usize].object);
-    if late.any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_)))) {
+    let mut directories = snapshot.fs_contexts.iter();
+    if late.any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_))))
+        || directories.any(|context| check::task_path(snapshot, context.cwd).is_some())
+    {
         numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), directory, &mut numbers));
     }
     numbered.descriptors.report = numbers.fresh();
@@ -153,6 +162,9 @@ impl Numbered {
 
 fn file_source(snapshot: &Snapshot, id: FileId) -> Source {
     let file = &snapshot.files[id.0 as usize];
+    if file.link == Link::Unlinked && file.path.starts_with(b"/proc/") {
+        return Source::OfDead(id);
+    }
     match check::name(file) {
         Some(path) => Source::Path(path.to_vec()),
         None => Source::Unlinked(id),
@@ -173,6 +185,7 @@ fn description_source(
         | OpenObject::MemoryDevice(file)
         | OpenObject::Pseudo(file)
         | OpenObject::ControllingTerminal(file) => file_source(snapshot, *file),
+        OpenObject::HungUpTerminal(_) => Source::HungUp,
         OpenObject::OutsideTerminal(file) => {
             let old = String::from_utf8_lossy(&snapshot.files[file.0 as usize].path).into_owned();
             let new = facts.terminal.clone().unwrap_or_else(|| b"/dev/tty".to_vec());
@@ -193,7 +206,7 @@ fn description_source(
         OpenObject::Signalfd(mask) => Source::Signalfd(*mask),
         OpenObject::Namespace(kind) => Source::Path(format!("/proc/self/ns/{kind}").into_bytes()),
         OpenObject::TerminalMaster(id) => Source::Master(*id),
-        OpenObject::TerminalSlave(id) => Source::Slave(*id),
+        OpenObject::TerminalSlave(id) | OpenObject::OwnTerminal(id) => Source::Slave(*id),
         OpenObject::Socket(id) => Source::Socket(*id),
     }
 }

@@ -285,6 +285,7 @@ impl fmt::Display for RestorePlan {
                 Source::Inherited(fd) => writeln!(f, "  take descriptor {fd} of snap as {}", opening.number)?,
                 Source::Signalfd(mask) => writeln!(f, "  make a signalfd for {mask:#x} as {}", opening.number)?,
                 Source::Master(terminal) => writeln!(f, "  make terminal {terminal} as {}", opening.number)?,
+                Source::HungUp => writeln!(f, "  make a terminal that hangs up as {}", opening.number)?,
                 Source::Slave(terminal) => writeln!(f, "  open terminal {terminal} as {}", opening.number)?,
                 Source::Socket(socket) => writeln!(f, "  make socket {socket} as {}", opening.number)?,
                 Source::Epoll(_) => writeln!(f, "  make an epoll instance as {}", opening.number)?,
@@ -295,6 +296,9 @@ impl fmt::Display for RestorePlan {
                     writeln!(f, "  make the end for {way} open file {id} as {}", opening.number)?;
                 }
                 Source::Late => {}
+                Source::OfDead(file) => {
+                    writeln!(f, "  open file {file} of a process that then ends as {}", opening.number)?;
+                }
             }
         }
         for (start, _) in self.processes.iter().filter_map(|process| process.old_vdso.as_ref()) {

@@ -3,7 +3,7 @@
 use super::script::{Label, List, Script};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
-use crate::image::model::file::{AsyncOwner, FdTable, OwnerTarget, PosixLock};
+use crate::image::model::file::{AsyncOwner, FdTable, OwnerTarget};
 use crate::image::model::id::{DescriptionId, FdTableId, FileId, TerminalId};
 use crate::image::model::process::{FsContext, Process};
 use crate::image::model::signal::SignalHandlers;
@@ -28,8 +28,10 @@ pub struct Descriptors {
     pub terminals: HashMap<TerminalId, i32>,
     /// The writing end of the report pipe.
     pub report: i32,
-    /// `/proc`, where a description is a file there of a task of the image: such a file can be opened only once the task exists.
+    /// `/proc`, where a description or a working directory is a file there of a task of the image: such a file can be opened only once the task exists.
     pub proc: Option<i32>,
+    /// The root directory of `snap`, where a description is `/dev/tty`, wherever a process has its own.
+    pub root: Option<i32>,
     /// For each description that can be had only once the tasks exist, the tables that have it, the first of which opens it.
     pub late: BTreeMap<DescriptionId, Vec<FdTableId>>,
     /// For each of them that several tables have, the two ends of the pair of sockets by which it is handed on.
@@ -43,8 +45,10 @@ pub fn enter_directories(list: &mut List, script: &mut Script, context: &FsConte
         list.call("entering the root directory", libc::SYS_fchdir, &[*root as u64]);
         list.call("chroot", libc::SYS_chroot, &[dot.0]);
     }
-    let cwd = descriptors.directories.get(&context.cwd).copied().unwrap_or(-1);
-    list.call("entering the working directory", libc::SYS_fchdir, &[i64::from(cwd) as u64]);
+    // One of a task of the image comes later.
+    if let Some(cwd) = descriptors.directories.get(&context.cwd) {
+        list.call("entering the working directory", libc::SYS_fchdir, &[*cwd as u64]);
+    }
     list.call("umask", libc::SYS_umask, &[u64::from(context.umask)]);
 }
 
@@ -52,6 +56,7 @@ pub fn enter_directories(list: &mut List, script: &mut Script, context: &FsConte
 pub fn place_descriptors(list: &mut List, table: &FdTable, descriptors: &Descriptors) {
     let mut keep: Vec<i32> = vec![descriptors.report];
     keep.extend(descriptors.proc);
+    keep.extend(descriptors.root);
     keep.extend(descriptors.handovers.values().flatten());
     for entry in &table.entries {
         let Some(held) = descriptors.descriptions[entry.description.0 as usize] else { continue };
@@ -101,18 +106,6 @@ pub fn own_descriptors(list: &mut List, script: &mut Script, snapshot: &Snapshot
             let args = [entry.fd.0 as u64, libc::F_SETFL as u64, flags];
             list.call(label("asynchronous input and output of descriptor"), libc::SYS_fcntl, &args);
         }
-    }
-}
-
-/// Locks of F_SETLK, which belong to the process.
-pub fn lock_files(list: &mut List, script: &mut Script, table: &FdTable) {
-    for PosixLock { fd, exclusive, range } in &table.locks {
-        let kind = if *exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
-        let len = range.end.map_or(0, |end| end.wrapping_sub(range.start).wrapping_add(1));
-        // `struct flock`: two shorts and padding, start, length, pid.
-        let lock = script.place_words(&[kind as u64, range.start, len, 0]);
-        let label = Label::Number("locking through descriptor", i64::from(fd.0));
-        list.call(label, libc::SYS_fcntl, &[fd.0 as u64, libc::F_SETLK as u64, lock.0]);
     }
 }
 

@@ -89,6 +89,19 @@ impl Terminals {
     }
 }
 
+/// A slave whose terminal hangs up at once, for its master is closed.
+///
+/// # Errors
+/// As open(2).
+pub fn hung_up(flags: u32) -> Result<File, OpenError> {
+    let make = || {
+        let master = open::path(MASTER.as_ref(), (libc::O_RDWR | libc::O_NOCTTY) as u32)?;
+        terminal::set_locked(master.as_fd(), false)?;
+        terminal::open_slave(master.as_fd(), flags | libc::O_NOCTTY as u32)
+    };
+    make().map_err(failed("terminal that has hung up"))
+}
+
 /// A master with this number, or with another where it is taken. The kernel gives out the lowest that is free.
 fn under_number(wanted: u32) -> io::Result<File> {
     let mut lower = Vec::new();
@@ -109,6 +122,9 @@ fn under_number(wanted: u32) -> io::Result<File> {
 fn set_up(master: &File, wanted: &Terminal) -> io::Result<()> {
     let fd = master.as_fd();
     terminal::set_locked(fd, false)?;
+    if wanted.widowed {
+        drop(terminal::open_slave(fd, (libc::O_RDWR | libc::O_NOCTTY) as u32)?);
+    }
     terminal::set_modes(fd, &wanted.modes)?;
     terminal::set_window(fd, wanted.window)?;
     terminal::set_packet(fd, wanted.packet)?;

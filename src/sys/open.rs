@@ -15,6 +15,8 @@ pub enum LockKind {
     Flock,
     /// F_OFD_SETLK.
     OpenDescription,
+    /// F_SETLEASE.
+    Lease,
 }
 
 /// open(2) of an existing file: never creates, truncates, or takes a controlling terminal; close-on-exec.
@@ -237,6 +239,11 @@ pub fn lock(file: &File, kind: LockKind, exclusive: bool, start: u64, end: Optio
             };
             // SAFETY: the kernel only reads the struct.
             done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) })
+        }
+        LockKind::Lease => {
+            let kind = if exclusive { libc::F_WRLCK } else { libc::F_RDLCK };
+            // SAFETY: F_SETLEASE takes an integer.
+            done(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) })
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use crate::image::model::terminal::TerminalModes;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::ffi::c_int;
 use std::fs::File;
 use std::io;
@@ -109,10 +110,31 @@ pub fn set_window(fd: BorrowedFd<'_>, window: [u16; 4]) -> io::Result<()> {
 /// # Errors
 /// As ioctl_tty(2), poll(2).
 pub fn readable(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     // n_tty_poll() flushes the work that moves input into the line discipline.
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::ZERO)?;
     get_int(fd, FIONREAD).map(|count| count.max(0) as usize)
+}
+
+/// Whether a slave of this master was open and none is any more.
+///
+/// # Errors
+/// As poll(2).
+pub fn is_widowed(master: BorrowedFd<'_>) -> io::Result<bool> {
+    says(master, PollFlags::POLLHUP)
+}
+
+/// Whether a status of packet mode waits at this master.
+///
+/// # Errors
+/// As poll(2).
+pub fn has_status(master: BorrowedFd<'_>) -> io::Result<bool> {
+    says(master, PollFlags::POLLPRI)
+}
+
+fn says(fd: BorrowedFd<'_>, what: PollFlags) -> io::Result<bool> {
+    let mut fds = [PollFd::new(fd, what)];
+    poll(&mut fds, PollTimeout::ZERO)?;
+    Ok(fds[0].revents().unwrap_or(PollFlags::empty()).contains(what))
 }
 
 /// Number under /dev/pts, through the master.

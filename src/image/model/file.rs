@@ -70,6 +70,8 @@ pub struct DescriptionLock {
     pub exclusive: bool,
     /// Which bytes.
     pub range: LockRange,
+    /// Who took it, if the kernel tells and it lives in our pid namespace.
+    pub holder: Option<Pid>,
 }
 
 /// Kinds of locks on a description.
@@ -79,6 +81,8 @@ pub enum DescriptionLockKind {
     Flock,
     /// F_OFD_SETLK.
     OpenDescription,
+    /// F_SETLEASE.
+    Lease,
 }
 
 /// A lock of F_SETLK, which belongs to a table of descriptors.
@@ -126,6 +130,8 @@ pub enum OpenObject {
     },
     /// A terminal outside the tree, replaced by that of `snap restore`.
     OutsideTerminal(FileId),
+    /// A terminal that has hung up: its master was closed, or the leader of its session has ended (vhangup(2)).
+    HungUpTerminal(FileId),
     /// /dev/tty: the controlling terminal, whichever that is.
     ControllingTerminal(FileId),
     /// A memfd.
@@ -153,8 +159,10 @@ pub enum OpenObject {
     TerminalMaster(TerminalId),
     /// A socket.
     Socket(SocketId),
-    /// The slave end of a terminal whose master is in the tree, by its path or as /dev/tty.
+    /// The slave end of a terminal whose master is in the tree.
     TerminalSlave(TerminalId),
+    /// The same as /dev/tty.
+    OwnTerminal(TerminalId),
 }
 
 /// Who receives SIGIO.

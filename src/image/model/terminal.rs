@@ -18,6 +18,8 @@ pub struct Terminal {
     pub window: [u16; 4],
     /// TIOCPKT.
     pub packet: bool,
+    /// Whether a slave was open and none is any more: a read from the master fails (EIO), where one that nobody has opened yet waits.
+    pub widowed: bool,
     /// TIOCSPTLCK: the slave cannot be opened.
     pub locked: bool,
     /// TIOCEXCL: the slave cannot be opened a second time.

@@ -201,6 +201,7 @@ pub fn terminal(id: u32) -> Terminal {
         inside: true,
         modes: TerminalModes { flags: [1, 2, 3, 4], line: 0, characters: [5; 19], speeds: [38400; 2] },
         window: [24, 80, 0, 0],
+        widowed: false,
         packet: false,
         locked: false,
         exclusive: false,

@@ -39,6 +39,7 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
         | OpenObject::MemoryDevice(file)
         | OpenObject::Pseudo(file)
         | OpenObject::OutsideTerminal(file)
+        | OpenObject::HungUpTerminal(file)
         | OpenObject::ControllingTerminal(file) => file_exists(snapshot, file, object)?,
         OpenObject::Pipe { pipe, write: _, quiet: _ } => {
             ensure((pipe.0 as usize) < snapshot.pipes.len(), object, "refers to a pipe that is not in the image")?;
@@ -60,7 +61,9 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
             let plain = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_lowercase());
             ensure(plain, object, "refers to no kind of namespace")?;
         }
-        OpenObject::TerminalMaster(terminal) | OpenObject::TerminalSlave(terminal) => {
+        OpenObject::TerminalMaster(terminal)
+        | OpenObject::TerminalSlave(terminal)
+        | OpenObject::OwnTerminal(terminal) => {
             let exists = (terminal.0 as usize) < snapshot.terminals.len();
             ensure(exists, object, "refers to a terminal that is not in the image")?;
         }

@@ -271,7 +271,7 @@ fn files_and_descriptors_must_be_possible() {
             |s| s.descriptions[0].owner = Some(AsyncOwner { target: OwnerTarget::None, signal: -1 }),
             |s| {
                 let (kind, range) = (DescriptionLockKind::Flock, LockRange { start: 5, end: Some(4) });
-                s.descriptions[0].locks = vec![DescriptionLock { kind, exclusive: true, range }];
+                s.descriptions[0].locks = vec![DescriptionLock { kind, exclusive: true, range, holder: None }];
             },
         ],
     );

@@ -12,13 +12,13 @@ mod terminals;
 pub use pipes::Pipes;
 pub use terminals::Terminals;
 
-use super::file::FileTable;
+use super::file::{FileTable, ORPHAN, has_parent};
 use super::namespace::Namespaces;
 use super::shared_memory::SharedMemoryTable;
 use super::socket::{Refusal, Sockets};
 use super::{CollectError, Findings, event};
 use crate::blocker::Blocker;
-use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, OpenObject, OwnerTarget};
+use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, Link, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
 use crate::proc::TaskDir;
 use crate::proc::fd_link::{self, FdLink};
@@ -141,7 +141,17 @@ impl Descriptors {
         let mut table = FdTable { id, entries: Vec::new(), locks: Vec::new() };
         let mut buffer = Vec::new();
         for fd in task.fds()? {
-            let fd = Seen::at(task, fd, &mut buffer)?;
+            let fd = match Seen::at(task, fd, &mut buffer) {
+                // Not even fstat(2) works on the list of descriptors of a process that has ended (fs/proc/fd.c, `proc_fd_getattr`).
+                Err(CollectError::Proc(error)) if error.is_absent() => {
+                    let Ok(text) = task.read_link(&format!("fd/{fd}")) else { return Err(error.into()) };
+                    let object = format!("fd {fd}: {}", String::from_utf8_lossy(&text));
+                    let reason = "the process behind it is gone, and nothing tells any more what it is";
+                    tables.findings.block(format!("pid {tid}"), object, reason, "close it before the dump");
+                    continue;
+                }
+                seen => seen?,
+            };
             if let Some(description) = self.description(task, tid, pidfd, &fd, tables)? {
                 let close_on_exec = fd.info.flags & libc::O_CLOEXEC as u32 != 0;
                 table.entries.push(FdEntry { fd: fd.fd, description, close_on_exec });
@@ -214,6 +224,9 @@ impl Descriptors {
         if let Some(external) = std::str::from_utf8(&fd.text).ok().and_then(|text| self.externals.get(text)) {
             return Ok(Some(OpenObject::External(external.clone())));
         }
+        if let Some(reason) = locks::refusal(fd) {
+            return refuse(tables.findings, reason);
+        }
         let end = |pipes: &mut Pipes, fifo| {
             pipes.end(tid, fd, fifo).map(Some).map_err(CollectError::at(tid, "poll of a pipe"))
         };
@@ -228,6 +241,17 @@ impl Descriptors {
             }
             FdLink::Path(path) if path.is_unreachable() => {
                 refuse(tables.findings, "its path cannot be reached from the root of snap".into())
+            }
+            FdLink::Path(_)
+                if is_proc(&fd.file)
+                    && let Some(file) = tables.files.intern_of_dead(&fd.meta, &fd.text) =>
+            {
+                match fd.info.pos {
+                    _ if is_path_only(fd) => Ok(Some(OpenObject::PathOnly(file))),
+                    0 => Ok(Some(OpenObject::Pseudo(file))),
+                    // The rest of what the kernel has then written may be in a buffer of its own (fs/seq_file.c).
+                    _ => refuse(tables.findings, "a part of it was read, and its process is gone".into()),
+                }
             }
             FdLink::Path(_) | FdLink::Memfd(_) => match tables.files.intern(&fd.meta, &fd.text, &task) {
                 Ok(file) if fd.meta.file_type().is_fifo() && !is_path_only(fd) => end(tables.pipes, Some(file)),
@@ -329,9 +353,10 @@ fn by_path(fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObjec
     } else if is_pseudo(&fd.file) {
         pseudo(file, files)
     } else if kind.is_dir() {
+        let through = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd.file));
         match files.get(file).link {
-            crate::image::model::file::Link::Unlinked => Err("the directory is unlinked".into()),
-            _ => Ok(OpenObject::Directory(file)),
+            Link::Unlinked if !has_parent(through.as_ref(), &fd.text) => Err(ORPHAN.into()),
+            Link::Unlinked | Link::Named | Link::OtherName(_) => Ok(OpenObject::Directory(file)),
         }
     } else if kind.is_file() {
         Ok(OpenObject::Regular(file))
@@ -344,7 +369,7 @@ fn by_path(fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObjec
 
 fn pseudo(file: FileId, files: &FileTable) -> Result<OpenObject, String> {
     match files.get(file).link {
-        crate::image::model::file::Link::Named => Ok(OpenObject::Pseudo(file)),
+        Link::Named => Ok(OpenObject::Pseudo(file)),
         _ => Err("the object behind this file of /proc or /sys is gone".into()),
     }
 }
@@ -368,6 +393,10 @@ fn is_path_only(fd: &OpenFd<'_>) -> bool {
 fn is_pseudo(file: &File) -> bool {
     const PSEUDO: [i64; 6] = [0x9fa0, 0x6265_6572, 0x6462_6720, 0x7472_6163, 0x6367_7270, 0x0027_e0eb];
     nix::sys::statfs::fstatfs(file).is_ok_and(|fs| PSEUDO.contains(&fs.filesystem_type().0))
+}
+
+fn is_proc(file: &File) -> bool {
+    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::PROC_SUPER_MAGIC)
 }
 
 fn owner(fd: &OpenFd<'_>) -> io::Result<Option<AsyncOwner>> {

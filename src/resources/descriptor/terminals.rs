@@ -48,12 +48,28 @@ impl Terminals {
     /// # Errors
     /// As ioctl_tty(2).
     pub(super) fn slave(&mut self, tid: Tid, fd: &OpenFd<'_>, outside: OpenObject) -> io::Result<OpenObject> {
-        let Some(index) = terminal_index(terminal::device(fd.file.as_fd())?) else { return Ok(outside) };
+        let device = match terminal::device(fd.file.as_fd()) {
+            // Every request fails once it has hung up (drivers/tty/tty_io.c, `hung_up_tty_ioctl`).
+            Err(error) if error.raw_os_error() == Some(libc::EIO) => {
+                return Ok(match outside {
+                    OpenObject::ControllingTerminal(file) | OpenObject::OutsideTerminal(file) => {
+                        OpenObject::HungUpTerminal(file)
+                    }
+                    other => other,
+                });
+            }
+            device => device?,
+        };
+        let Some(index) = terminal_index(device) else { return Ok(outside) };
         let ends = self.ends(index, tid, fd.fd);
         ends.slave = Some(fd.file.try_clone()?);
         let id = ends.id;
+        let inside = match outside {
+            OpenObject::ControllingTerminal(_) => OpenObject::OwnTerminal(id),
+            _ => OpenObject::TerminalSlave(id),
+        };
         self.outside.push(outside);
-        Ok(OpenObject::TerminalSlave(id))
+        Ok(inside)
     }
 
     fn ends(&mut self, index: u32, tid: Tid, fd: Fd) -> &mut Ends {
@@ -116,7 +132,7 @@ impl Terminals {
         }
         let mut outside = self.outside.into_iter();
         for description in descriptions {
-            if let OpenObject::TerminalSlave(id) = description.object
+            if let OpenObject::TerminalSlave(id) | OpenObject::OwnTerminal(id) = description.object
                 && let Some(outside) = outside.next()
                 && ends[id.0 as usize].1.master.is_none()
             {
@@ -129,11 +145,16 @@ impl Terminals {
 
 impl Ends {
     fn tie(&self, index: u32) -> Option<Tie> {
-        let slave = match &self.slave {
-            Some(slave) => slave.metadata(),
+        self.metadata(index).ok().map(|meta| Tie::Terminal(meta.dev(), index))
+    }
+
+    /// Of the slave, which may be open as /dev/tty alone.
+    fn metadata(&self, index: u32) -> io::Result<std::fs::Metadata> {
+        let slave = self.slave.as_ref().and_then(|slave| slave.metadata().ok());
+        match slave.filter(|meta| terminal_index(meta.rdev()) == Some(index)) {
+            Some(meta) => Ok(meta),
             None => std::fs::metadata(format!("/dev/pts/{index}")),
-        };
-        slave.ok().map(|meta| Tie::Terminal(meta.dev(), index))
+        }
     }
 }
 
@@ -142,16 +163,14 @@ fn collect(index: u32, ends: &Ends) -> io::Result<Terminal> {
     let through_master = |ask: fn(std::os::fd::BorrowedFd<'_>) -> io::Result<bool>| {
         ends.master.as_ref().map_or(Ok(false), |master| ask(master.as_fd()))
     };
-    let slave = match &ends.slave {
-        Some(slave) => slave.metadata()?,
-        None => std::fs::metadata(format!("/dev/pts/{index}"))?,
-    };
+    let slave = ends.metadata(index)?;
     Ok(Terminal {
         id: ends.id,
         index,
         inside: ends.master.is_some(),
         modes: terminal::modes(any.as_fd())?,
         window: terminal::window(any.as_fd())?,
+        widowed: ends.slave.is_none() && through_master(terminal::is_widowed)?,
         packet: through_master(terminal::is_packet)?,
         locked: through_master(terminal::is_locked)?,
         exclusive: ends.slave.as_ref().map_or(Ok(false), |slave| terminal::is_exclusive(slave.as_fd()))?,
@@ -161,8 +180,18 @@ fn collect(index: u32, ends: &Ends) -> io::Result<Terminal> {
     })
 }
 
-/// Looking never consumes, and the kernel has no way to look at what is in a terminal.
+/// Looking never consumes, and the kernel has no way to look at what is in a terminal. To read it and to write it again would lose it if
+/// somebody killed us in between.
 fn refuse_unread(index: u32, ends: &Ends, findings: &mut Findings) -> io::Result<()> {
+    if ends.master.as_ref().map_or(Ok(false), |master| terminal::has_status(master.as_fd()))? {
+        findings.passing.push(Blocker {
+            task: format!("pid {}", ends.holder.0),
+            object: format!("/dev/pts/{index}"),
+            reason: "a status of its packet mode (TIOCPKT) is in it, which cannot be read without taking it away"
+                .into(),
+            remedy: "try again when it has been read".into(),
+        });
+    }
     for (end, name) in [(&ends.master, "output"), (&ends.slave, "input")] {
         let count = end.as_ref().map_or(Ok(0), |end| terminal::readable(end.as_fd()))?;
         if count > 0 {

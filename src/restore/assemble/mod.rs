@@ -7,6 +7,7 @@ mod threads;
 use super::check::Findings;
 use super::genealogy::{Being, Birth, Genealogy, Moment};
 use super::host::HostFacts;
+use super::locks::Takers;
 use super::memory::{self, Found, Sources};
 use super::plan::{MAPPED, Places};
 use super::script::{List, Script};
@@ -69,6 +70,8 @@ pub struct Builder<'a> {
     /// For each wave of memory, set when it is filled.
     filled: Vec<Addr>,
     meetings: [[Addr; 2]; MEETINGS],
+    /// Where they meet before somebody opens what belongs to the others' threads.
+    threads_made: [Addr; 2],
     untied: Addr,
     /// The pid of an orphan's parent, as that one and as the orphan knows it.
     parents: [Addr; 2],
@@ -79,6 +82,8 @@ pub struct Builder<'a> {
     /// Descriptions that somebody has armed, and whose owner somebody has set.
     armed: Vec<bool>,
     owned: Vec<bool>,
+    /// Who takes which locks.
+    takers: Takers,
 }
 
 impl<'a> Builder<'a> {
@@ -104,6 +109,7 @@ impl<'a> Builder<'a> {
         let adoptions = genealogy.adoptions.iter().map(|_| births::Turn::new(&mut word)).collect();
         let filled = (0..genealogy.waves()).map(|_| word()).collect();
         let meetings = [(); MEETINGS].map(|()| [word(), word()]);
+        let threads_made = [word(), word()];
         let (untied, never, parents) = (word(), word(), [word(), word()]);
         let rseq = script.place(&[0; 64]);
         let descriptions = world.snapshot.descriptions.len();
@@ -123,6 +129,7 @@ impl<'a> Builder<'a> {
             adoptions,
             filled,
             meetings,
+            threads_made,
             untied,
             parents,
             never,
@@ -130,6 +137,7 @@ impl<'a> Builder<'a> {
             watching,
             armed,
             owned,
+            takers: Takers::among(world.snapshot),
         };
         let is_sharer = |birth: &Birth| birth.shares.files && matches!(birth.being, Being::Process(_));
         for at in (0..genealogy.births.len()).filter(|at| is_sharer(&genealogy.births[*at])) {

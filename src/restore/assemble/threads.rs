@@ -111,7 +111,7 @@ impl<'a> Builder<'a> {
         late::open(list, script, snapshot, table, descriptors);
         self.watching.watch(list, script, table);
         process::own_descriptors(list, script, snapshot, table, &mut self.owned);
-        process::lock_files(list, script, table);
+        self.takers.take(list, script, snapshot, table);
         event::arm(list, script, snapshot, table, &mut self.armed);
     }
 
@@ -131,6 +131,15 @@ impl<'a> Builder<'a> {
         let birth = self.genealogy().births[at];
         let arrivals = process.others().len() as u32 + self.sharers[at];
         let tables = self.count_tables(index);
+        let all = self.world.snapshot.processes.len() as u32;
+        let descriptors = self.world.descriptors;
+        if (descriptors.proc.is_some() || !descriptors.late.is_empty()) && all > 1 {
+            list.meet("waiting until all threads are made", self.threads_made, all);
+        }
+        if let Some(proc) = descriptors.proc.filter(|_| !birth.shares.directories) {
+            let context = &self.world.snapshot.fs_contexts[process.threads[0].fs.0 as usize];
+            late::enter(list, &mut self.script, self.world.snapshot, context, proc);
+        }
         if tables > 0 {
             let placed = self.word(false, at);
             list.arrive("telling that all tasks are there", placed.add(16));

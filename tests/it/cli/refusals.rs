@@ -122,20 +122,8 @@ fn exam_05_a_zombie_is_refused_at_once() {
     });
 }
 
-#[test]
-fn exam_11_a_working_directory_that_is_gone_is_named() {
-    isolated(|room| {
-        let victim = room.victim("settings", &["cwd-gone"]);
-        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says("cwd");
-        assert_eq!(room.images(), [""; 0], "{run}");
-        victim.check();
-    });
-}
-
 /// What docs/unsupported.md says is refused at the dump, each with what the refusal says of it. Descriptors have a test of their own.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("descriptors", "table of descriptors"),
-    ("directory", "working directory"),
     ("shm", "System V shared memory"),
     ("aio", "Linux AIO contexts"),
     ("hugetlb", "shared anonymous huge pages"),
@@ -144,9 +132,10 @@ const UNSUPPORTED: &[(&str, &str)] = &[
     ("thread-keyring", "thread keyring"),
     ("process-keyring", "process keyring"),
     ("strict", "seccomp strict mode"),
-    ("lease", "Lease lock"),
-    ("unlinked-directory", "the directory is unlinked"),
-    ("gone-process", "is gone"),
+    ("lease", "it is leased, and has no name"),
+    ("unlinked-directory", "the directory is unlinked, and the one that it was in too"),
+    ("gone-process", "its process is gone"),
+    ("gone-process", "nothing tells any more what it is"),
     ("epoll", "nobody in the tree has open"),
     ("uts", "uts namespace"),
     ("ipc", "ipc namespace"),

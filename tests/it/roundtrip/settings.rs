@@ -26,3 +26,9 @@ fn membarrier_registrations() {
 fn base_of_gs() {
     isolated(|room| room.survives(room.victim("settings", &["gs"])));
 }
+
+#[test]
+fn exam_11_a_working_directory_without_a_name() {
+    // It has another name before it loses it again.
+    isolated(|room| room.survives_but(room.victim("settings", &["cwd-gone"]), &["cwd"]));
+}

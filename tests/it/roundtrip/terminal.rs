@@ -33,6 +33,16 @@ impl Terminal {
     }
 }
 
+impl Terminal {
+    /// Waits until a program of this name leads the group in the foreground.
+    fn awaits_foreground(&self, name: &str) {
+        wait::until(&format!("{name} in the foreground"), || {
+            let group = nix::unistd::tcgetpgrp(&self.keyboard).ok()?;
+            std::fs::read_to_string(format!("/proc/{group}/comm")).is_ok_and(|comm| comm.trim() == name).then_some(())
+        });
+    }
+}
+
 /// A reader on this terminal.
 fn reader(room: &Room, terminal: &Terminal) -> Victim {
     let directory = Victim::directory_in(room, "terminal");
@@ -152,33 +162,130 @@ fn is_raw(terminal: &Terminal) -> bool {
     !modes.local_flags.contains(nix::sys::termios::LocalFlags::ICANON)
 }
 
-#[test]
-fn vim_goes_on_in_another_terminal() {
-    isolated(|room| {
-        let mut old = Terminal::new(80, 24);
-        let before = screen(&old);
-        let text = room.path("text");
-        let mut vim = Command::new("setsid");
-        vim.args(["--ctty", "vim", "-N", "-u", "NONE", "-i", "NONE", "-n"]).arg(&text).env("TERM", "xterm");
-        let mut vim = vim.stdin(old.slave()).stdout(old.slave()).stderr(old.slave()).spawn().expect("vim");
-        let pid = vim.id() as i32;
-        await_on(&before, "text");
-        old.types("ihello\u{1b}");
-        await_on(&before, "hello");
-        let image = room.dump(pid, "vim.snap", &["--kill"]);
-        vim.wait().expect("its end");
-        drop(old);
-        let mut new = Terminal::new(132, 50);
+/// A program in the foreground of a terminal of its own.
+struct Started {
+    child: std::process::Child,
+    terminal: Terminal,
+    screen: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Started {
+    fn new(program: &[&str]) -> Self {
+        let terminal = Terminal::new(80, 24);
+        let mut command = Command::new("setsid");
+        command.arg("--ctty").args(program).env("TERM", "xterm").env("PS1", "ready> ").env_remove("HISTFILE");
+        let command = command.stdin(terminal.slave()).stdout(terminal.slave()).stderr(terminal.slave());
+        let child = command.spawn().unwrap_or_else(|error| panic!("{program:?}: {error}"));
+        let screen = screen(&terminal);
+        Self { child, terminal, screen }
+    }
+
+    fn awaits(&self, text: &str) {
+        await_on(&self.screen, text);
+    }
+
+    fn types(&mut self, text: &str) {
+        self.terminal.types(text);
+    }
+
+    /// Dumps it and ends it with its terminal; it goes on in another one.
+    fn moves(mut self, room: &Room) -> (Running, Terminal, Arc<Mutex<Vec<u8>>>) {
+        let image = room.dump(self.child.id() as i32, "moved.snap", &["--kill"]);
+        self.child.wait().expect("its end");
+        drop(self.terminal);
+        wait::alone();
+        let new = Terminal::new(132, 50);
         let after = screen(&new);
         assert!(!is_raw(&new));
         let run = room.snap(["restore"]).arg(&image).stdin(new.slave());
-        let run = run.through(&["setsid", "--ctty", "--wait"], Path::new(BINARY)).spawn();
+        (run.through(&["setsid", "--ctty", "--wait"], Path::new(BINARY)).spawn(), new, after)
+    }
+}
+
+#[test]
+fn exam_20_vim_goes_on_in_another_terminal() {
+    isolated(|room| {
+        let text = room.path("text");
+        let mut vim = Started::new(&["vim", "-N", "-u", "NONE", "-i", "NONE", "-n", text.to_str().expect("a path")]);
+        vim.awaits("text");
+        vim.types("ihello\u{1b}");
+        vim.awaits("hello");
+        let (run, mut new, after) = vim.moves(room);
         await_on(&after, "hello");
         assert!(is_raw(&new), "the terminal is not as vim had set it");
         new.types("A, world\u{1b}:wq\r");
         run.finish().expect(0);
         assert_eq!(std::fs::read_to_string(&text).expect("the text"), "hello, world\n");
         assert!(!is_raw(&new), "the terminal is as vim had set it");
+    });
+}
+
+#[test]
+fn exam_20_less_goes_on_in_another_terminal() {
+    isolated(|room| {
+        let text = room.path("long");
+        std::fs::write(&text, (0..5000).map(|line| format!("line {line}.\n")).collect::<String>()).expect("a file");
+        let mut less = Started::new(&["less", text.to_str().expect("a path")]);
+        less.awaits("line 0.");
+        less.types("2000g");
+        less.awaits("line 1999.");
+        let (run, mut new, after) = less.moves(room);
+        // The new terminal has more rows, which are all filled.
+        await_on(&after, "line 2040.");
+        new.types("G");
+        await_on(&after, "line 4999.");
+        new.types("q");
+        run.finish().expect(0);
+        assert!(!is_raw(&new), "the terminal is as less had set it");
+    });
+}
+
+#[test]
+fn exam_20_top_goes_on_in_another_terminal() {
+    isolated(|room| {
+        let top = Started::new(&["top", "-d", "0.2"]);
+        top.awaits("PID");
+        let (run, mut new, after) = top.moves(room);
+        await_on(&after, "PID");
+        after.lock().expect("the screen").clear();
+        await_on(&after, "top");
+        new.types("q");
+        run.finish().expect(0);
+        assert!(!is_raw(&new), "the terminal is as top had set it");
+    });
+}
+
+#[test]
+fn exam_20_a_shell_with_jobs_goes_on_in_another_terminal() {
+    isolated(|room| {
+        let mut bash = Started::new(&["bash", "--norc", "--noprofile", "-i"]);
+        bash.awaits("ready> ");
+        bash.types("sleep 1000 &\ncat\n");
+        bash.terminal.awaits_foreground("cat");
+        bash.types("to and fro\n");
+        bash.awaits("to and fro\r\nto and fro\r\n");
+        bash.types("\u{1a}");
+        bash.awaits("Stopped");
+        bash.types("echo $((6 * 7))\n");
+        bash.awaits("42");
+        let (run, mut new, after) = bash.moves(room);
+        new.types("jobs; echo $((6 * 8))\n");
+        await_on(&after, "48");
+        let seen = String::from_utf8_lossy(&after.lock().expect("the screen")).into_owned();
+        assert!(seen.contains("Running") && seen.contains("sleep 1000") && seen.contains("Stopped"), "{seen}");
+        new.types("fg\n");
+        new.awaits_foreground("cat");
+        new.types("once more\n");
+        await_on(&after, "once more\r\nonce more\r\n");
+        // Control-D ends what is in the foreground, Control-C the other.
+        new.types("\u{4}");
+        new.awaits_foreground("bash");
+        new.types("fg\n");
+        new.awaits_foreground("sleep");
+        new.types("\u{3}");
+        new.awaits_foreground("bash");
+        new.types("exit 9\n");
+        run.finish().expect(9);
     });
 }
 

@@ -146,6 +146,64 @@ fn exam_18_another_pipe_takes_the_place_of_one_that_leads_outside() {
 }
 
 #[test]
+fn exam_18_files_and_terminals_are_given_others_in_their_place() {
+    isolated(|room| {
+        let old = room.path("old input");
+        std::fs::write(&old, "before\n").expect("a file");
+        let terminal = nix::pty::openpty(None, None).expect("a terminal");
+        crate::support::namespace::close_on_exec();
+        let slave = nix::unistd::ttyname(&terminal.slave).expect("its name");
+        let slave = slave.to_str().expect("text");
+        let mut command = Command::new("bash");
+        command.args([
+            "-c",
+            "read -r line; echo \"$line\"; until read -r line; do sleep 0.01; done; echo \"$line\"; echo end",
+        ]);
+        let child = command.stdin(File::open(&old).expect("a file")).stdout(Stdio::from(terminal.slave));
+        let mut child = child.stderr(Stdio::null()).spawn().expect("bash");
+        let pid = child.id() as i32;
+        let mut screen = std::io::BufReader::new(File::from(terminal.master));
+        let mut line = String::new();
+        std::io::BufRead::read_line(&mut screen, &mut line).expect("a line");
+        assert_eq!(line, "before\r\n");
+        let named = ["--external", old.to_str().expect("text"), "--external", slave];
+        let image = room.dump(pid, "x.snap", &[&["--kill"], &named[..]].concat());
+        child.wait().expect("its end");
+        wait::alone();
+        let refused = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        assert!(refused.stderr.contains("FD:/dev/pts/") && refused.stderr.contains("old input'"), "{refused}");
+        let new = room.path("new input");
+        std::fs::write(&new, "after\n").expect("a file");
+        let given = [format!("0:{}", old.display()), format!("1:{slave}")];
+        let restore = room.snap(["restore", "--detach", "--inherit", &given[0], "--inherit", &given[1]]).arg(&image);
+        let output = room.path("output");
+        let restore = restore.stdin(File::open(&new).expect("a file"));
+        restore.stdout(File::create(&output).expect("a file")).run().expect(0);
+        wait::gone(pid);
+        let written = std::fs::read_to_string(&output).expect("the output");
+        assert!(written.contains("after\nend\n"), "{written}");
+    });
+}
+
+#[test]
+fn exam_18_a_lock_that_a_process_outside_has_too_is_said() {
+    isolated(|room| {
+        let lock = room.path("lock");
+        let flock = Group::start(Command::new("flock").arg(&lock).args(["sleep", "1000"]));
+        let sleep = flock.children("sleep", 1)[0];
+        let image = room.path("x.snap");
+        let dump = room.snap(["dump", "--kill", &sleep.to_string(), "-o"]).arg(&image).run().expect(0);
+        let said = format!("taken by pid {} (flock), which is outside", flock.pid());
+        assert!(dump.stderr.contains(&said) || dump.stdout.contains(&said), "{dump}");
+        drop(flock);
+        wait::alone();
+        assert_eq!(room.restore(&image, &[]), sleep);
+        let held = File::open(&lock).expect("a file").try_lock();
+        assert!(matches!(held, Err(std::fs::TryLockError::WouldBlock)), "{held:?}");
+    });
+}
+
+#[test]
 fn exam_18_a_leak_that_is_allowed_is_closed() {
     isolated(|room| {
         let (mut child, mut writer) = reader(room);

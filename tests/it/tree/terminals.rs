@@ -1,46 +1,48 @@
 //! Terminals both of whose ends are in the tree.
 
-use crate::support::{Victim, isolated, wait};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use super::{end, survives};
+use crate::support::{Room, Victim, isolated, wait};
 use std::path::Path;
 use std::process::Command;
 
-fn holder(room: &crate::support::Room) -> Victim {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scripts/terminal.py");
-    let directory = Victim::directory_in(room, "terminal.py");
+/// A script that holds terminals.
+fn holder(room: &Room, name: &str) -> Victim {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/scripts").join(name);
+    let directory = Victim::directory_in(room, name);
     let mut command = Command::new("/usr/bin/python3");
     command.arg(script).arg(&directory);
     Victim::start_command(command, directory)
 }
 
-/// Kills the holder; a terminal that loses its master hangs up, which ends the programs.
-fn end(victim: &mut Victim) {
-    let _ = kill(Pid::from_raw(victim.pid()), Signal::SIGKILL);
-    victim.end();
+#[test]
+fn terminals_that_have_hung_up_or_that_nobody_has_open_and_dev_tty() {
+    // Others on this machine may take the numbers of terminals.
+    isolated(|room| survives(room, room.victim("pty", &[]), &["fd "]));
+}
+
+/// Both ways of looking at a holder, which has vim with text that it saves on request.
+fn is_driven_on(room: &Room, name: &str) {
+    let mut victim = holder(room, name);
+    victim.check();
+    let first = room.dump(victim.pid(), "first.snap", &[]);
+    victim.check();
+    let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
+    victim.killed();
     wait::alone();
+    assert_eq!(room.restore(&second, &[]), victim.pid());
+    victim.check();
+    victim.ask("save");
+    victim.ask("end");
+    end(&mut victim);
+
+    std::fs::remove_file(victim.path("text")).expect("the text that vim has saved");
+    assert_eq!(room.restore(&first, &["--files", "ignore"]), victim.pid());
+    victim.check();
+    victim.ask("save");
+    end(&mut victim);
 }
 
 #[test]
-fn vim_with_unsaved_text_less_and_top_are_driven_on_with_keys() {
-    isolated(|room| {
-        let mut victim = holder(room);
-        victim.check();
-        let first = room.dump(victim.pid(), "first.snap", &[]);
-        victim.check();
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
-        wait::alone();
-        assert_eq!(room.restore(&second, &[]), victim.pid());
-        victim.check();
-        victim.ask("save");
-        victim.ask("end");
-        end(&mut victim);
-
-        std::fs::remove_file(victim.path("text")).expect("the text that vim has saved");
-        assert_eq!(room.restore(&first, &["--files", "ignore"]), victim.pid());
-        victim.check();
-        victim.ask("save");
-        end(&mut victim);
-    });
+fn exam_20_vim_with_unsaved_text_less_top_and_a_shell_with_jobs_are_driven_on_with_keys() {
+    isolated(|room| is_driven_on(room, "terminal.py"));
 }

@@ -177,6 +177,9 @@ pub struct RestoreArgs {
     /// Restore under whatever ids are free, for programs that do not care, and say which
     #[arg(long, conflicts_with = "new_pid_namespace")]
     pub new_pids: bool,
+    /// Restore into an IPC namespace of its own, in which every System V identifier and key is free
+    #[arg(long)]
+    pub new_ipc_namespace: bool,
 }
 
 /// `--files`.

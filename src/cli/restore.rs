@@ -28,6 +28,7 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Exit, Failure> {
         inherit: args.inherit.clone(),
         new_pid_namespace: args.new_pid_namespace,
         new_pids: args.new_pids,
+        new_ipc_namespace: args.new_ipc_namespace,
         progress: &bar,
     };
     if args.dry_run {

@@ -6,8 +6,9 @@ use super::process::{Known, View};
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
-use crate::image::model::id::{MmId, Pid, Tid};
-use crate::image::model::memory::{ContentOwner, Mm};
+use crate::image::model::id::{MmId, Pid, ShmId, Tid};
+use crate::image::model::ipc::Ipc;
+use crate::image::model::memory::{Backing, ContentOwner, Mm};
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::SignalHandlers;
@@ -15,6 +16,7 @@ use crate::image::model::thread::{BlockedSyscall, Resume, Thread};
 use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
 use crate::proc::TaskDir;
+use crate::proc::sysvipc::{self, SemaphoreSet};
 use crate::resources::border;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
@@ -22,9 +24,11 @@ use crate::resources::mapped_only::{MappedOnly, PageSource};
 use crate::resources::namespace::Namespaces;
 use crate::resources::pages::{self, PageSet};
 use crate::resources::seccomp::SeccompTable;
-use crate::resources::shared_memory::SharedMemoryTable;
+use crate::resources::shared_memory::{Content, SharedMemoryTable};
 use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::Samples;
+use crate::resources::sysv::undo::Adjustment;
+use crate::resources::sysv::{self, Uses};
 use crate::resources::{CollectError, Findings, settings, zombie};
 use crate::tracer::{self, FrozenTree, Twin};
 use std::collections::{HashMap, HashSet};
@@ -79,6 +83,12 @@ pub(super) struct Builder {
     pub(super) twins: Vec<Option<Twin>>,
     pub(super) wants_twins: bool,
     pub(super) processes: Vec<Process>,
+    /// What processes have to undo in sets of semaphores.
+    pub(super) undo: HashMap<Pid, Vec<Adjustment>>,
+    /// Threads whose lists of operations to undo were looked at.
+    pub(super) undo_seen: Vec<Tid>,
+    /// Sets of semaphores that may be in these lists.
+    pub(super) semaphores: Vec<SemaphoreSet>,
     /// The terminal of each process and its foreground group, as /proc/PID/stat has them.
     pub(super) ttys: Vec<(i32, i32)>,
     pub(super) resident: u64,
@@ -113,6 +123,7 @@ pub fn collect(
     let mut builder = Builder { wants_twins, ..Builder::default() };
     builder.descriptors.externals = border.externals.iter().cloned().collect();
     tree.read_statuses();
+    builder.semaphores = sysvipc::semaphores(&mut builder.buffer)?;
     let living: Vec<Pid> = tree.processes().iter().map(tracer::Process::pid).collect();
     let ended = tree.zombies().iter().map(tracer::Process::pid);
     let zombies = zombie::collect(ended, &mut builder.findings)?;
@@ -140,11 +151,19 @@ pub fn collect(
     let left_out = if own.is_in(&living) { own.pipes() } else { HashSet::new() };
     own.refuse_deadlock(&builder.pipes, &mut builder.findings);
     let terminals = &builder.descriptors.terminals;
+    let mut uses = builder.ipc_uses(inside.iter().copied(), border.leaks);
+    builder.shared.add_detached(&uses, &mut builder.findings)?;
+    uses.undo = std::mem::take(&mut builder.undo);
+    let ipc = sysv::collect(&uses, &mut builder.findings)?;
+    sysv::give_undo(&uses, &ipc, &mut builder.processes);
     let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties());
     let ties = ties.chain(builder.descriptors.sockets.ties()).collect();
     let copies = builder.twins.iter().flatten().map(Twin::pid);
     let outsiders = border::outsiders(inside.iter().copied().chain(copies), &ties);
     builder.shared.refuse_outside(&outsiders, &mut builder.findings);
+    if builder.findings.blockers.is_empty() {
+        builder.shared.refuse_unseen(&attached(&builder.mms), &mut builder.findings);
+    }
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
@@ -154,7 +173,18 @@ pub fn collect(
     builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
-    builder.finish(root, zombies, pipes)
+    builder.finish(root, zombies, pipes, ipc)
+}
+
+/// How many mappings there are of each shared memory object.
+fn attached(mms: &[Mm]) -> HashMap<ShmId, u64> {
+    let mut counts = HashMap::new();
+    for vma in mms.iter().flat_map(|mm| &mm.vmas) {
+        if let Backing::Shared { shm, offset: _, may_write: _ } = vma.backing {
+            *counts.entry(shm).or_default() += 1;
+        }
+    }
+    counts
 }
 
 impl Builder {
@@ -169,11 +199,16 @@ impl Builder {
         self.descriptors.look_into_sockets(&mut tables, &mut || fault::pass(Point::OptionChanged))
     }
 
+    fn ipc_uses(&self, inside: impl Iterator<Item = Pid>, leaks: bool) -> Uses {
+        Uses { inside: inside.collect(), leaks, ..Uses::of(&self.processes) }
+    }
+
     fn finish(
         mut self,
         root: Pid,
         zombies: Vec<Zombie>,
         pipes: Vec<Pipe>,
+        ipc: Ipc,
     ) -> Result<(Collected, Findings), CollectError> {
         for (process, (tty_nr, tpgid)) in self.processes.iter_mut().zip(&self.ttys) {
             process.controlling = self.descriptors.terminals.controlling(*tty_nr, *tpgid);
@@ -199,6 +234,7 @@ impl Builder {
                 pipes,
                 terminals,
                 sockets: self.descriptors.sockets.finish(),
+                ipc,
                 seccomp_filters: self.seccomp.into_filters(),
             },
             runs: Vec::new(),
@@ -214,11 +250,17 @@ impl Builder {
             let twin = collected.twins[index].is_some();
             collected.add_pages(ContentOwner::Mm(MmId(index as u32)), &set, twin);
         }
-        for (index, file) in objects.into_iter().enumerate() {
-            let Some(file) = file else { continue };
-            let owner = ContentOwner::SharedMemory(crate::image::model::id::ShmId(index as u32));
+        for (index, content) in objects.into_iter().enumerate() {
+            let owner = ContentOwner::SharedMemory(ShmId(index as u32));
             let size = collected.snapshot.shared_memory[index].size;
-            collected.add_source(owner, file, size, root)?;
+            match content {
+                None => {}
+                Some(Content::File(file)) => collected.add_source(owner, file, size, root)?,
+                Some(Content::Attached(attachment, ranges)) => {
+                    collected.add_ranges(owner, &ranges);
+                    collected.sources.insert(owner, PageSource::Attached(attachment));
+                }
+            }
         }
         for (id, file) in contents {
             let size = collected.snapshot.files[id.0 as usize].size;

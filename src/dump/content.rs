@@ -29,6 +29,7 @@ impl PageReader for TargetPages<'_> {
             ContentOwner::SharedMemory(_) | ContentOwner::File(_) => {
                 match self.sources.get(&owner).ok_or(io::ErrorKind::NotFound)? {
                     PageSource::File(file) => each(runs, buf, |at, part| read_object(file, part, at)),
+                    PageSource::Attached(attachment) => each(runs, buf, |at, part| Ok(attachment.read(at.0, part)?)),
                     PageSource::Mapped(source) => each(runs, buf, |at, part| source.read_exact_at(part, at.0)),
                 }
             }

@@ -17,6 +17,7 @@ use crate::resources::memory::Mappings;
 use crate::resources::namespace::Namespaces;
 use crate::resources::shared_memory::SharedMemoryTable;
 use crate::resources::sharing::Sharing;
+use crate::resources::sysv::{self, Uses};
 use crate::resources::{CollectError, Findings, border, thread};
 use crate::sys::{pidfd, task};
 use crate::tracer;
@@ -353,12 +354,28 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     let inside = tracer::descendants(root);
     let own = Own::look(false);
     let left_out = if own.is_in(&inside) { own.pipes() } else { HashSet::new() };
+    let waits = waits(&inside);
+    let uses = Uses { inside: inside.iter().copied().collect(), waits, ..Uses::default() };
+    let mut shared = shared;
+    shared.add_detached(&uses, findings)?;
+    sysv::collect(&uses, findings)?;
     let outsiders =
         border::outsiders(inside, &pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties()).collect());
     mapped.refuse(&shared, &files, findings);
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
     pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
+}
+
+/// The System V objects in which threads of these processes wait.
+fn waits(inside: &[Pid]) -> HashSet<(sysv::Kind, i32)> {
+    let waiting = many::map(inside, |&pid, buffer| {
+        let Ok(dir) = TaskDir::process(pid) else { return Vec::new() };
+        let tids = dir.threads().unwrap_or_default();
+        let calls = tids.into_iter().filter_map(|tid| proc::syscall::read(&dir.task(tid).ok()?, buffer).ok());
+        calls.filter_map(|call| sysv::in_call(&call)).collect::<Vec<_>>()
+    });
+    waiting.into_iter().flatten().collect()
 }
 
 fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut Findings) -> Result<(), CollectError> {

@@ -14,12 +14,16 @@ use crate::resources::file::{ORPHAN, has_parent};
 use crate::resources::namespace::Namespaces;
 use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::{Sample, Samples};
+use crate::resources::sysv::undo;
 use crate::resources::thread::{Shared, Threads};
 use crate::resources::{CollectError, keyring, process, signal, stopped, thread, timer};
+use crate::sys::kcmp::{self, Object};
 use crate::sys::pidfd;
+use crate::sys::plain_task::PlainTask;
 use crate::sys::ptrace_info::Queue;
 use crate::tracer::{self, FrozenTree, RemoteSession, Stop, Twin};
 use nix::errno::Errno;
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::time::Instant;
@@ -125,6 +129,7 @@ impl Builder {
             threads: inside.threads,
             ended_leader,
             handlers,
+            undo: Vec::new(),
             itimers: inside.answers.itimers,
             timers: inside.timers,
             rlimits: process::limits(dir)?,
@@ -198,6 +203,7 @@ impl Builder {
             let reason = "segments of modify_ldt(2) are not supported";
             self.findings.block(format!("pid {pid}"), "local descriptor table", reason, "");
         }
+        self.undo(&mut asker, pid, &tids)?;
         let keyring = keyring::collect(&mut asker, tids[0], &mut self.findings)?;
         threads[0].credentials.session_keyring = keyring;
         let task_policy = threads[0].settings.memory_policy.as_ref();
@@ -220,6 +226,42 @@ impl Builder {
         self.spaces.insert(pid, (shown_as, mm));
         session.close().map_err(remote("leaving the target"))?;
         Ok(Some(Inside { threads, answers, timers, mm }))
+    }
+
+    /// What a process has to undo in sets of semaphores, if there are any and it has a list of its own.
+    fn undo(&mut self, asker: &mut Asker<'_, '_>, pid: Pid, tids: &[Tid]) -> Result<(), CollectError> {
+        let same = |a: Tid, b: Tid| {
+            let order = kcmp::compare(a, b, Object::SysvSem, 0, 0).map_err(CollectError::at(a, "kcmp KCMP_SYSVSEM"));
+            order.map(|order| order == Some(Ordering::Equal))
+        };
+        if self.semaphores.is_empty() {
+            return Ok(());
+        }
+        let main = tids[0];
+        for &other in &tids[1..] {
+            if !same(main, other)? {
+                let reason = "its list of System V semaphores to undo is not that of the main thread, which is not supported yet";
+                self.findings.block(format!("tid {other}"), "CLONE_SYSVSEM", reason, "");
+            }
+        }
+        let none = PlainTask::start().map_err(CollectError::at(main, "fork of snap"))?;
+        if same(main, none.tid())? {
+            return Ok(());
+        }
+        for &seen in &self.undo_seen {
+            if same(main, seen)? {
+                return Ok(());
+            }
+        }
+        self.undo_seen.push(main);
+        let found = undo::adjustments(asker, main, &self.semaphores, &mut self.findings);
+        match found {
+            Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
+                self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
+            }
+            found => drop(self.undo.insert(pid, found?)),
+        }
+        Ok(())
     }
 
     /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.

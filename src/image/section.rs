@@ -32,6 +32,7 @@ pub enum Kind {
     Terminals = 12,
     Sockets = 13,
     SignalHandlers = 14,
+    Ipc = 24,
     /// Pages; the only kind that may repeat.
     PageBlock = 0x100,
     Stats = 0x200,
@@ -43,7 +44,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds in the order in which they stand.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Inventory,
         Self::Processes,
         Self::Mms,
@@ -58,6 +59,7 @@ impl Kind {
         Self::Terminals,
         Self::Sockets,
         Self::SignalHandlers,
+        Self::Ipc,
         Self::PageBlock,
         Self::Stats,
         Self::Index,
@@ -88,6 +90,7 @@ impl Kind {
             Self::Terminals => "terminals",
             Self::Sockets => "sockets",
             Self::SignalHandlers => "signal handlers",
+            Self::Ipc => "ipc",
             Self::PageBlock => "page block",
             Self::Stats => "stats",
             Self::Index => "index",

@@ -1,5 +1,6 @@
 //! Every parser on the same bytes: what the fuzz target calls, and a mutation test over the captured files.
 
+use super::sysvipc;
 use super::{
     auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, multicast, netlink_table, numa_maps,
     sched, smaps, stat, status, strings, syscall, tcp_table, time_namespace, timers, values,
@@ -30,6 +31,7 @@ pub fn fuzz_all(data: &[u8]) {
     let _ = (strings::parse_comm(data), strings::parse_strings(data));
     let _ = syscall::parse(data);
     let _ = tcp_table::parse(data);
+    let _ = (sysvipc::parse_segments(data), sysvipc::parse_semaphores(data), sysvipc::parse_queues(data));
     let _ = time_namespace::parse(data);
     let _ = timers::parse(data);
     let _ = (values::parse_autogroup(data), values::parse_children(data));

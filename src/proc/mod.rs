@@ -34,6 +34,7 @@ pub mod stat;
 pub mod status;
 pub mod strings;
 pub mod syscall;
+pub mod sysvipc;
 mod task_dir;
 pub mod tcp_table;
 pub mod time_namespace;

@@ -20,6 +20,8 @@ pub enum Tie {
     Socket(u64),
     /// Shared memory without a path, by device and inode.
     Memory(u64, u64),
+    /// A System V segment, by its identifier.
+    Segment(i32),
     /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
     Terminal(u64, u32),
 }
@@ -48,6 +50,13 @@ pub fn channel(task: &TaskDir, fd: Fd) -> Option<Tie> {
         | FdLink::Inode { kind: _, ino: _ }
         | FdLink::Other(_) => None,
     }
+}
+
+/// Whether the name of a mapping is that of a System V segment, whose identifier is its inode number (ipc/shm.c, `newseg`).
+#[must_use]
+pub fn is_segment(name: &[u8]) -> bool {
+    let key = name.strip_prefix(b"/SYSV").and_then(|rest| rest.strip_suffix(b" (deleted)"));
+    key.is_some_and(|key| key.len() == 8 && key.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// Who holds it outside.
@@ -115,8 +124,12 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
             found.entry(tie).or_insert_with(|| format!("fd {fd}"));
         }
     }
-    for mapping in if wants_memory { maps::read(&task, buffer).unwrap_or_default() } else { Vec::new() } {
-        let tie = Tie::Memory(mapping.dev, mapping.ino);
+    let wants_maps = wants_memory || wanted.iter().any(|tie| matches!(tie, Tie::Segment(_)));
+    for mapping in if wants_maps { maps::read(&task, buffer).unwrap_or_default() } else { Vec::new() } {
+        let tie = match is_segment(&mapping.name.raw) {
+            true => Tie::Segment(mapping.ino as i32),
+            false => Tie::Memory(mapping.dev, mapping.ino),
+        };
         if wanted.contains(&tie) {
             found.entry(tie).or_insert_with(|| format!("mapping {}", mapping.range));
         }

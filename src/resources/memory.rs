@@ -1,5 +1,6 @@
 //! Address spaces: what stands behind each mapping.
 
+use super::border;
 use super::file::{DELETED, FileTable};
 use super::mapped_only::{Found, MappedOnly, Nature};
 use super::shared_memory::SharedMemoryTable;
@@ -128,14 +129,14 @@ impl Mappings<'_> {
     fn identify(&mut self, vma: &smaps::Vma) -> Result<Object, String> {
         let mapping = &vma.mapping;
         let name = mapping.name.raw.as_slice();
-        if name.starts_with(b"/SYSV") {
-            return Err("System V shared memory is not supported yet".into());
+        // A file that was unlinked may have had such a name as well.
+        if border::is_segment(name) && (mapping.dev == internal_device()? || vma.flags.contains(VmFlags::HUGETLB)) {
+            return self.segment(vma).map(Object::Shared);
         }
         if name == b"/[aio] (deleted)" {
             return Err("Linux AIO contexts are not supported yet".into());
         }
         let anonymous = name == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
-        // A file that was unlinked may have had such a name as well.
         if (anonymous || memfd_name(name).is_some()) && mapping.dev == internal_device()? {
             return self.shared_memory(vma, anonymous).map(Object::Shared);
         }
@@ -169,6 +170,15 @@ impl Mappings<'_> {
             self.files.set_content(id, content);
         }
         Ok(())
+    }
+
+    fn segment(&mut self, vma: &smaps::Vma) -> Result<ShmId, String> {
+        let mapping = &vma.mapping;
+        let name = mapping.name.raw.as_slice();
+        let what = format!("mapping {} {}", mapping.range, String::from_utf8_lossy(name));
+        // Without the right to open it, snap attaches it itself.
+        let file = self.map_file(mapping.range).ok().map(|(file, _)| file);
+        self.shared.intern_segment((self.pid, &what), mapping.ino as i32, name, vma.kernel_page_size, file)
     }
 
     /// Memory without a path: through `map_files`, or as it is mapped.

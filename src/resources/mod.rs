@@ -24,6 +24,7 @@ pub mod signal;
 pub mod socket;
 pub mod stopped;
 pub mod syscall_restart;
+pub mod sysv;
 pub mod thread;
 pub mod timer;
 pub mod zombie;

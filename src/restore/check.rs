@@ -5,8 +5,7 @@ use super::host::{Found, Holder, HostFacts};
 use super::locks::{self, Foreign};
 use super::sockets::taken::Taken;
 use super::vdso::{self, Vdso};
-use super::{Choices, FilesPolicy};
-use super::{late, memory};
+use super::{Choices, FilesPolicy, late, memory, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
@@ -16,6 +15,7 @@ use crate::image::model::memory::{Backing, SharedMemoryKind, VmaFlags};
 use crate::image::model::process::Process;
 use crate::image::model::socket::State;
 use crate::resources::socket::datagram;
+use crate::sys::sysv::Kind;
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -90,6 +90,8 @@ pub struct Findings {
     pub vdsos: Vec<Vdso>,
     /// Who makes whom.
     pub genealogy: Genealogy,
+    /// System V objects that are replaced.
+    pub replaced: Vec<(Kind, i32)>,
 }
 
 impl Findings {
@@ -133,6 +135,10 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.externals(root);
     checker.addresses();
     checker.late_on_their_way(root);
+    let sysv::Planned { replaced, notices, blockers } = sysv::check(snapshot, facts, choices);
+    checker.findings.replaced = replaced;
+    checker.findings.notices.extend(notices);
+    checker.findings.blockers.extend(blockers);
     checker.findings
 }
 

@@ -9,6 +9,7 @@ use crate::image::model::id::{MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::image::model::process::Process;
 use crate::sys::arena::Arena;
+use crate::sys::sysv::Attachment;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -18,6 +19,7 @@ pub struct Contents<'a> {
     pages: &'a dyn Pages,
     carriers: &'a Carriers,
     arenas: &'a HashMap<ShmId, Arena>,
+    segments: &'a HashMap<ShmId, Attachment>,
     /// Pages of a stream that came before they were wanted.
     early: Vec<Page>,
 }
@@ -30,8 +32,9 @@ impl<'a> Contents<'a> {
         pages: &'a dyn Pages,
         carriers: &'a Carriers,
         arenas: &'a HashMap<ShmId, Arena>,
+        segments: &'a HashMap<ShmId, Attachment>,
     ) -> Self {
-        Self { snapshot, pages, carriers, arenas, early: Vec::new() }
+        Self { snapshot, pages, carriers, arenas, segments, early: Vec::new() }
     }
 
     /// Fills all address spaces of a wave, with the first also everything that is shared.
@@ -44,7 +47,8 @@ impl<'a> Contents<'a> {
             birth.wave == wave && !birth.shares.memory
         };
         let members: Vec<usize> = (0..plan.processes.len()).filter(in_wave).collect();
-        let mut filler = Filler::new(self.arenas, &self.carriers.memfds, &self.carriers.files, wave == 0);
+        let mut filler =
+            Filler::new(self.arenas, self.segments, &self.carriers.memfds, &self.carriers.files, wave == 0);
         for &index in &members {
             let (process, planned) = (&self.snapshot.processes[index], &plan.processes[index]);
             filler.add(planned.pid, process.mm, &planned.copied).map_err(step("opening the memory of a skeleton"))?;

@@ -1,6 +1,7 @@
-//! All or nothing: until the last process of a tree has been let go of, the death of `snap` must still end all of them.
+//! All or nothing: until the last process of a tree has been let go of, the death of `snap` must still end all of them, and take away what it has made.
 //!
-//! PTRACE_O_EXITKILL is taken from one thread after the other. Somebody else watches meanwhile, and kills the processes when `snap` is gone without a word.
+//! PTRACE_O_EXITKILL is taken from one thread after the other, and System V objects outlive everybody. Somebody else watches meanwhile, and does what is to
+//! be done when `snap` is gone without a word.
 
 use crate::image::model::id::Pid;
 use crate::sys::{namespace, pidfd};
@@ -22,14 +23,32 @@ impl Guard {
     /// As pidfd_open(2), pipe(2), fork(2).
     pub fn over(processes: impl Iterator<Item = Pid>) -> io::Result<Self> {
         let processes = processes.map(pidfd::open).collect::<Result<Vec<OwnedFd>, _>>()?;
+        Self::with(&|| {
+            for process in &processes {
+                let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
+            }
+        })
+    }
+
+    /// Does this, which makes nothing but system calls, when `snap` dies.
+    ///
+    /// # Errors
+    /// As pipe(2), fork(2).
+    pub fn with(when_dead: &dyn Fn()) -> io::Result<Self> {
         let (reader, writer) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
         match namespace::fork()? {
             Some(pid) => Ok(Self { pid, word: writer.into() }),
             None => {
                 drop(writer);
-                watch(reader.into(), &processes)
+                watch(reader.into(), when_dead)
             }
         }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub const fn pid(&self) -> Pid {
+        self.pid
     }
 
     /// Nothing can fail any more: the processes are on their own.
@@ -42,7 +61,7 @@ impl Guard {
 }
 
 impl Drop for Guard {
-    /// Without the word it kills them.
+    /// Without the word it does what it is to do.
     fn drop(&mut self) {
         // The end of the pipe is what it waits for, after the word as before.
         if let Ok(null) = File::open("/dev/null") {
@@ -53,13 +72,11 @@ impl Drop for Guard {
 }
 
 /// Makes nothing but system calls: other threads of `snap` may have held locks.
-fn watch(mut reader: File, processes: &[OwnedFd]) -> ! {
+fn watch(mut reader: File, when_dead: &dyn Fn()) -> ! {
     let mut word = [0];
     while matches!(reader.read(&mut word), Err(error) if error.kind() == io::ErrorKind::Interrupted) {}
     if word == [0] {
-        for process in processes {
-            let _ = pidfd::send_signal(process.as_fd(), libc::SIGKILL);
-        }
+        when_dead();
     }
     namespace::exit_now(0)
 }

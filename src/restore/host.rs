@@ -2,6 +2,7 @@
 
 use super::locks::{self, Foreign};
 use super::sockets::taken::{self, Taken};
+use super::sysv::SystemV;
 use super::vdso::{Entry, entries};
 use crate::fault::{Pretence, pretends};
 use crate::image::model::Snapshot;
@@ -78,6 +79,8 @@ pub struct HostFacts {
     pub wake_locks: bool,
     /// A terminal of `snap`, by path.
     pub terminal: Option<Vec<u8>>,
+    /// System V IPC.
+    pub system_v: SystemV,
     /// The program of `snap`: path, device and inode number.
     pub exe: Option<(Vec<u8>, u64, u64)>,
 }
@@ -162,6 +165,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         timer_alarms: event::timerfd(libc::CLOCK_BOOTTIME_ALARM).is_ok(),
         wake_locks: event::may_hold_off_sleep(),
         terminal: terminal(),
+        system_v: SystemV::probe(snapshot)?,
         exe: own_program(),
     })
 }

@@ -36,8 +36,8 @@ pub struct Sources {
     pub files: HashMap<(FileId, bool), i32>,
     /// Descriptors of memfds, by whether they are writable.
     pub memfds: HashMap<(ShmId, bool), i32>,
-    /// Anonymous shared memory that the skeletons have inherited.
-    pub arenas: HashMap<ShmId, Addr>,
+    /// Anonymous shared memory and System V segments that the skeletons have inherited, by whether they may be written.
+    pub arenas: HashMap<(ShmId, bool), Addr>,
     /// Programs that may be set.
     pub programs: HashMap<FileId, i32>,
     /// A free place for the vdso, as large as all of its parts.
@@ -172,8 +172,14 @@ fn map_one(list: &mut List, snapshot: &Snapshot, vma: &Vma, part: PageRange, sou
         Backing::Anonymous => (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0),
         Backing::PrivateFile { file: id, offset } => (libc::MAP_PRIVATE, file(*id, false), *offset),
         Backing::SharedFile { file: id, offset, may_write } => (shared_kind(vma), file(*id, *may_write), *offset),
-        Backing::Shared { shm, offset, may_write } => match snapshot.shared_memory[shm.0 as usize].kind {
-            SharedMemoryKind::Anonymous => return duplicate_arena(list, vma, *shm, *offset, sources),
+        Backing::Shared { shm, offset, may_write } => match &snapshot.shared_memory[shm.0 as usize].kind {
+            SharedMemoryKind::SystemV(segment) if segment.huge_page.is_some() => {
+                return attach(list, vma, segment.id, *may_write);
+            }
+            SharedMemoryKind::Anonymous | SharedMemoryKind::SystemV(_) => {
+                let from = sources.arenas.get(&(*shm, *may_write)).copied().unwrap_or_default().add(*offset);
+                return duplicate_arena(list, vma, from, *may_write);
+            }
             SharedMemoryKind::Memfd { .. } => (libc::MAP_SHARED, memfd(shm, *may_write), *offset),
         },
         Backing::PrivateShared { shm, offset } => (libc::MAP_PRIVATE, memfd(shm, true), *offset),
@@ -200,12 +206,24 @@ const fn shared_kind(vma: &Vma) -> i32 {
 }
 
 /// mremap(2) with an old size of 0 maps the same shared pages a second time.
-fn duplicate_arena(list: &mut List, vma: &Vma, shm: ShmId, offset: u64, sources: &Sources) {
-    let from = sources.arenas.get(&shm).copied().unwrap_or_default().add(offset);
+fn duplicate_arena(list: &mut List, vma: &Vma, from: Addr, may_write: bool) {
     let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
     let args = [from.0, 0, vma.range.len(), flags, vma.range.start.0];
     list.call_equals(Label::Range("mapping shared memory at", vma.range), libc::SYS_mremap, &args, vma.range.start.0);
-    if vma.prot != Prot::READ.union(Prot::WRITE) {
+    protect_shared(list, vma, may_write);
+}
+
+/// shmat(2): huge pages cannot be mapped a second time by mremap(2).
+fn attach(list: &mut List, vma: &Vma, segment: i32, may_write: bool) {
+    let flags = if may_write { 0 } else { libc::SHM_RDONLY };
+    let args = [segment as u64, vma.range.start.0, flags as u64];
+    list.call_equals(Label::Range("attaching a segment at", vma.range), libc::SYS_shmat, &args, vma.range.start.0);
+    protect_shared(list, vma, may_write);
+}
+
+fn protect_shared(list: &mut List, vma: &Vma, may_write: bool) {
+    let first = if may_write { Prot::READ.union(Prot::WRITE) } else { Prot::READ };
+    if vma.prot != first {
         let args = [vma.range.start.0, vma.range.len(), u64::from(vma.prot.bits())];
         list.call(Label::Range("protecting", vma.range), libc::SYS_mprotect, &args);
     }

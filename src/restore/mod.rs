@@ -33,6 +33,7 @@ mod script;
 mod skeleton;
 mod sockets;
 mod source;
+mod sysv;
 mod terminals;
 mod thread;
 mod vdso;
@@ -58,6 +59,7 @@ use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use sysv::Objects;
 
 /// What to restore, and how.
 pub struct Options<'a> {
@@ -77,6 +79,8 @@ pub struct Options<'a> {
     pub new_pid_namespace: bool,
     /// Restore under ids that are free, whichever these are.
     pub new_pids: bool,
+    /// Restore into an IPC namespace of its own.
+    pub new_ipc_namespace: bool,
     /// Who is told how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -164,6 +168,10 @@ pub struct Choices<'a> {
     pub inherit: &'a [(i32, String)],
     /// Whether the process is nobody's child: `snap` does not stay.
     pub orphan: bool,
+    /// See [`Options::new_pid_namespace`].
+    pub new_pid_namespace: bool,
+    /// See [`Options::new_ipc_namespace`].
+    pub new_ipc_namespace: bool,
 }
 
 /// An image as a restore sees it.
@@ -188,6 +196,9 @@ pub fn run(options: &Options<'_>) -> Result<Restored, Error> {
         true => Some(namespace::enter(options.detach || options.stopped)?),
         false => None,
     };
+    if options.new_ipc_namespace {
+        namespace::leave_ipc()?;
+    }
     let opened = source::Opened::open(options)?;
     namespace::give_way(opened.snapshot())?;
     let choices = choices(options);
@@ -254,7 +265,14 @@ pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
 
 fn choices<'a>(options: &'a Options<'_>) -> Choices<'a> {
     let orphan = options.detach || options.stopped;
-    Choices { files: options.files, ignore_changed: &options.ignore_changed, inherit: &options.inherit, orphan }
+    Choices {
+        files: options.files,
+        ignore_changed: &options.ignore_changed,
+        inherit: &options.inherit,
+        orphan,
+        new_pid_namespace: options.new_pid_namespace,
+        new_ipc_namespace: options.new_ipc_namespace,
+    }
 }
 
 /// For `map_err`: says which step has failed.
@@ -301,9 +319,11 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
     if clocks::go_on(&snapshot.inventory)? {
         tracing::info!("a time namespace lets the clocks of the program go on");
     }
+    let objects = Objects::make(snapshot, &plan);
+    let mut objects = objects.map_err(|error| Error::Step { step: error.what, source: error.source })?;
     // The skeleton inherits the mask: nothing is delivered before it is whole.
     let mask = block_signals();
-    let built = skeleton::build(&plan, pages, &facts.xsave, stopped);
+    let built = skeleton::build(&plan, pages, &mut objects, &facts.xsave, stopped);
     restore_signals(mask);
     let commit = |error: finish::FinishError| Error::Step { step: error.action.to_owned(), source: error.source };
     let (built, mut names) = built?;
@@ -317,6 +337,7 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
     }
     built.commit().map_err(commit)?;
     names.keep();
+    objects.keep().map_err(step("letting System V objects go"))?;
     drop(alone);
     if let Some(foreground) = foreground.as_ref().filter(|_| outside_modes(snapshot).is_some()) {
         foreground.redraw();

@@ -124,6 +124,21 @@ pub fn enter(detached: bool) -> Result<Outside, Error> {
     }
 }
 
+/// Enters an IPC namespace of its own, in which every identifier and key is free.
+///
+/// # Errors
+/// When the kernel gives none.
+pub fn leave_ipc() -> Result<(), Error> {
+    namespace::unshare(libc::CLONE_NEWIPC).map_err(|source| match source.raw_os_error() {
+        Some(libc::EPERM) => Error::Permission {
+            action: "making an IPC namespace".into(),
+            hint: "it takes CAP_SYS_ADMIN; use --new-pid-namespace as well without, for a user namespace around both"
+                .into(),
+        },
+        _ => Error::Step { step: "making an IPC namespace".into(), source },
+    })
+}
+
 /// In init: whoever kills the process outside ends the whole namespace.
 fn die_with(snap: OwnedFd) -> io::Result<()> {
     prctl::set_pdeathsig(Signal::SIGKILL)?;

@@ -6,6 +6,7 @@ use crate::image::model::id::{FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::sys::arena::Arena;
 use crate::sys::process_vm;
+use crate::sys::sysv::Attachment;
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -23,6 +24,8 @@ pub struct Filler<'a> {
     spaces: HashMap<MmId, Vec<Space>>,
     /// Anonymous shared memory, mapped here too.
     arenas: &'a HashMap<ShmId, Arena>,
+    /// System V segments, attached here.
+    segments: &'a HashMap<ShmId, Attachment>,
     /// Memfds.
     memfds: &'a HashMap<ShmId, File>,
     /// Unlinked files.
@@ -61,12 +64,13 @@ impl<'a> Filler<'a> {
     #[must_use]
     pub fn new(
         arenas: &'a HashMap<ShmId, Arena>,
+        segments: &'a HashMap<ShmId, Attachment>,
         memfds: &'a HashMap<ShmId, File>,
         files: &'a HashMap<FileId, File>,
         shared: bool,
     ) -> Self {
         let (later, kept) = (HashSet::new(), Mutex::default());
-        Self { spaces: HashMap::new(), arenas, memfds, files, shared, later, kept }
+        Self { spaces: HashMap::new(), arenas, segments, memfds, files, shared, later, kept }
     }
 
     /// Fills a skeleton too: with the pages of its own, and with copies of those that are only in the image of another.
@@ -126,15 +130,24 @@ impl<'a> Filler<'a> {
             ContentOwner::Mm(id) => {
                 self.spaces.get(&id).into_iter().flatten().try_for_each(|space| space.fill(start, data))
             }
-            ContentOwner::SharedMemory(shm) => match (self.arenas.get(&shm), self.memfds.get(&shm)) {
-                (Some(arena), _) => arena.write(arena.range().start.add(start.0), data),
-                (None, Some(memfd)) => write_within(memfd, data, start.0),
-                (None, None) => Err(io::ErrorKind::NotFound.into()),
-            },
+            ContentOwner::SharedMemory(shm) => self.fill_shared(shm, start, data),
             ContentOwner::File(file) => match self.files.get(&file) {
                 Some(file) => write_within(file, data, start.0),
                 None => Err(io::ErrorKind::NotFound.into()),
             },
+        }
+    }
+
+    fn fill_shared(&self, shm: ShmId, start: Addr, data: &[u8]) -> io::Result<()> {
+        if let Some(arena) = self.arenas.get(&shm) {
+            return arena.write(arena.range().start.add(start.0), data);
+        }
+        if let Some(segment) = self.segments.get(&shm) {
+            return Ok(segment.write(start.0, data)?);
+        }
+        match self.memfds.get(&shm) {
+            Some(memfd) => write_within(memfd, data, start.0),
+            None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 

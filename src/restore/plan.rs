@@ -10,13 +10,14 @@ use super::numbers::number;
 use super::resume::{self, TimedCall};
 use super::script::{Image, List, page_up};
 use super::vdso::{self, Vdso};
-use super::{Choices, check, inheritance};
+use super::{Choices, check, inheritance, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
-use crate::image::model::address::{Addr, PageRange};
+use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::id::{MmId, Pid, ShmId};
 use crate::image::model::memory::{Mm, SharedMemoryKind};
 use crate::image::model::process::{Process, ProcessState};
+use crate::sys::sysv::Kind;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -51,6 +52,10 @@ pub struct RestorePlan {
     pub top: i32,
     /// Anonymous shared memory to map.
     pub arenas: Vec<(ShmId, PageRange)>,
+    /// System V segments to attach, by whether they may be written there.
+    pub attachments: Vec<(ShmId, PageRange, bool)>,
+    /// System V objects that are removed first, since those of the image take their places.
+    pub replaced: Vec<(Kind, i32)>,
     /// From the first arena to the end of the script: what the host unmaps at the end.
     pub ours: PageRange,
     /// The script.
@@ -132,11 +137,13 @@ pub fn plan(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Re
     }
     let numbers = number(snapshot, facts, choices);
     let mms = address_spaces(snapshot, &findings);
-    let Some((arenas, scratch, base, hole)) = place(snapshot, &mms, facts, &findings.vdsos) else {
+    let Some(Placed { arenas, attachments, scratch, base, hole }) = place(snapshot, &mms, facts, &findings.vdsos)
+    else {
         return Err(vec![check::blocker(snapshot.inventory.root, "address space", "no hole is free in all", "")]);
     };
     let mut sources = numbers.sources;
-    sources.arenas = arenas.iter().map(|(id, range)| (*id, range.start)).collect();
+    sources.arenas = arenas.iter().map(|(id, range)| ((*id, true), range.start)).collect();
+    sources.arenas.extend(attachments.iter().map(|(id, range, may_write)| ((*id, *may_write), range.start)));
     (sources.scratch, sources.keep) = (scratch, hole);
     (sources.huge_always, sources.xcomp_permitted) = (facts.huge_always, facts.xcomp_permitted);
 
@@ -155,6 +162,8 @@ pub fn plan(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Re
         top: numbers.top,
         ours: PageRange { start: hole.start, end: script.range.end },
         arenas,
+        attachments,
+        replaced: findings.replaced,
         script,
         places,
         genealogy: findings.genealogy,
@@ -240,8 +249,14 @@ fn is_pending(process: &Process, signal: i32) -> bool {
     process.pending.iter().any(|queued| queued.info.first_chunk() == Some(&signal.to_le_bytes()))
 }
 
-/// Places arenas, the scratch range and the script in one hole.
-type Placed = (Vec<(ShmId, PageRange)>, Addr, Addr, PageRange);
+/// Places of arenas, attachments, the scratch range and the script in one hole.
+struct Placed {
+    arenas: Vec<(ShmId, PageRange)>,
+    attachments: Vec<(ShmId, PageRange, bool)>,
+    scratch: Addr,
+    base: Addr,
+    hole: PageRange,
+}
 
 fn place(snapshot: &Snapshot, mms: &[Cow<'_, Mm>], facts: &HostFacts, vdsos: &[Vdso]) -> Option<Placed> {
     let mut used = facts.used.clone();
@@ -249,7 +264,12 @@ fn place(snapshot: &Snapshot, mms: &[Cow<'_, Mm>], facts: &HostFacts, vdsos: &[V
     used.extend(mms.iter().flat_map(|mm| &mm.vmas).map(|vma| vma.range));
     let anonymous = snapshot.shared_memory.iter().filter(|shared| matches!(shared.kind, SharedMemoryKind::Anonymous));
     let sizes: Vec<(ShmId, u64)> = anonymous.map(|shared| (shared.id, page_up(shared.size))).collect();
-    let total = sizes.iter().try_fold(0_u64, |sum, (_, size)| sum.checked_add(*size))?;
+    let mut total = sizes.iter().try_fold(0_u64, |sum, (_, size)| sum.checked_add(*size))?;
+    let read_only = sysv::read_only(snapshot);
+    for (shm, segment) in sysv::segments(snapshot) {
+        let room = snapshot.shared_memory[shm.0 as usize].size.checked_add(segment.huge_page.unwrap_or(0))?;
+        total = total.checked_add(room.checked_mul(1 + u64::from(read_only.contains(&shm)))?)?;
+    }
     let hole = find_hole(&used, total.checked_add(SCRATCH + SCRIPT_ROOM)?)?;
     let mut at = hole.start;
     let mut arenas = Vec::new();
@@ -257,7 +277,18 @@ fn place(snapshot: &Snapshot, mms: &[Cow<'_, Mm>], facts: &HostFacts, vdsos: &[V
         arenas.push((id, PageRange { start: at, end: at.add(size) }));
         at = at.add(size);
     }
-    Some((arenas, at, at.add(SCRATCH), hole))
+    let mut attachments = Vec::new();
+    for (shm, segment) in sysv::segments(snapshot) {
+        let (size, page) = (snapshot.shared_memory[shm.0 as usize].size, segment.huge_page.unwrap_or(PAGE_SIZE));
+        let ways = if read_only.contains(&shm) { &[true, false][..] } else { &[true] };
+        for may_write in ways {
+            let start = Addr(at.0.next_multiple_of(page));
+            attachments.push((shm, PageRange { start, end: start.add(size) }, *may_write));
+            at = start.add(size);
+        }
+    }
+    // What follows is laid out in pages.
+    Some(Placed { arenas, attachments, scratch: at, base: at.add(SCRATCH), hole })
 }
 
 impl fmt::Display for RestorePlan {
@@ -269,6 +300,9 @@ impl fmt::Display for RestorePlan {
         }
         for notice in &self.notices {
             writeln!(f, "  note: {notice}")?;
+        }
+        for (kind, id) in &self.replaced {
+            writeln!(f, "  remove {} {id}", kind.name())?;
         }
         for opening in &self.openings {
             match &opening.source {

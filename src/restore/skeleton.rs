@@ -8,6 +8,7 @@ use super::genealogy::{Being, Birth};
 use super::plan::{BORN, MAPPED, RestorePlan};
 use super::script::Label;
 use super::sockets::Names;
+use super::sysv::Objects;
 use super::{Error, Pages, step};
 use crate::fault::{self, Point};
 use crate::image::model::address::{Addr, PageRange};
@@ -34,6 +35,7 @@ const SILENCE: u8 = 100;
 pub fn build(
     plan: &RestorePlan,
     pages: &dyn Pages,
+    objects: &mut Objects,
     own_layout: &XsaveLayout,
     stay_stopped: bool,
 ) -> Result<(Tracees, Names), Error> {
@@ -48,11 +50,12 @@ pub fn build(
     drop(writer);
     carriers.release();
     let names = carriers.take_names();
-    let filled = Contents::new(snapshot, pages, &carriers, &arenas);
+    let filled = Contents::new(snapshot, pages, &carriers, &arenas, &objects.segments);
     let mut building = Building { plan, script, report, tracees: Tracees::default() };
     let built = building.follow(child, filled);
     built.map_err(|error| building.own_failure().unwrap_or(error))?;
     fault::pass(Point::Barrier).map_err(step("restore"))?;
+    objects.settle(snapshot).map_err(|e| Error::Step { step: e.what, source: e.source })?;
     let finished = building.tracees.finish(plan, snapshot, own_layout, stay_stopped);
     finished
         .map_err(|error| Error::Step { step: format!("tid {}: {}", error.tid, error.action), source: error.source })?;

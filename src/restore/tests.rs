@@ -89,7 +89,14 @@ fn free_id() -> i32 {
 }
 
 fn choices() -> Choices<'static> {
-    Choices { files: FilesPolicy::Check, ignore_changed: &[], inherit: &[], orphan: false }
+    Choices {
+        files: FilesPolicy::Check,
+        ignore_changed: &[],
+        inherit: &[],
+        orphan: false,
+        new_pid_namespace: false,
+        new_ipc_namespace: false,
+    }
 }
 
 /// A file of this host.

@@ -2,6 +2,7 @@
 
 use super::address::{Addr, PageRange};
 use super::id::{FileId, MmId, ShmId};
+use super::ipc::Segment;
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
 
@@ -108,13 +109,13 @@ pub enum Backing {
         /// Whether the description it was mapped through could write (VmFlags `mw`).
         may_write: bool,
     },
-    /// MAP_SHARED memory without a path: anonymous or memfd.
+    /// MAP_SHARED memory without a path: anonymous, memfd, or a System V segment.
     Shared {
         /// The object.
         shm: ShmId,
         /// Bytes from its start.
         offset: u64,
-        /// Whether the description it was mapped through, and the seals of a memfd, let it be written (VmFlags `mw`).
+        /// Whether the description it was mapped through, the seals of a memfd, and SHM_RDONLY let it be written (VmFlags `mw`).
         may_write: bool,
     },
     /// MAP_PRIVATE of a shared object such as a memfd: only pages that differ from it are in the image.
@@ -198,7 +199,7 @@ bitflags! {
     }
 }
 
-/// Memory that lives as long as somebody maps or holds it: MAP_SHARED|MAP_ANONYMOUS, memfd_create(2), SysV shm later.
+/// Memory that lives as long as somebody maps or holds it: MAP_SHARED|MAP_ANONYMOUS, memfd_create(2), shmget(2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SharedMemory {
     /// Its place in [`super::Snapshot::shared_memory`].
@@ -229,6 +230,8 @@ pub enum SharedMemoryKind {
         /// Group.
         gid: u32,
     },
+    /// shmget(2).
+    SystemV(Segment),
 }
 
 /// Whose pages a block holds.

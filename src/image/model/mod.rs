@@ -12,6 +12,7 @@ pub mod file;
 pub mod fork;
 pub mod id;
 pub mod inventory;
+pub mod ipc;
 pub mod memory;
 pub mod pipe;
 pub mod process;
@@ -52,6 +53,8 @@ pub struct Snapshot {
     pub terminals: Vec<terminal::Terminal>,
     /// Sockets.
     pub sockets: Vec<socket::Socket>,
+    /// System V semaphores and message queues.
+    pub ipc: ipc::Ipc,
     /// Seccomp filters.
     pub seccomp_filters: Vec<thread::SeccompFilter>,
 }

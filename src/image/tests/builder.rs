@@ -90,6 +90,7 @@ impl Builder {
             .metadata(12, &snapshot.terminals)
             .metadata(13, &snapshot.sockets)
             .metadata(14, &snapshot.signal_handlers)
+            .metadata(24, &snapshot.ipc)
     }
 
     /// Appends a page block of the first address space.

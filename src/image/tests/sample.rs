@@ -6,6 +6,7 @@ use crate::image::model::credentials::Credentials;
 use crate::image::model::file::{Description, FdEntry, FdTable, File, Link, LockRange, OpenObject, PosixLock};
 use crate::image::model::id::*;
 use crate::image::model::inventory::{Clocks, Host, Inventory, Stats, XsaveLayout};
+use crate::image::model::ipc::*;
 use crate::image::model::memory::*;
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
@@ -41,9 +42,11 @@ pub fn stats() -> Stats {
 /// One process with two threads and one of everything.
 pub fn snapshot() -> Snapshot {
     let mut snapshot = bare(100);
+    snapshot.ipc = ipc();
     snapshot.shared_memory =
         vec![SharedMemory { id: ShmId(0), kind: SharedMemoryKind::Anonymous, size: 64 * PAGE_SIZE }];
     snapshot.files.push(file(1, b"/tmp/gone", Link::Unlinked));
+    snapshot.shared_memory.push(segment(1));
     snapshot.descriptions = descriptions();
     let entry = |i| FdEntry { fd: Fd(i), description: DescriptionId(i as u32), close_on_exec: i == 2 };
     snapshot.fd_tables[0].entries = (0..3).map(entry).collect();
@@ -58,6 +61,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.sockets = vec![socket(0), connection(1), datagram(2), netlink(3)];
     let process = &mut snapshot.processes[0];
     enrich(process);
+    process.undo = vec![Undo { set: 0, semaphore: 1, adjustment: -3 }];
     process.threads.push(thread(101));
     process.threads.iter_mut().for_each(occupy);
     let mm = &mut snapshot.mms[0];
@@ -82,6 +86,7 @@ pub fn bare(pid: i32) -> Snapshot {
         pipes: Vec::new(),
         terminals: Vec::new(),
         sockets: Vec::new(),
+        ipc: Ipc::default(),
         seccomp_filters: Vec::new(),
     }
 }
@@ -118,6 +123,7 @@ fn process(pid: i32) -> Process {
         ended_leader: None,
         handlers: HandlersId(0),
         pending: Vec::new(),
+        undo: Vec::new(),
         itimers: [TimerValue::default(); 3],
         timers: Vec::new(),
         rlimits: vec![[u64::MAX; 2]; 16],
@@ -209,6 +215,31 @@ pub fn terminal(id: u32) -> Terminal {
         uid: 0,
         gid: 5,
     }
+}
+
+fn ipc_owner(key: i32) -> IpcOwner {
+    IpcOwner { key, uid: 1, gid: 2, creator_uid: 3, creator_gid: 4, mode: 0o640 }
+}
+
+fn segment(id: u32) -> SharedMemory {
+    let segment = Segment {
+        id: 98_310,
+        owner: ipc_owner(7),
+        size: 5000,
+        destroyed: true,
+        locked: true,
+        huge_page: None,
+        creator: Pid(100),
+    };
+    SharedMemory { id: ShmId(id), kind: SharedMemoryKind::SystemV(segment), size: 2 * PAGE_SIZE }
+}
+
+fn ipc() -> Ipc {
+    let semaphores = vec![Semaphore { value: 1, last: Pid(100) }, Semaphore { value: 32767, last: Pid(0) }];
+    let messages = vec![Message { kind: 5, text: b"hello".to_vec() }];
+    let queue =
+        MessageQueue { id: 6, owner: ipc_owner(-8), capacity: 16384, messages, sender: Pid(100), receiver: Pid(0) };
+    Ipc { semaphores: vec![SemaphoreSet { id: 32_768, owner: ipc_owner(0), semaphores }], queues: vec![queue] }
 }
 
 fn zombie(pid: i32) -> Zombie {

@@ -118,6 +118,7 @@ pub fn shared_memory(shm: &SharedMemory) -> Result<(), Error> {
     ensure(i64::try_from(shm.size).is_ok(), object, "has an impossible size")?;
     match &shm.kind {
         SharedMemoryKind::Anonymous => Ok(()),
+        SharedMemoryKind::SystemV(segment) => super::ipc::segment(segment, shm.size),
         SharedMemoryKind::Memfd { name, flags: _, seals: _, mode, uid: _, gid: _ } => {
             ensure(name.len() <= 249 && !name.contains('\0'), object, "has an impossible name")?;
             ensure(*mode <= 0o7777, object, "has impossible permissions")

@@ -4,6 +4,7 @@
 
 mod event;
 mod file;
+mod ipc;
 mod memory;
 mod process;
 mod socket;
@@ -32,6 +33,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
         pipes,
         terminals,
         sockets,
+        ipc,
         seccomp_filters,
         signal_handlers,
     } = snapshot;
@@ -56,6 +58,8 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     signal_handlers.iter().try_for_each(process::signal_handlers)?;
     sockets.iter().try_for_each(|socket| socket::socket(socket, snapshot))?;
     pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
+    ipc::ipc(ipc)?;
+    ipc::segments(shared_memory)?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;
     process::processes(snapshot)
 }

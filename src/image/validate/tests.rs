@@ -60,8 +60,8 @@ fn references_must_be_in_range() {
         &[
             |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(2), offset: 0 },
             |s| s.mms[0].vmas[1].backing = Backing::SharedFile { file: FileId(2), offset: 0, may_write: true },
-            |s| s.mms[0].vmas[1].backing = Backing::Shared { shm: ShmId(1), offset: 0, may_write: true },
-            |s| s.mms[0].vmas[1].backing = Backing::PrivateShared { shm: ShmId(1), offset: 0 },
+            |s| s.mms[0].vmas[1].backing = Backing::Shared { shm: ShmId(9), offset: 0, may_write: true },
+            |s| s.mms[0].vmas[1].backing = Backing::PrivateShared { shm: ShmId(9), offset: 0 },
         ],
     );
     assert_refused(
@@ -69,7 +69,7 @@ fn references_must_be_in_range() {
         &[
             |s| s.descriptions[0].object = OpenObject::Regular(FileId(2)),
             |s| s.descriptions[0].object = OpenObject::Pipe { pipe: PipeId(1), write: true, quiet: false },
-            |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(1)),
+            |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(9)),
         ],
     );
     assert_refused("fd table 0", &[|s| s.fd_tables[0].entries[0].description = DescriptionId(3)]);

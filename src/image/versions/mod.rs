@@ -34,6 +34,7 @@ pub const fn version(kind: Kind) -> u16 {
         | Kind::Terminals
         | Kind::Sockets
         | Kind::SignalHandlers
+        | Kind::Ipc
         | Kind::PageBlock
         | Kind::Stats
         | Kind::Index

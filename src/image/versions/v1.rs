@@ -1,13 +1,13 @@
 //! Version 1 of every kind: postcard of the lists of a [`Snapshot`], one section for each.
 
 use crate::image::error::{Error, WriteError};
-use crate::image::model::{Snapshot, file, inventory, memory, pipe, process, signal, socket, terminal, thread};
+use crate::image::model::{Snapshot, file, inventory, ipc, memory, pipe, process, signal, socket, terminal, thread};
 use crate::image::section::Kind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The kinds that make up a snapshot, in the order in which they stand.
-pub const METADATA: [Kind; 14] = [
+pub const METADATA: [Kind; 15] = [
     Kind::Inventory,
     Kind::Processes,
     Kind::Mms,
@@ -22,6 +22,7 @@ pub const METADATA: [Kind; 14] = [
     Kind::Terminals,
     Kind::Sockets,
     Kind::SignalHandlers,
+    Kind::Ipc,
 ];
 
 /// The payloads of all sections of metadata, in order.
@@ -39,6 +40,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         pipes,
         terminals,
         sockets,
+        ipc,
         seccomp_filters,
         signal_handlers,
     } = snapshot;
@@ -57,6 +59,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         section(Kind::Terminals, terminals)?,
         section(Kind::Sockets, sockets)?,
         section(Kind::SignalHandlers, signal_handlers)?,
+        section(Kind::Ipc, ipc)?,
     ])
 }
 
@@ -95,6 +98,7 @@ pub struct Parts {
     terminals: Vec<terminal::Terminal>,
     sockets: Vec<socket::Socket>,
     signal_handlers: Vec<signal::SignalHandlers>,
+    ipc: ipc::Ipc,
     seccomp_filters: Vec<thread::SeccompFilter>,
 }
 
@@ -116,6 +120,7 @@ impl Parts {
             Kind::Terminals => self.terminals = decode(kind, payload)?,
             Kind::Sockets => self.sockets = decode(kind, payload)?,
             Kind::SignalHandlers => self.signal_handlers = decode(kind, payload)?,
+            Kind::Ipc => self.ipc = decode(kind, payload)?,
             Kind::PageBlock | Kind::Stats | Kind::Index | Kind::Trailer => {}
         }
         Ok(())
@@ -138,6 +143,7 @@ impl Parts {
             terminals: self.terminals,
             sockets: self.sockets,
             signal_handlers: self.signal_handlers,
+            ipc: self.ipc,
             seccomp_filters: self.seccomp_filters,
         })
     }

@@ -2,6 +2,7 @@
 
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::Pid;
+use crate::sys::sysv::Attachment;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -13,6 +14,8 @@ use std::sync::Arc;
 pub enum PageSource {
     /// A descriptor of it.
     File(File),
+    /// A System V segment that we have attached.
+    Attached(Attachment),
     /// The memory of processes that map it.
     Mapped(MappedSource),
 }

@@ -11,7 +11,7 @@ use super::locks::Takers;
 use super::memory::{self, Found, Sources};
 use super::plan::{MAPPED, Places};
 use super::script::{List, Script};
-use super::{Choices, check, event, inheritance, process, thread};
+use super::{Choices, check, event, inheritance, process, sysv, thread};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::id::Pid;
@@ -256,8 +256,10 @@ impl<'a> Builder<'a> {
         }
         self.spawn(list, at, index, 0, true);
         self.await_entries(list, at, index, 0);
+        sysv::undo_semaphores(list, &mut self.script, snapshot, process);
         // From here on descriptors are those of the image: those who share them have no more need of others.
         self.meet_all(list, at);
+        sysv::touch_semaphores(list, &mut self.script, snapshot, process);
         if !birth.shares.handlers {
             process::handle_signals(list, &mut self.script, &snapshot.signal_handlers[process.handlers.0 as usize]);
         }

@@ -27,7 +27,14 @@ fn tree(ids: &[[i32; 4]]) -> Snapshot {
 type Told = (i32, Option<i32>, Moment, bool, Group);
 
 fn made(snapshot: &Snapshot) -> Result<Genealogy, Vec<Blocker>> {
-    let choices = Choices { files: FilesPolicy::Check, ignore_changed: &[], inherit: &[], orphan: true };
+    let choices = Choices {
+        files: FilesPolicy::Check,
+        ignore_changed: &[],
+        inherit: &[],
+        orphan: true,
+        new_pid_namespace: false,
+        new_ipc_namespace: false,
+    };
     genealogy(snapshot, &choices)
 }
 

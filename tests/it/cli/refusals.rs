@@ -124,7 +124,6 @@ fn exam_05_a_zombie_is_refused_at_once() {
 
 /// What docs/unsupported.md says is refused at the dump, each with what the refusal says of it. Descriptors have a test of their own.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("shm", "System V shared memory"),
     ("aio", "Linux AIO contexts"),
     ("hugetlb", "shared anonymous huge pages"),
     ("userfaultfd", "userfaultfd"),

@@ -103,6 +103,11 @@ const KINDS: &[(&str, &[&str])] = &[
     ("settings", &["membarrier"]),
     ("settings", &["gs"]),
     ("settings", &["cwd-gone"]),
+    ("sysv", &["segments"]),
+    ("sysv", &["detached"]),
+    ("sysv", &["semaphores"]),
+    ("sysv", &["queues"]),
+    ("sysv", &["blocked"]),
     ("seccomp", &["errno"]),
     ("seccomp", &["kill"]),
 ];

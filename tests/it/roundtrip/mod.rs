@@ -26,6 +26,7 @@ mod signals;
 mod sleeper;
 mod socket;
 mod stopped;
+mod sysv;
 mod tcp;
 mod terminal;
 mod threads;

@@ -1,7 +1,7 @@
-//! One process and one pid namespace for each test.
+//! One process, one pid namespace and one IPC namespace for each test.
 //!
 //! A restore takes fixed pids, so no two tests may draw pids from one pool. The test binary therefore starts itself again, as pid 1
-//! of a new pid namespace with a /proc of its own, to run the body of a single test there. As pid 1 it inherits every orphan
+//! of a new pid namespace with a /proc and System V identifiers of its own, to run the body of a single test there. As pid 1 it inherits every orphan
 //! (restored trees too), and when it ends, however it ends, the kernel kills whatever it has started.
 
 use super::needs::NOT_RUN;
@@ -80,6 +80,7 @@ fn outside(name: &str, limit: Duration) {
             "--fork",
             "--kill-child",
             "--mount-proc",
+            "--ipc",
         ])
         .args(user_namespace())
         .arg("--")

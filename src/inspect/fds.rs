@@ -2,6 +2,7 @@
 
 use super::json::Raw;
 use super::names::{event, files, signals};
+use super::sockets;
 use super::table::{lines, table};
 use super::text::{self, bytes, count};
 use super::{Report, place};
@@ -176,8 +177,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
             Raw(format!("/dev/pts/{index}").into_bytes())
         }
         OpenObject::Socket(id) => {
-            let ino = snapshot.sockets.get(id.0 as usize).map_or(0, |socket| socket.ino);
-            Raw(format!("socket:[{ino}]").into_bytes())
+            Raw(snapshot.sockets.get(id.0 as usize).map_or_else(String::new, sockets::describe).into_bytes())
         }
         OpenObject::Memfd(shm) => Raw(place::shared(snapshot, *shm).into_bytes()),
         OpenObject::Regular(file)

@@ -14,6 +14,7 @@ pub mod maps;
 pub mod names;
 pub mod place;
 pub mod signals;
+pub mod sockets;
 pub mod stats;
 pub mod summary;
 pub mod table;

@@ -4,6 +4,7 @@ mod cli;
 mod faults;
 mod harness;
 mod programs;
+mod promise;
 mod roundtrip;
 mod tree;
 

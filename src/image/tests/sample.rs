@@ -152,7 +152,7 @@ pub fn datagram(id: u32) -> Socket {
             exclude: false,
             sources: vec![address(4)],
         }],
-        queue: vec![Waiting { sender: address(5), to: Some(address(1)), bytes: b"datagram".to_vec() }],
+        queue: vec![Waiting { sender: address(5), bytes: b"datagram".to_vec() }],
         shutdown: 2,
     };
     Socket { ino: 12, domain: 2, protocol: 17, state: State::Datagram(state), ..socket(id) }

@@ -62,7 +62,7 @@ fn datagram(state: &Datagram, object: impl Fn() -> String) -> Result<(), Error> 
     let of_groups = groups
         .iter()
         .flat_map(|Membership { group, device: _, exclude: _, sources }| std::iter::once(group).chain(sources));
-    let of_queue = queue.iter().flat_map(|Waiting { sender, to, bytes: _ }| std::iter::once(sender).chain(to));
+    let of_queue = queue.iter().map(|Waiting { sender, bytes: _ }| sender);
     let mut addresses = own.chain(of_groups).chain(of_queue);
     ensure(addresses.all(|address| is_internet(address)), &object, "has an impossible address")?;
     let fits = queue.iter().all(|unread| unread.bytes.len() <= DATAGRAM_MAX);

@@ -60,6 +60,13 @@ impl Sockets {
             Ok(options) => tcp::settable(options, &state),
             Err(reason) => return Ok(Err(Refusal::Never(reason))),
         };
+        if let State::Datagram(state) = &state
+            && !state.queue.is_empty()
+            && let Some(obstacle) = datagram::queue::obstacle(&state.local, &state.queue, &options)
+        {
+            let reason = format!("datagrams wait in it that nobody has read: {obstacle}");
+            return Ok(Err(Refusal::Passing(reason)));
+        }
         let (uid, gid) = (meta.uid(), meta.gid());
         self.open.push((file.try_clone()?, holder));
         self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });

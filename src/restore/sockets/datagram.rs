@@ -2,7 +2,7 @@
 
 use crate::image::model::socket::Socket;
 use crate::image::model::socket::datagram::Datagram;
-use crate::resources::socket::datagram::groups;
+use crate::resources::socket::datagram::{groups, queue};
 use crate::resources::socket::options::{self, Moment};
 use crate::sys::socket;
 use std::fs::File;
@@ -11,8 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 /// Gives it its addresses and groups.
 pub fn set_up(made: &File, wanted: &Socket, state: &Datagram) -> io::Result<()> {
-    let Datagram { local, peer, groups, queue: _, shutdown } = state;
+    let Datagram { local, peer, groups, queue, shutdown } = state;
     let fd = made.as_fd();
+    if !queue.is_empty() {
+        queue::prepare(fd)?;
+    }
     groups.iter().try_for_each(|membership| groups::join(fd, membership))?;
     match peer {
         None => bind(fd, wanted, local)?,
@@ -23,6 +26,11 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Datagram) -> io::Result<()> 
             bind(fd, wanted, if chosen { &any } else { local })?;
             socket::connect(fd, peer).map_err(io::Error::from)?;
         }
+    }
+    if !queue.is_empty() {
+        queue::fill(fd, wanted.protocol, local, queue)?;
+        // Its own filter and size again.
+        options::apply(fd, &wanted.options, Moment::Made)?;
     }
     match socket::shutdown(fd, *shutdown) {
         // What is not connected is shut down all the same (net/ipv4/af_inet.c, `inet_shutdown`).

@@ -59,6 +59,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("unix_edges", &["error"]),
     ("datagram", &["plain"]),
     ("datagram", &["raw"]),
+    ("datagram", &["queued"]),
     ("netlink", &["plain"]),
     ("netlink", &["unread"]),
     ("netlink", &["list"]),

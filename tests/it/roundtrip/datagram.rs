@@ -1,8 +1,10 @@
 //! Sockets without connections: UDP, UDP-Lite.
 
-use crate::support::isolated;
 use crate::support::network::own_network;
+use crate::support::{isolated, wait};
 use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 #[test]
 fn exam_16_udp_sockets_of_every_kind() {
@@ -18,6 +20,55 @@ fn raw_and_icmp_sockets() {
         own_network();
         std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").expect("ping_group_range");
         room.survives(room.victim("datagram", &["raw"]));
+    });
+}
+
+#[test]
+fn exam_16_datagrams_that_nobody_has_read_and_their_senders() {
+    isolated(|room| {
+        own_network();
+        room.survives(room.victim("datagram", &["queued"]));
+    });
+}
+
+#[test]
+fn exam_16_empty_datagrams_that_nobody_has_read() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("datagram", &["queued-empty"]);
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+#[test]
+fn exam_16_datagrams_that_arrive_during_a_dump_are_not_lost() {
+    isolated(|room| {
+        own_network();
+        let victim = room.victim("datagram", &["counts"]);
+        let port: u16 = victim.ask("port").parse().expect("a port");
+        let running = AtomicBool::new(true);
+        let sent = std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                let mut number = 0u32;
+                while running.load(Ordering::SeqCst) {
+                    socket.send_to(&number.to_ne_bytes(), ("127.0.0.1", port)).expect("send");
+                    number += 1;
+                    // Not more than its buffer takes while it stands still.
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                number
+            });
+            (0..5).for_each(|_| drop(room.dump(victim.pid(), "again.snap", &[])));
+            running.store(false, Ordering::SeqCst);
+            sender.join().expect("the sender")
+        });
+        wait::until("every datagram to be counted", || (victim.ask("count") == sent.to_string()).then_some(()));
     });
 }
 

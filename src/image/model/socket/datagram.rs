@@ -44,8 +44,6 @@ pub struct Device {
 pub struct Waiting {
     /// Who has sent it, as a whole `struct sockaddr`.
     pub sender: Vec<u8>,
-    /// The address to which, where the socket asks for it.
-    pub to: Option<Vec<u8>>,
     /// What it says.
     pub bytes: Vec<u8>,
 }

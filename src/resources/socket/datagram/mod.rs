@@ -1,6 +1,7 @@
 //! Sockets of IPv4 and IPv6 without connections: UDP, UDP-Lite, ICMP, raw.
 
 pub mod groups;
+pub mod queue;
 
 use super::Refusal;
 use crate::image::model::socket::datagram::Datagram;
@@ -63,10 +64,17 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Resul
         )));
     }
     let shutdown = shutdown(seen);
+    let mut queue = Vec::new();
     if seen & libc::POLLIN != 0 && shutdown & 1 == 0 {
-        return Ok(Err(Refusal::passing("datagrams wait in it that nobody has read")));
+        let (_, kind, protocol) = what;
+        if kind != libc::SOCK_DGRAM || !matches!(protocol, libc::IPPROTO_UDP | UDP_LITE) {
+            return Ok(Err(Refusal::passing(
+                "packets wait in it that nobody has read, and that it would not get alone",
+            )));
+        }
+        queue = queue::collect(fd)?;
     }
-    Ok(Ok(Datagram { local, peer, groups: groups::collect(fd)?, queue: Vec::new(), shutdown }))
+    Ok(Ok(Datagram { local, peer, groups: groups::collect(fd)?, queue, shutdown }))
 }
 
 /// A peer to whose port 0 it is connected, as raw sockets are: getpeername(2) does not tell it (net/ipv4/af_inet.c, `inet_getname`).

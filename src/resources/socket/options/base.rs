@@ -11,6 +11,7 @@ pub const SO_RCVBUF: i32 = 8;
 pub const SO_LINGER: i32 = 13;
 pub const SO_BINDTODEVICE: i32 = 25;
 pub const SO_ATTACH_FILTER: i32 = 26;
+pub const SO_INCOMING_CPU: i32 = 49;
 pub const SO_BUF_LOCK: i32 = 72;
 
 /// Left out, because they are
@@ -61,7 +62,7 @@ pub const TABLE: &[Row] = &[
     row(LEVEL, 12, "SO_PRIORITY").at(Moment::Named).takes(RAW_OR_ADMIN),
     row(LEVEL, 47, "SO_MAX_PACING_RATE"),
     // The kernel writes it for each packet of a connection.
-    row(LEVEL, 49, "SO_INCOMING_CPU").at(Moment::Named),
+    row(LEVEL, SO_INCOMING_CPU, "SO_INCOMING_CPU").at(Moment::Named),
     // The new forms share one flag with which the old ones read as 0; TCP takes SOF_TIMESTAMPING_OPT_ID when it is connected.
     row(LEVEL, 37, "SO_TIMESTAMPING").at(Moment::Named),
     row(LEVEL, 65, "SO_TIMESTAMPING_NEW").at(Moment::Named),

@@ -11,7 +11,7 @@ pub use row::{Moment, Row};
 
 use crate::image::model::socket::SocketOption;
 use crate::sys::socket;
-use base::{SO_ATTACH_FILTER, SO_BUF_LOCK, SO_LINGER, SO_RCVBUF, SO_SNDBUF};
+use base::{SO_ATTACH_FILTER, SO_BUF_LOCK, SO_INCOMING_CPU, SO_LINGER, SO_RCVBUF, SO_SNDBUF};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -106,6 +106,8 @@ fn set(fd: BorrowedFd<'_>, option: &SocketOption, all: &[SocketOption]) -> io::R
         (libc::SOL_SOCKET, SO_RCVBUF) => return size_buffer(fd, option, libc::SO_RCVBUFFORCE, !is_locked(all, 2)),
         (libc::SOL_SOCKET, SO_ATTACH_FILTER) => socket::attach_filter(fd, value)?,
         (libc::SOL_SOCKET, SO_LINGER) => linger(fd, value)?,
+        // The kernel writes it for each packet that comes.
+        (libc::SOL_SOCKET, SO_INCOMING_CPU) => return socket::set_option(fd, *level, *name, value),
         _ => socket::set_option(fd, *level, *name, value)?,
     }
     let is = now()?;

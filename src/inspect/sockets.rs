@@ -1,0 +1,104 @@
+//! Sockets as people read of them: family, type, addresses, state, queues.
+
+use crate::image::model::socket::datagram::{Datagram, Membership};
+use crate::image::model::socket::inet::Shown;
+use crate::image::model::socket::netlink::Netlink;
+use crate::image::model::socket::tcp::{Connection, Role, Tcp};
+use crate::image::model::socket::{Socket, State};
+use std::fmt::Write as _;
+
+/// What a socket is.
+#[must_use]
+pub fn describe(socket: &Socket) -> String {
+    let what = match &socket.state {
+        State::Unix(state) => format!("UNIX {}{}", kind(socket.kind), name(&state.name)),
+        State::Tcp(state) => format!("TCP {}", tcp(state)),
+        State::Datagram(state) => format!("{} {}", protocol(socket), datagram(state)),
+        State::Netlink(state) => format!("netlink protocol {} {}", socket.protocol, netlink(state)),
+    };
+    format!("socket:[{}] {what}", socket.ino)
+}
+
+/// A name with what cannot be printed escaped; abstract ones begin with `@`.
+fn name(name: &[u8]) -> String {
+    match name.split_first() {
+        None => String::new(),
+        Some((0, rest)) => format!(" @{}", String::from_utf8_lossy(rest).escape_debug()),
+        Some(_) => format!(" {}", String::from_utf8_lossy(name).escape_debug()),
+    }
+}
+
+fn kind(kind: i32) -> &'static str {
+    match kind {
+        1 => "stream",
+        2 => "datagram",
+        3 => "raw",
+        5 => "seqpacket",
+        _ => "of another type",
+    }
+}
+
+fn protocol(socket: &Socket) -> String {
+    match (socket.kind, socket.protocol) {
+        (3, protocol) => format!("raw protocol {protocol}"),
+        (_, 17) => "UDP".into(),
+        (_, 136) => "UDP-Lite".into(),
+        (_, 1 | 58) => "ICMP".into(),
+        (_, protocol) => format!("protocol {protocol}"),
+    }
+}
+
+fn tcp(Tcp { local, role }: &Tcp) -> String {
+    let state = match role {
+        Role::Unconnected => "not connected".into(),
+        Role::Listening { backlog } => format!("listening, backlog {backlog}"),
+        Role::Connecting { peer } => format!("connecting to {}", Shown(peer)),
+        Role::Ended(ended) => format!("ended ({} B unread)", ended.unread.len()),
+        Role::Connected(connection) => {
+            let Connection { peer, inside: _, incoming, outgoing, window: _, agreed: _ } = &**connection;
+            format!("to {} ({} B unread, {} B to send)", Shown(peer), incoming.unread.len(), outgoing.bytes.len())
+        }
+    };
+    format!("{} {state}", Shown(local))
+}
+
+fn datagram(Datagram { local, peer, groups, queue, shutdown }: &Datagram) -> String {
+    let mut text = Shown(local).to_string();
+    if let Some(peer) = peer {
+        let _ = write!(text, " to {}", Shown(peer));
+    }
+    for Membership { group, device, exclude: _, sources: _ } in groups {
+        let _ = write!(text, ", in {} on {}", Shown(group), device.name);
+    }
+    if !queue.is_empty() {
+        let bytes: usize = queue.iter().map(|waiting| waiting.bytes.len()).sum();
+        let _ = write!(text, " ({} datagrams of {bytes} B unread)", queue.len());
+    }
+    if *shutdown != 0 {
+        text.push_str(", shut down");
+    }
+    text
+}
+
+fn netlink(Netlink { port, groups, peer: _ }: &Netlink) -> String {
+    let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+    let groups = if groups.is_empty() { String::new() } else { format!(", in groups {}", groups.join(", ")) };
+    format!("port {port}{groups}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tests::sample;
+
+    #[test]
+    fn sockets_say_what_they_are() {
+        let text = |socket: Socket| describe(&socket);
+        assert_eq!(
+            text(sample::datagram(2)),
+            "socket:[12] UDP 127.0.0.1:8080 to 127.0.0.2:8080, in 127.0.0.3:8080 on lo (1 datagrams of 8 B unread), shut down"
+        );
+        assert_eq!(text(sample::netlink(3)), "socket:[13] netlink protocol 16 port 77, in groups 1, 40");
+        assert!(text(sample::socket(0)).starts_with("socket:[11] UNIX datagram"));
+    }
+}

@@ -1,0 +1,82 @@
+//! The promise: whatever programs do, a dump that succeeds restores.
+
+use crate::support::network::own_network;
+use crate::support::{Facts, Room, Victim, isolated_for, wait};
+use std::io::Write;
+use std::time::Duration;
+
+/// Operations of a program.
+const OPERATIONS: u64 = 120;
+
+/// How many programs are tried, and from which seed on.
+fn seeds() -> std::ops::Range<u64> {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("SNAP_PROMISE_FIRST").unwrap_or(1);
+    first..first + number("SNAP_PROMISE_SEEDS").unwrap_or(24)
+}
+
+/// Programs that do at random whatever a seed says are dumped at two random points, which their twins are not: in the first they run on, in the second they
+/// are killed and restored. What they note must be the same. A dump may be refused; then the program goes on as if nothing had happened.
+#[test]
+fn exam_19_random_programs_come_back_as_undisturbed_twins() {
+    let seeds = seeds();
+    let limit = Duration::from_secs(60 + 20 * (seeds.end - seeds.start));
+    isolated_for(limit, |room| {
+        own_network();
+        let count = seeds.end - seeds.start;
+        let restored = seeds.filter(|seed| keeps_the_promise(room, *seed)).count() as u64;
+        let _ = writeln!(std::io::stderr(), "{restored} of {count} random programs were restored, the others refused");
+        // Most of what they do can be saved: otherwise nothing has been tested.
+        assert!(restored * 2 >= count, "{restored} of {count} programs were restored");
+    });
+}
+
+/// Whether the second dump was taken.
+fn keeps_the_promise(room: &Room, seed: u64) -> bool {
+    let argument = seed.to_string();
+    let mut twin = room.victim("random", &[&argument]);
+    twin.ask(&format!("run {OPERATIONS}"));
+    let (digest, log) = (twin.ask("digest"), twin.ask("log"));
+    twin.end();
+    wait::alone();
+    let mut victim = room.victim("random", &[&argument]);
+    let first = seed.wrapping_mul(7) % (OPERATIONS / 2) + 5;
+    let second = first + seed.wrapping_mul(13) % (OPERATIONS / 3) + 1;
+    victim.ask(&format!("run {first}"));
+    dump(room, &victim, seed, "--leave-running");
+    victim.ask(&format!("run {second}"));
+    let facts = Facts::of(victim.pid());
+    let taken = dump(room, &victim, seed, "--kill");
+    if taken {
+        victim.killed();
+        wait::alone();
+        assert_eq!(room.restore(&room.path("promise.snap"), &[]), victim.pid(), "seed {seed}");
+    }
+    facts.assert_same(&Facts::of(victim.pid()), &format!("seed {seed}"));
+    victim.ask(&format!("run {OPERATIONS}"));
+    if victim.ask("digest") != digest {
+        let notes = victim.ask("log");
+        let different = notes.split("; ").zip(log.split("; ")).enumerate().find(|(_, (is, was))| is != was);
+        panic!("seed {seed}, dumped after {first} and {second} operations: note, here and of its twin: {different:?}");
+    }
+    victim.end();
+    wait::alone();
+    let _ = std::fs::remove_file(room.path("promise.snap"));
+    taken
+}
+
+/// Whether it was not refused. Whatever else fails is a failure.
+fn dump(room: &Room, victim: &Victim, seed: u64, fate: &str) -> bool {
+    let run = room.snap(["dump", fate, &victim.pid().to_string(), "-o", "promise.snap"]).run();
+    match run.code {
+        Some(0) => true,
+        Some(3) => {
+            assert!(run.stderr.contains("why:"), "seed {seed}: {run}");
+            if std::env::var_os("SNAP_PROMISE_SEEDS").is_some() {
+                let _ = writeln!(std::io::stderr(), "seed {seed}: {run}");
+            }
+            false
+        }
+        _ => panic!("seed {seed}: {run}"),
+    }
+}

@@ -131,6 +131,9 @@ pub struct DumpArgs {
     /// Dump pipes of which a process outside has an end, as if it had closed it
     #[arg(long)]
     pub allow_leak: bool,
+    /// Give up events of inotify and fanotify that the program has not read yet: nothing but reading shows them
+    #[arg(long)]
+    pub drop_events: bool,
     /// Write the summary as JSON (to standard error if the image goes to standard output)
     #[arg(long)]
     pub json: bool,

@@ -36,7 +36,7 @@ pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
             Compression::None => None,
             Compression::Zstd(level) => Some(level),
         },
-        border: Border { externals: args.external.clone(), leaks: args.allow_leak },
+        border: Border { externals: args.external.clone(), leaks: args.allow_leak, drop_events: args.drop_events },
         progress: &bar,
     })
     .map_err(|error| explain(args.pid, error))?;

@@ -32,7 +32,9 @@ use crate::resources::sysv::{self, Uses};
 use crate::resources::{CollectError, Findings, settings, zombie};
 use crate::tracer::{self, FrozenTree, Twin};
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
 use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
 use std::time::Instant;
 
 /// What the frozen tree is, and where its pages are read.
@@ -105,6 +107,8 @@ pub struct Border {
     pub externals: Vec<String>,
     /// Whether pipes are dumped although somebody outside has an end, which is closed after a restore.
     pub leaks: bool,
+    /// Whether events of inotify and fanotify that nobody has read are given up.
+    pub drop_events: bool,
 }
 
 /// Collects everything about the tree. Nothing in it is changed.
@@ -121,6 +125,7 @@ pub fn collect(
     border: &Border,
 ) -> Result<(Collected, Findings), CollectError> {
     let mut builder = Builder { wants_twins, ..Builder::default() };
+    builder.descriptors.drop_events = border.drop_events;
     builder.descriptors.externals = border.externals.iter().cloned().collect();
     tree.read_statuses();
     builder.semaphores = sysvipc::semaphores(&mut builder.buffer)?;
@@ -148,6 +153,9 @@ pub fn collect(
     }
     builder.look_into_sockets()?;
     builder.descriptors.find_watched(&mut builder.findings);
+    let arguments = builder.processes.iter().flat_map(|process| &process.argv);
+    let arguments: Vec<OsString> = arguments.map(|argument| OsString::from_vec(argument.clone())).collect();
+    builder.descriptors.find_marked(&mut builder.files, arguments.into_iter(), &mut builder.findings);
     let left_out = if own.is_in(&living) { own.pipes() } else { HashSet::new() };
     own.refuse_deadlock(&builder.pipes, &mut builder.findings);
     let terminals = &builder.descriptors.terminals;

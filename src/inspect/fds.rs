@@ -146,6 +146,9 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Epoll(_) => "epoll",
         OpenObject::Timerfd(_) => "timerfd",
         OpenObject::Pidfd(_) => "pidfd",
+        OpenObject::Inotify(_) => "inotify",
+        OpenObject::Fanotify(_) => "fanotify",
+        OpenObject::Tun(_) => "tun",
         OpenObject::External(_) => "external",
         OpenObject::Signalfd(_) => "signalfd",
         OpenObject::Namespace(_) => "namespace",
@@ -168,6 +171,12 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Epoll(epoll) => Raw(event::epoll(epoll).into_bytes()),
         OpenObject::Timerfd(timer) => Raw(event::timerfd(timer).into_bytes()),
         OpenObject::Pidfd(pidfd) => Raw(event::pidfd(pidfd).into_bytes()),
+        OpenObject::Inotify(watches) => watched(snapshot, watches.iter().map(|watch| watch.file)),
+        OpenObject::Fanotify(group) => watched(snapshot, group.marks.iter().map(|mark| mark.file)),
+        OpenObject::Tun(tun) => {
+            let name = tun.interface.as_ref().map_or("no interface", |interface| &interface.name);
+            Raw(name.as_bytes().to_vec())
+        }
         OpenObject::External(id) => Raw(id.clone().into_bytes()),
         OpenObject::Signalfd(mask) => Raw(format!("signals {mask:#x}").into_bytes()),
         OpenObject::Namespace(kind) => Raw(kind.clone().into_bytes()),
@@ -199,6 +208,12 @@ fn fifo(snapshot: &Snapshot, pipe: PipeId) -> Option<FileId> {
     snapshot.pipes.get(pipe.0 as usize)?.fifo
 }
 
+/// The paths of files that are watched.
+fn watched(snapshot: &Snapshot, files: impl Iterator<Item = FileId>) -> Raw {
+    let paths: Vec<&[u8]> = files.filter_map(|id| place::file(snapshot, id)).map(|file| file.path.as_slice()).collect();
+    Raw(if paths.is_empty() { b"watches nothing".to_vec() } else { [b"watches ", &*paths.join(&b", "[..])].concat() })
+}
+
 fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
     match object {
         OpenObject::Pipe { pipe, write: false, quiet: _ } => {
@@ -219,6 +234,9 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::Epoll(_)
         | OpenObject::Timerfd(_)
         | OpenObject::Pidfd(_)
+        | OpenObject::Inotify(_)
+        | OpenObject::Fanotify(_)
+        | OpenObject::Tun(_)
         | OpenObject::Namespace(_)
         | OpenObject::External(_)
         | OpenObject::Signalfd(_)

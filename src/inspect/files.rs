@@ -9,6 +9,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::file::{File, Link, OpenObject};
 use crate::image::model::id::FileId;
 use crate::image::model::memory::Backing;
+use crate::image::model::tun::Tun;
 use serde::Serialize;
 
 /// The report.
@@ -104,13 +105,16 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         | OpenObject::Pseudo(file)
         | OpenObject::OutsideTerminal(file)
         | OpenObject::HungUpTerminal(file)
-        | OpenObject::ControllingTerminal(file) => Some(file),
+        | OpenObject::ControllingTerminal(file)
+        | OpenObject::Tun(Tun { file, interface: _ }) => Some(file),
         OpenObject::Pipe { pipe, write: _, quiet: _ } => snapshot.pipes.get(pipe.0 as usize)?.fifo,
         OpenObject::Memfd(_)
         | OpenObject::Eventfd { counter: _, semaphore: _ }
         | OpenObject::Epoll(_)
         | OpenObject::Timerfd(_)
         | OpenObject::Pidfd(_)
+        | OpenObject::Inotify(_)
+        | OpenObject::Fanotify(_)
         | OpenObject::Namespace(_)
         | OpenObject::External(_)
         | OpenObject::Signalfd(_)
@@ -199,7 +203,7 @@ mod tests {
         let report = report(&snapshot());
         let text = report.text(None);
         assert!(text.contains("program, working directory, root, 1 mapping  /usr/bin/sample\n"), "{text}");
-        assert!(text.contains("1 open"), "{text}");
+        assert!(text.contains("2 open"), "{text}");
         assert!(text.contains("/tmp/gone (unlinked; its content is in the image)"), "{text}");
         let json = serde_json::to_value(&report).expect("JSON");
         assert_eq!(json["files"][0]["build_id"], "07".repeat(20));

@@ -2,8 +2,8 @@
 
 use super::sysvipc;
 use super::{
-    auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, mountinfo, multicast, netlink_table, numa_maps,
-    sched, smaps, stat, status, strings, syscall, tcp_table, time_namespace, timers, values,
+    auxv, build_id, cgroup, fd_link, fdinfo, host, limits, locks, maps, marks, mountinfo, multicast, netlink_table,
+    numa_maps, sched, smaps, stat, status, strings, syscall, tcp_table, time_namespace, timers, values,
 };
 
 /// Calls every parser; none may panic, whatever the bytes.
@@ -13,7 +13,9 @@ pub fn fuzz_all(data: &[u8]) {
     let _ = build_id::of_bytes(data);
     let _ = cgroup::parse(data);
     let _ = fd_link::parse(data);
-    let _ = fdinfo::parse(data).map(|info| info.value("pos").map(<[u8]>::len));
+    let _ = fdinfo::parse(data).map(|info| {
+        (info.value("pos").map(<[u8]>::len), info.epoll_targets(), marks::inotify(&info), marks::fanotify(&info))
+    });
     let _ = host::parse_cpu_model(data);
     let _ = limits::parse(data);
     let _ = locks::parse(data);

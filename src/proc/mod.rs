@@ -22,6 +22,7 @@ pub mod locks;
 pub mod many;
 pub mod map_files;
 pub mod maps;
+pub mod marks;
 pub mod mountinfo;
 pub mod multicast;
 pub mod netlink_table;

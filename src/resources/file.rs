@@ -121,6 +121,17 @@ impl FileTable {
         &self.files[id.0 as usize]
     }
 
+    /// The file with this device and inode number, if it was entered.
+    #[must_use]
+    pub fn of_inode(&self, dev: u64, ino: u64) -> Option<FileId> {
+        self.files.iter().find(|file| (file.dev, file.ino) == (dev, ino)).map(|file| file.id)
+    }
+
+    /// The paths of all files so far.
+    pub fn paths(&self) -> impl Iterator<Item = &[u8]> {
+        self.files.iter().map(|file| file.path.as_slice())
+    }
+
     /// Notes the GNU build id of a mapped program.
     pub fn set_build_id(&mut self, id: FileId, build_id: Option<Vec<u8>>) {
         self.files[id.0 as usize].build_id = build_id;

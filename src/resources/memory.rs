@@ -133,6 +133,9 @@ impl Mappings<'_> {
         if border::is_segment(name) && (mapping.dev == internal_device()? || vma.flags.contains(VmFlags::HUGETLB)) {
             return self.segment(vma).map(Object::Shared);
         }
+        if name == b"/secretmem (deleted)" {
+            return Err("secret memory (memfd_secret), which nobody but its owner can read".into());
+        }
         if name == b"/[aio] (deleted)" {
             return Err("Linux AIO contexts are not supported yet".into());
         }

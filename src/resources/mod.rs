@@ -27,6 +27,8 @@ pub mod syscall_restart;
 pub mod sysv;
 pub mod thread;
 pub mod timer;
+pub mod tun;
+pub mod watch;
 pub mod zombie;
 
 use crate::blocker::Blocker;

@@ -295,6 +295,12 @@ impl Checker<'_> {
                 "run snap restore with CAP_WAKE_ALARM",
             ),
             (
+                self.facts.interfaces_missing(self.snapshot),
+                "/dev/net/tun",
+                "its interface does not exist in this network namespace",
+                "make it again: ip tuntap add",
+            ),
+            (
                 !self.facts.wake_locks && objects().any(wakes),
                 "epoll",
                 "EPOLLWAKEUP holds off the sleep of the machine, which snap may not let it do",

@@ -3,15 +3,18 @@
 use super::pipes::Pipes;
 use super::sockets::{Names, Sockets};
 use super::terminals::{self, Terminals};
+use super::watches::{self, Watchers};
 use crate::image::model::Snapshot;
 use crate::image::model::event::BusyPoll;
 use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
 use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, SocketId, TerminalId, Tid};
 use crate::image::model::memory::SharedMemoryKind;
+use crate::image::model::tun::{Tun, TunInterface};
 use crate::sys::event::{self, EpollParams};
 use crate::sys::open::{self, LockKind};
 use crate::sys::plain_task::PlainTask;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
@@ -75,6 +78,12 @@ pub enum Source {
     GoneTask(i32),
     /// One end of a pair of sockets by which this description is handed on: the one that takes, or the one that gives.
     HandOver(DescriptionId, bool),
+    /// An inotify instance.
+    Inotify,
+    /// A fanotify group.
+    Fanotify,
+    /// /dev/net/tun.
+    Tun(Tun),
     /// Nothing yet: a process opens it.
     Late,
 }
@@ -94,6 +103,8 @@ pub struct Carriers {
     handovers: HashMap<DescriptionId, File>,
     /// Names of UNIX sockets.
     names: Names,
+    /// What is to be watched at the end.
+    pub watchers: Watchers,
     /// Everything under its number.
     opened: Vec<OwnedFd>,
 }
@@ -158,13 +169,7 @@ impl Carriers {
                 let path = Path::new(OsStr::from_bytes(path));
                 open::path(path, opening.flags).map_err(failed(path.display().to_string()))?
             }
-            Source::Unlinked(id) => {
-                if !self.files.contains_key(id) {
-                    let made = make_unlinked(snapshot, *id, top)?;
-                    self.files.insert(*id, made);
-                }
-                reopen(&self.files[id], opening.flags)?
-            }
+            Source::Unlinked(id) => reopen(self.unlinked(snapshot, *id, top)?, opening.flags)?,
             Source::Pipe(id, write) => self.pipes.end(snapshot, *id, *write, opening.flags)?,
             Source::Memfd(id) => reopen(&self.memfds[id], opening.flags)?,
             Source::Eventfd { counter, semaphore } => open::eventfd(*counter, *semaphore).map_err(failed("eventfd"))?,
@@ -179,6 +184,8 @@ impl Carriers {
             Source::GoneTask(status) => event::pidfd_of_gone(*status, opening.flags & PIDFD_FLAGS)
                 .map_err(failed("pidfd of a task that is gone"))?,
             Source::HandOver(id, taking) => self.hand_over(*id, *taking, top)?,
+            Source::Inotify | Source::Fanotify => self.watching(snapshot, opening, top)?,
+            Source::Tun(tun) => attach(snapshot, tun, opening.flags)?,
             Source::Late => return Ok(()),
             Source::OfDead(id) => open_of_dead(snapshot, *id, opening.flags)?,
         };
@@ -192,6 +199,27 @@ impl Carriers {
         }
         self.opened.push(placed.into());
         Ok(())
+    }
+
+    /// A file without a name, made when it is first asked for.
+    fn unlinked(&mut self, snapshot: &Snapshot, id: FileId, top: i32) -> Result<&File, OpenError> {
+        Ok(match self.files.entry(id) {
+            Entry::Occupied(made) => made.into_mut(),
+            Entry::Vacant(place) => place.insert(make_unlinked(snapshot, id, top)?),
+        })
+    }
+
+    /// An inotify instance or a fanotify group that reports nothing yet.
+    fn watching(&mut self, snapshot: &Snapshot, opening: &Opening, top: i32) -> Result<File, OpenError> {
+        let id = opening.description.ok_or_else(|| failed("watching")(io::ErrorKind::InvalidInput.into()))?;
+        for file in watches::nameless(snapshot, &snapshot.descriptions[id.0 as usize].object) {
+            self.unlinked(snapshot, file, top)?;
+            self.watchers.keep_nameless(file, &self.files[&file], top).map_err(failed("watching"))?;
+        }
+        match opening.source {
+            Source::Fanotify => self.watchers.fanotify(snapshot, id, top),
+            _ => self.watchers.inotify(snapshot, id, top),
+        }
     }
 
     /// The giving end is asked for first.
@@ -238,6 +266,18 @@ fn is_quiet(snapshot: &Snapshot, opening: &Opening) -> bool {
     let description = opening.description.map(|id| &snapshot.descriptions[id.0 as usize]);
     description
         .is_some_and(|description| matches!(description.object, OpenObject::Pipe { pipe: _, write: _, quiet: true }))
+}
+
+/// Attaches to an interface, which is there.
+fn attach(snapshot: &Snapshot, tun: &Tun, flags: u32) -> Result<File, OpenError> {
+    let path = Path::new(OsStr::from_bytes(&snapshot.files[tun.file.0 as usize].path));
+    let file = open::path(path, flags).map_err(failed(path.display().to_string()))?;
+    if let Some(TunInterface { name, flags, header, send_buffer }) = &tun.interface {
+        let error = || failed(format!("attaching to the interface {name}"));
+        crate::sys::tun::attach(&file, name, flags & !crate::sys::tun::PERSIST).map_err(error())?;
+        crate::sys::tun::set_sizes(&file, [*header, *send_buffer]).map_err(error())?;
+    }
+    Ok(file)
 }
 
 fn make_epoll(busy_poll: Option<BusyPoll>) -> io::Result<File> {

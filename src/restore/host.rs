@@ -8,7 +8,7 @@ use crate::fault::{Pretence, pretends};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
 use crate::image::model::credentials::Credentials;
-use crate::image::model::file::{File, Link};
+use crate::image::model::file::{File, Link, OpenObject};
 use crate::image::model::id::{Pid, Tid};
 use crate::image::model::inventory::{XsaveComponent, XsaveLayout};
 use crate::proc::TaskDir;
@@ -17,7 +17,7 @@ use crate::proc::host::own_vdso;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::stat::{self, Stat};
 use crate::proc::status;
-use crate::sys::{cpuid, event, own};
+use crate::sys::{cpuid, event, own, tun};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
@@ -75,6 +75,8 @@ pub struct HostFacts {
     pub timer_ticks: bool,
     /// Whether `snap` may make timerfds that wake the machine.
     pub timer_alarms: bool,
+    /// Which interfaces of /dev/net/tun that the image names are here.
+    pub interfaces: BTreeSet<String>,
     /// Whether `snap` may hold off the sleep of the machine by EPOLLWAKEUP.
     pub wake_locks: bool,
     /// A terminal of `snap`, by path.
@@ -86,6 +88,12 @@ pub struct HostFacts {
 }
 
 impl HostFacts {
+    /// Whether an interface that a descriptor of /dev/net/tun is attached to is not here.
+    #[must_use]
+    pub fn interfaces_missing(&self, snapshot: &Snapshot) -> bool {
+        tun_interfaces(snapshot).any(|name| !self.interfaces.contains(name))
+    }
+
     /// Whether this file of the image is the program that `snap` itself runs.
     #[must_use]
     pub fn is_own_program(&self, file: &File) -> bool {
@@ -163,10 +171,18 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         timer_ids: own::has_timer_ids() && !pretends(Pretence::NoTimerIds),
         timer_ticks: event::has_timer_ticks(),
         timer_alarms: event::timerfd(libc::CLOCK_BOOTTIME_ALARM).is_ok(),
+        interfaces: tun_interfaces(snapshot).filter(|name| tun::exists(name)).map(str::to_owned).collect(),
         wake_locks: event::may_hold_off_sleep(),
         terminal: terminal(),
         system_v: SystemV::probe(snapshot)?,
         exe: own_program(),
+    })
+}
+
+fn tun_interfaces(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
+    snapshot.descriptions.iter().filter_map(|description| match &description.object {
+        OpenObject::Tun(tun) => tun.interface.as_ref().map(|interface| interface.name.as_str()),
+        _ => None,
     })
 }
 

@@ -37,6 +37,7 @@ mod sysv;
 mod terminals;
 mod thread;
 mod vdso;
+mod watches;
 mod xstate;
 mod zombie;
 
@@ -326,7 +327,7 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
     let built = skeleton::build(&plan, pages, &mut objects, &facts.xsave, stopped);
     restore_signals(mask);
     let commit = |error: finish::FinishError| Error::Step { step: error.action.to_owned(), source: error.source };
-    let (built, mut names) = built?;
+    let (built, mut names, watchers) = built?;
     cut_back(&plan)?;
     names.put().map_err(step("putting sockets where they belong"))?;
     if let Some(foreground) = &foreground {
@@ -335,6 +336,8 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
         }
         foreground.give_terminal(plan.pid);
     }
+    watchers.arm(snapshot).map_err(|error| Error::Step { step: error.what, source: error.source })?;
+    drop(watchers);
     built.commit().map_err(commit)?;
     names.keep();
     objects.keep().map_err(step("letting System V objects go"))?;

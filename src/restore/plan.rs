@@ -329,6 +329,9 @@ impl fmt::Display for RestorePlan {
                     let way = if *taking { "taking" } else { "giving" };
                     writeln!(f, "  make the end for {way} open file {id} as {}", opening.number)?;
                 }
+                Source::Inotify => writeln!(f, "  make an inotify instance as {}", opening.number)?,
+                Source::Fanotify => writeln!(f, "  make a fanotify group as {}", opening.number)?,
+                Source::Tun(_) => writeln!(f, "  open /dev/net/tun as {}", opening.number)?,
                 Source::Late => {}
                 Source::OfDead(file) => {
                     writeln!(f, "  open file {file} of a process that then ends as {}", opening.number)?;

@@ -9,6 +9,7 @@ use super::plan::{BORN, MAPPED, RestorePlan};
 use super::script::Label;
 use super::sockets::Names;
 use super::sysv::Objects;
+use super::watches::Watchers;
 use super::{Error, Pages, step};
 use crate::fault::{self, Point};
 use crate::image::model::address::{Addr, PageRange};
@@ -38,7 +39,7 @@ pub fn build(
     objects: &mut Objects,
     own_layout: &XsaveLayout,
     stay_stopped: bool,
-) -> Result<(Tracees, Names), Error> {
+) -> Result<(Tracees, Names, Watchers), Error> {
     let snapshot = pages.snapshot();
     own::raise_open_files().map_err(step("raising the limit of open files"))?;
     let mut carriers = Carriers::open(snapshot, &plan.openings, plan.top)
@@ -59,7 +60,7 @@ pub fn build(
     let finished = building.tracees.finish(plan, snapshot, own_layout, stay_stopped);
     finished
         .map_err(|error| Error::Step { step: format!("tid {}: {}", error.tid, error.action), source: error.source })?;
-    Ok((building.tracees, names))
+    Ok((building.tracees, names, std::mem::take(&mut carriers.watchers)))
 }
 
 /// Processes under construction, seen from outside.

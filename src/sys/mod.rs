@@ -33,9 +33,11 @@ pub mod sysv;
 pub mod task;
 pub mod tcp;
 pub mod terminal;
+pub mod tun;
 pub mod undo;
 pub mod userfaultfd;
 pub mod wait;
+pub mod watch;
 
 /// What a system call gives: its value, or why it failed.
 pub type Result<T> = std::result::Result<T, nix::errno::Errno>;

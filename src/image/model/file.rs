@@ -2,6 +2,8 @@
 
 use super::event::{Epoll, Pidfd, Timerfd};
 use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, ShmId, SocketId, TerminalId, Tid};
+use super::tun::Tun;
+use super::watch::{Fanotify, Watch};
 use serde::{Deserialize, Serialize};
 
 /// An inode that the tree maps, holds open, runs, or stands in.
@@ -149,6 +151,12 @@ pub enum OpenObject {
     Timerfd(Timerfd),
     /// pidfd_open(2).
     Pidfd(Pidfd),
+    /// inotify_init(2), with its watches.
+    Inotify(Vec<Watch>),
+    /// fanotify_init(2), with its marks.
+    Fanotify(Fanotify),
+    /// /dev/net/tun.
+    Tun(Tun),
     /// A file of `/proc/PID/ns` for the namespace that the tree is in: `uts`, `net` and the like.
     Namespace(String),
     /// Something outside that the user has named (`--external`), as the link of /proc/PID/fd names it: a restore is given another in its place.

@@ -21,6 +21,8 @@ pub mod socket;
 pub mod terminal;
 pub mod thread;
 pub mod timer;
+pub mod tun;
+pub mod watch;
 
 use serde::{Deserialize, Serialize};
 

@@ -3,6 +3,7 @@
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::credentials::Credentials;
+use crate::image::model::event::{BusyPoll, Epoll, Pidfd, Timerfd};
 use crate::image::model::file::{Description, FdEntry, FdTable, File, Link, LockRange, OpenObject, PosixLock};
 use crate::image::model::id::*;
 use crate::image::model::inventory::{Clocks, Host, Inventory, Stats, XsaveLayout};
@@ -19,6 +20,8 @@ use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::image::model::terminal::{Terminal, TerminalModes};
 use crate::image::model::thread::*;
 use crate::image::model::timer::{PosixTimer, TimerNotify, TimerValue};
+use crate::image::model::tun::{Tun, TunInterface};
+use crate::image::model::watch::{Fanotify, Mark, MarkScope, Watch};
 use crate::image::{PageReader, PageRun, PageSink, WriteOptions, Writer, ZeroPolicy};
 use std::collections::BTreeMap;
 use std::io;
@@ -423,6 +426,22 @@ fn descriptions() -> Vec<Description> {
         OpenObject::Regular(FileId(1)),
         OpenObject::Pipe { pipe: PipeId(0), write: false, quiet: false },
         OpenObject::Pipe { pipe: PipeId(0), write: true, quiet: false },
+        OpenObject::Epoll(Epoll {
+            items: Vec::new(),
+            busy_poll: Some(BusyPoll { usecs: 50, budget: 8, prefer: true }),
+        }),
+        OpenObject::Timerfd(Timerfd { clock: 1, settime: 1, value: 7, interval: 8, ticks: 9 }),
+        OpenObject::Pidfd(Pidfd::Gone(Some(256))),
+        OpenObject::Inotify(vec![Watch { wd: 3, file: FileId(1), mask: 2 }]),
+        OpenObject::Fanotify(Fanotify {
+            flags: 0,
+            event_flags: 0x8000,
+            marks: vec![Mark { scope: MarkScope::Mount, file: FileId(0), flags: 0, mask: 2, ignored: 0 }],
+        }),
+        OpenObject::Tun(Tun {
+            file: FileId(1),
+            interface: Some(TunInterface { name: "tap0".into(), flags: 2, header: 12, send_buffer: 1 << 20 }),
+        }),
     ];
     let describe = |(i, object)| Description {
         id: DescriptionId(i),

@@ -1,6 +1,6 @@
 //! Files, descriptions, tables of descriptors, pipes.
 
-use super::{ensure, event, file_exists};
+use super::{ensure, event, file_exists, watch};
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
@@ -53,6 +53,9 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
             ensure(event::has_task(snapshot, tid), object, "means no task of the image")?
         }
         OpenObject::Pidfd(Pidfd::Gone(_)) => {}
+        OpenObject::Inotify(ref watches) => watch::inotify(watches, snapshot, object)?,
+        OpenObject::Fanotify(ref group) => watch::fanotify(group, snapshot, object)?,
+        OpenObject::Tun(ref tun) => file_exists(snapshot, tun.file, object)?,
         OpenObject::Signalfd(_) => {}
         OpenObject::External(ref id) => {
             ensure(!id.is_empty() && id.len() <= PATH_MAX, object, "has an impossible name")?;

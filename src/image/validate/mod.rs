@@ -12,6 +12,7 @@ mod socket;
 mod tests;
 mod thread;
 mod unix_socket;
+mod watch;
 
 use super::error::Error;
 use super::model::Snapshot;

@@ -72,7 +72,7 @@ fn references_must_be_in_range() {
             |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(9)),
         ],
     );
-    assert_refused("fd table 0", &[|s| s.fd_tables[0].entries[0].description = DescriptionId(3)]);
+    assert_refused("fd table 0", &[|s| s.fd_tables[0].entries[0].description = DescriptionId(1000)]);
     assert_refused("fs context", &[|s| s.fs_contexts[0].cwd = FileId(2), |s| s.fs_contexts[0].root = FileId(2)]);
 }
 

@@ -7,7 +7,9 @@ mod identity;
 mod in_flight;
 mod locks;
 mod pipes;
+mod refused;
 mod terminals;
+mod watches;
 
 pub use pipes::Pipes;
 pub use terminals::Terminals;
@@ -16,13 +18,14 @@ use super::file::{FileTable, ORPHAN, has_parent};
 use super::namespace::Namespaces;
 use super::shared_memory::SharedMemoryTable;
 use super::socket::{Refusal, Sockets};
-use super::{CollectError, Findings, event};
+use super::{CollectError, Findings, event, tun};
 use crate::blocker::Blocker;
 use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, Link, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
 use crate::proc::TaskDir;
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::fdinfo::{self, FdInfo};
+use crate::proc::mountinfo;
 use crate::sys::descriptor::{get_owner, get_signal};
 use crate::sys::pidfd;
 use identity::Identities;
@@ -51,6 +54,12 @@ pub struct Descriptors {
     holders: Vec<Holder>,
     /// Epoll instances whose items are not known yet.
     epolls: Vec<epolls::Instance>,
+    /// Inotify instances and fanotify groups of whose watches the files are not known yet.
+    watches: Vec<watches::Instance>,
+    /// Whether events that nobody has read may be given up.
+    pub drop_events: bool,
+    /// Mounts of the namespace of `snap`.
+    mounts: HashSet<i32>,
     identities: Identities,
     /// Duplicates of files that are on their way through sockets.
     on_their_way: Vec<File>,
@@ -221,6 +230,10 @@ impl Descriptors {
             findings.block(task.clone(), object.clone(), reason, "close it before the dump");
             Ok(None)
         };
+        let refuse_as = |findings: &mut Findings, refused::Refusal { reason, remedy }| {
+            findings.block(task.clone(), object.clone(), reason, remedy);
+            Ok(None)
+        };
         if let Some(external) = std::str::from_utf8(&fd.text).ok().and_then(|text| self.externals.get(text)) {
             return Ok(Some(OpenObject::External(external.clone())));
         }
@@ -253,6 +266,7 @@ impl Descriptors {
                     _ => refuse(tables.findings, "a part of it was read, and its process is gone".into()),
                 }
             }
+            FdLink::Path(_) if !self.is_mounted(task_dir, fd) => refuse_as(tables.findings, refused::detached(fd)),
             FdLink::Path(_) | FdLink::Memfd(_) => match tables.files.intern(&fd.meta, &fd.text, &task) {
                 Ok(file) if fd.meta.file_type().is_fifo() && !is_path_only(fd) => end(tables.pipes, Some(file)),
                 Ok(file) => match self.by_path(tid, fd, file, tables.files) {
@@ -284,9 +298,9 @@ impl Descriptors {
                     }
                 }
             }
-            FdLink::AnonInode(kind) => match self.anonymous(tid, fd, kind) {
+            FdLink::AnonInode(kind) => match self.anonymous(tid, fd, kind, tables.findings) {
                 Ok(object) => Ok(Some(object)),
-                Err(reason) => refuse(tables.findings, reason),
+                Err(refusal) => refuse_as(tables.findings, refusal),
             },
             FdLink::Inode { kind, ino: _ } if kind == b"pidfd" => {
                 match event::pidfd(&fd.file, &fd.info, &self.inside) {
@@ -307,23 +321,49 @@ impl Descriptors {
 
 impl Descriptors {
     /// Kinds without a path that are no pipe, socket or memory.
-    fn anonymous(&mut self, tid: Tid, fd: &OpenFd<'_>, kind: &[u8]) -> Result<OpenObject, String> {
-        match kind {
-            b"eventfd" => event::eventfd(&fd.info),
-            b"signalfd" => event::signalfd(&fd.info),
-            b"timerfd" => event::timerfd(&fd.file, &fd.info),
-            b"pidfd" => event::pidfd(&fd.file, &fd.info, &self.inside),
+    fn anonymous(
+        &mut self,
+        tid: Tid,
+        fd: &OpenFd<'_>,
+        kind: &[u8],
+        findings: &mut Findings,
+    ) -> Result<OpenObject, refused::Refusal> {
+        Ok(match kind {
+            b"eventfd" => event::eventfd(&fd.info)?,
+            b"signalfd" => event::signalfd(&fd.info)?,
+            b"timerfd" => event::timerfd(&fd.file, &fd.info)?,
+            b"pidfd" => event::pidfd(&fd.file, &fd.info, &self.inside)?,
+            b"inotify" => self.inotify(tid, fd, findings)?,
+            b"fanotify" => self.fanotify(tid, fd, findings)?,
             b"eventpoll" => {
                 let id = DescriptionId(self.descriptions.len() as u32);
                 self.epolls.push(epolls::Instance::of(id, tid, fd)?);
-                Ok(event::epoll(&fd.file))
+                event::epoll(&fd.file)
             }
-            other => Err(format!("{} descriptors are not supported yet", String::from_utf8_lossy(other))),
+            other => return Err(refused::anonymous(fd, other)),
+        })
+    }
+
+    /// Whether a file lies in a mount of the namespace. POSIX message queues lie in one of the kernel's own.
+    fn is_mounted(&mut self, task: &TaskDir, fd: &OpenFd<'_>) -> bool {
+        const MQUEUE_MAGIC: i64 = 0x1980_0202;
+        let id = fd.info.mnt_id;
+        if self.mounts.contains(&id) {
+            return true;
         }
+        for dir in [TaskDir::current().ok().as_ref(), Some(task)].into_iter().flatten() {
+            let mounts = mountinfo::read(dir, &mut Vec::new()).unwrap_or_default();
+            self.mounts.extend(mounts.iter().map(|mount| mount.id));
+        }
+        self.mounts.contains(&id)
+            || nix::sys::statfs::fstatfs(&fd.file).is_ok_and(|fs| fs.filesystem_type().0 == MQUEUE_MAGIC)
     }
 
     /// Kinds that have a path.
     fn by_path(&mut self, tid: Tid, fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObject, String> {
+        if is_tun(fd) {
+            return tun::collect(&fd.file, file);
+        }
         let object = by_path(fd, file, files)?;
         match object {
             OpenObject::OutsideTerminal(_) | OpenObject::ControllingTerminal(_) => {
@@ -337,6 +377,11 @@ impl Descriptors {
             other => Ok(other),
         }
     }
+}
+
+/// /dev/net/tun.
+fn is_tun(fd: &OpenFd<'_>) -> bool {
+    !is_path_only(fd) && fd.meta.file_type().is_char_device() && fd.meta.rdev() == libc::makedev(10, 200)
 }
 
 /// /dev/ptmx, in /dev or on devpts.
@@ -363,7 +408,7 @@ fn by_path(fd: &OpenFd<'_>, file: FileId, files: &FileTable) -> Result<OpenObjec
     } else if kind.is_char_device() {
         device(fd.meta.rdev(), file)
     } else {
-        Err("block devices and sockets by path are not supported".into())
+        Err(refused::device("block", fd.meta.rdev()).reason)
     }
 }
 
@@ -381,7 +426,7 @@ fn device(rdev: u64, file: FileId) -> Result<OpenObject, String> {
         (4 | 136..=143, _) | (5, 1) => Ok(OpenObject::OutsideTerminal(file)),
         // A master, see `Descriptors::by_path`.
         (5, 2) => Ok(OpenObject::Pseudo(file)),
-        (major, minor) => Err(format!("character device {major}:{minor} has state that cannot be saved")),
+        _ => Err(refused::device("character", rdev).reason),
     }
 }
 

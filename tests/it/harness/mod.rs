@@ -75,6 +75,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("epoll", &[]),
     ("procfs", &[]),
     ("locks", &["file"]),
+    ("inotify", &[]),
     ("signals", &[]),
     ("timers", &[]),
     ("blocked", &[]),

@@ -157,9 +157,9 @@ impl Facts {
     fn descriptors(&mut self, pid: i32) {
         for fd in numbers(&format!("/proc/{pid}/fd")) {
             let information = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).unwrap_or_default();
-            let mut kept: Vec<&str> = information.lines().filter(|line| !is_passing(line)).map(watched).collect();
+            let mut kept: Vec<String> = information.lines().filter(|line| !is_passing(line)).map(watched).collect();
             // The kernel lists what is watched by the addresses of the files.
-            kept.sort_by_key(|line| if line.starts_with("tfd:") { *line } else { "" });
+            kept.sort_by_key(|line| if line.starts_with("tfd:") { line.clone() } else { String::new() });
             let target = link(&format!("/proc/{pid}/fd/{fd}"));
             let target = match target.as_str() {
                 pipe if pipe.starts_with("pipe:") => "pipe",
@@ -205,9 +205,16 @@ fn is_passing(line: &str) -> bool {
     ["mnt_id", "ino:", "eventfd-id", "it_value", "ticks"].iter().any(|passing| line.starts_with(passing))
 }
 
-/// An item of an epoll instance without the inode of its file, which may have none that could stay the same.
-fn watched(line: &str) -> &str {
-    if line.starts_with("tfd:") { line.split(" pos:").next().unwrap_or(line) } else { line }
+/// An item of an epoll instance or a watch without the inode of its file, which may have none that could stay the same.
+fn watched(line: &str) -> String {
+    match line.split_once(' ') {
+        Some(("tfd:", _)) => line.split(" pos:").next().unwrap_or(line).to_owned(),
+        Some(("inotify", rest)) => {
+            let kept = rest.split(' ').filter(|word| word.starts_with("wd:") || word.starts_with("mask:"));
+            kept.collect::<Vec<_>>().join(" ")
+        }
+        _ => line.to_owned(),
+    }
 }
 
 /// Thread ids of a process, in ascending order.

@@ -59,6 +59,10 @@ const CHECK: &str = "Without a PID: every kernel feature that snap needs or can 
     With a PID: every reason why that process could not be dumped, as far as it can be seen without touching it, \
     and what will only be seen once it is frozen. Ends with 3 if there is any reason.";
 
+const NET: &str = "A tree that was dumped with --kill leaves its TCP connections to nobody. Until snap restore gives them back, their packets are \
+    dropped by a table of nf_tables, so that the other sides wait instead of being told that nobody is there. A tree that will not be restored \
+    leaves that table behind: unlock takes it away. Before another host takes over the addresses, lock puts it in there.";
+
 const DEMO: &str = "Starts a small program that counts, writes it into an image while it runs, kills it, restores it, and shows \
     that it counts on from where it was. Everything happens in a temporary directory that is removed at the end. \
     Needs no privilege where the kernel allows.";
@@ -82,6 +86,9 @@ pub enum Command {
     /// Say what this kernel can do, or what stands in the way of dumping a process
     #[command(long_about = CHECK)]
     Check(CheckArgs),
+    /// Hold back or let pass the packets of an image's TCP connections
+    #[command(long_about = NET)]
+    Net(NetArgs),
     /// Show that it works: dump, kill and restore a program that snap carries itself
     #[command(long_about = DEMO)]
     Demo(DemoArgs),
@@ -134,6 +141,9 @@ pub struct DumpArgs {
     /// Give up events of inotify and fanotify that the program has not read yet: nothing but reading shows them
     #[arg(long)]
     pub drop_events: bool,
+    /// What to do with TCP connections to the outside
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = TcpPolicy::Keep)]
+    pub tcp: TcpPolicy,
     /// Write the summary as JSON (to standard error if the image goes to standard output)
     #[arg(long)]
     pub json: bool,
@@ -194,6 +204,17 @@ pub enum FilesPolicy {
     Truncate,
     /// Use them as they are
     Ignore,
+}
+
+/// `--tcp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TcpPolicy {
+    /// Keep them: the other side sees nothing but a delay; takes CAP_NET_ADMIN
+    Keep,
+    /// Leave them out: the restored program finds them reset
+    Close,
+    /// Do not dump
+    Refuse,
 }
 
 /// `snap inspect`.
@@ -257,6 +278,39 @@ pub struct CheckArgs {
     /// Write it as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `snap net`.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  snap net unlock job.snap                   it will not be restored
+  snap net unlock --all                      none will be
+  snap net lock job.snap                     on the host that is about to take its address over")]
+pub struct NetArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub action: NetAction,
+}
+
+/// What `snap net` does.
+#[derive(Debug, Subcommand)]
+pub enum NetAction {
+    /// Hold back the packets of an image's connections until it is restored
+    Lock {
+        /// The image; - is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        image: PathBuf,
+    },
+    /// Let them pass
+    Unlock {
+        /// The image; - is standard input
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "all")]
+        image: Option<PathBuf>,
+        /// Those of every image
+        #[arg(long, conflicts_with = "image")]
+        all: bool,
+    },
 }
 
 /// `snap demo`.

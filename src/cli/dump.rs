@@ -1,12 +1,12 @@
 //! `snap dump`.
 
-use super::args::{Compression, DumpArgs};
+use super::args::{Compression, DumpArgs, TcpPolicy};
 use super::exit::Exit;
 use super::exit_code::Code;
 use super::failure::Failure;
 use super::output::{self, Output as Streams};
 use super::progress_bar::Bar;
-use crate::dump::{self, After, Border, Error, Options, Output, Report, interrupt};
+use crate::dump::{self, After, Border, Error, Options, Output, Policy, Report, interrupt};
 use crate::image::model::id::Pid;
 use crate::inspect::text::{bytes, count, nanos};
 use serde::Serialize;
@@ -36,7 +36,12 @@ pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
             Compression::None => None,
             Compression::Zstd(level) => Some(level),
         },
-        border: Border { externals: args.external.clone(), leaks: args.allow_leak, drop_events: args.drop_events },
+        border: Border {
+            externals: args.external.clone(),
+            leaks: args.allow_leak,
+            drop_events: args.drop_events,
+            tcp: policy(args.tcp),
+        },
         progress: &bar,
     })
     .map_err(|error| explain(args.pid, error))?;
@@ -55,6 +60,14 @@ fn destination(args: &DumpArgs) -> Result<Output, Failure> {
         )),
         Some(path) => Ok(Output::File(path.clone())),
         None => Ok(Output::File(PathBuf::from(format!("snap-{}.snap", args.pid)))),
+    }
+}
+
+fn policy(policy: TcpPolicy) -> Policy {
+    match policy {
+        TcpPolicy::Keep => Policy::Keep,
+        TcpPolicy::Close => Policy::Close,
+        TcpPolicy::Refuse => Policy::Refuse,
     }
 }
 

@@ -10,11 +10,12 @@ use crate::inspect::{self, Report};
 use crate::restore::input;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 
 /// Shows one report.
 pub fn run(args: &InspectArgs, output: Output) -> Result<Exit, Failure> {
     let name = args.image.display().to_string();
-    let image = open(args)?;
+    let image = open(&args.image)?;
     let bad = |error: Error| damaged(&name, &error);
     let snapshot = image.snapshot();
     match args.report {
@@ -41,11 +42,11 @@ fn show(report: &impl Report, output: Output) -> Result<Exit, Failure> {
 }
 
 /// Standard input is read to its end first, so that reports can look anywhere in it.
-fn open(args: &InspectArgs) -> Result<Image, Failure> {
-    let name = args.image.display().to_string();
-    if args.image.as_os_str() != "-" {
+pub(super) fn open(path: &Path) -> Result<Image, Failure> {
+    let name = path.display().to_string();
+    if path.as_os_str() != "-" {
         let unreadable = |error: &io::Error| unreadable(&name, error);
-        let file = File::open(&args.image).map_err(|error| unreadable(&error))?;
+        let file = File::open(path).map_err(|error| unreadable(&error))?;
         let bytes = input::map(&file).map_err(|error| unreadable(&error))?;
         return Image::open(bytes).map_err(|error| damaged(&name, &error));
     }

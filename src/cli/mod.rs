@@ -13,6 +13,7 @@ mod failure;
 mod generate;
 mod inspect;
 mod log;
+mod net;
 mod output;
 mod progress_bar;
 mod restore;
@@ -49,6 +50,7 @@ fn run(command: &Command, output: Output) -> Result<Exit, Failure> {
         Command::Restore(args) => restore::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Check(args) => check::run(args, output),
+        Command::Net(args) => net::run(args, output),
         Command::Demo(args) => demo::run(args, output),
         Command::DemoCounter(args) => demo::count(args),
         Command::Generate(args) => generate::run(args, output),
@@ -61,7 +63,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Restore(args) => args.json,
         Command::Inspect(args) => args.json,
         Command::Check(args) => args.json,
-        Command::Demo(_) | Command::DemoCounter(_) | Command::Generate(_) => false,
+        Command::Net(_) | Command::Demo(_) | Command::DemoCounter(_) | Command::Generate(_) => false,
     }
 }
 

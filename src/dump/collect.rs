@@ -1,5 +1,6 @@
 //! Asks every kind of resource for its part of the frozen tree and puts the parts together.
 
+use super::After;
 use super::content::TargetMemory;
 use super::own::Own;
 use super::process::{Known, View};
@@ -26,6 +27,7 @@ use crate::resources::pages::{self, PageSet};
 use crate::resources::seccomp::SeccompTable;
 use crate::resources::shared_memory::{Content, SharedMemoryTable};
 use crate::resources::sharing::Sharing;
+use crate::resources::socket::tcp::tree::{Lock, Manner, Policy};
 use crate::resources::syscall_restart::Samples;
 use crate::resources::sysv::undo::Adjustment;
 use crate::resources::sysv::{self, Uses};
@@ -57,6 +59,10 @@ pub struct Collected {
     pub clean_file: u64,
     /// Resident bytes.
     pub resident: u64,
+    /// TCP connections of the tree.
+    pub connections: Vec<File>,
+    /// What drops packets of those that lead outside, if the tree is to be killed.
+    pub lock: Option<Lock>,
 }
 
 /// The parts of a snapshot while they are collected.
@@ -109,6 +115,8 @@ pub struct Border {
     pub leaks: bool,
     /// Whether events of inotify and fanotify that nobody has read are given up.
     pub drop_events: bool,
+    /// What becomes of TCP connections.
+    pub tcp: Policy,
 }
 
 /// Collects everything about the tree. Nothing in it is changed.
@@ -120,11 +128,11 @@ pub fn collect(
     root: Pid,
     samples: &Samples,
     frozen_at: Instant,
-    wants_twins: bool,
+    after: After,
     own: &Own,
     border: &Border,
 ) -> Result<(Collected, Findings), CollectError> {
-    let mut builder = Builder { wants_twins, ..Builder::default() };
+    let mut builder = Builder { wants_twins: after == After::LeaveRunning, ..Builder::default() };
     builder.descriptors.drop_events = border.drop_events;
     builder.descriptors.externals = border.externals.iter().cloned().collect();
     tree.read_statuses();
@@ -174,6 +182,8 @@ pub fn collect(
     }
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
+    let manner = Manner { policy: border.tcp, ends: after == After::Kill, frozen: true };
+    let lock = builder.descriptors.sockets.connections(root, &outsiders, manner, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
     let descriptions = &mut builder.descriptors.descriptions;
     let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;
@@ -181,7 +191,7 @@ pub fn collect(
     builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
-    builder.finish(root, zombies, pipes, ipc)
+    builder.finish(root, zombies, pipes, ipc, lock)
 }
 
 /// How many mappings there are of each shared memory object.
@@ -217,6 +227,7 @@ impl Builder {
         zombies: Vec<Zombie>,
         pipes: Vec<Pipe>,
         ipc: Ipc,
+        lock: Option<Lock>,
     ) -> Result<(Collected, Findings), CollectError> {
         for (process, (tty_nr, tpgid)) in self.processes.iter_mut().zip(&self.ttys) {
             process.controlling = self.descriptors.terminals.controlling(*tty_nr, *tpgid);
@@ -227,6 +238,7 @@ impl Builder {
         let mapped = self.mapped.finish(&mut self.shared, &mut self.files, &mut self.findings)?;
         let (shared_memory, objects) = self.shared.finish();
         let (files, contents) = self.files.finish();
+        let (sockets, connections) = self.descriptors.sockets.finish();
         let mut collected = Collected {
             snapshot: Snapshot {
                 inventory,
@@ -241,7 +253,7 @@ impl Builder {
                 signal_handlers: self.signal_handlers,
                 pipes,
                 terminals,
-                sockets: self.descriptors.sockets.finish(),
+                sockets,
                 ipc,
                 seccomp_filters: self.seccomp.into_filters(),
             },
@@ -253,6 +265,8 @@ impl Builder {
             zero: 0,
             clean_file: 0,
             resident: self.resident,
+            connections,
+            lock,
         };
         for (index, set) in self.pages.into_iter().enumerate() {
             let twin = collected.twins[index].is_some();

@@ -2,6 +2,7 @@
 
 mod address_space;
 mod collect;
+mod connections;
 mod content;
 mod copying;
 pub mod features;
@@ -26,10 +27,13 @@ use crate::image::model::memory::ContentOwner;
 use crate::image::{Complete, PageCounts, PageRun, WriteError, WriteOptions, Writer};
 use crate::progress::Progress;
 use crate::resources::CollectError;
+pub use crate::resources::socket::tcp::tree::Policy;
 use crate::resources::syscall_restart::sample::sleepers;
+use crate::sys::undo::Undo;
 use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin};
 pub use collect::Border;
 use collect::{CALLS, Collected};
+use connections::Connections;
 use content::{TargetMemory, TargetPages};
 use copying::{Copying, Source};
 use image_file::Created;
@@ -227,16 +231,9 @@ impl Dump<'_> {
         let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
         tracing::info!("{threads} threads stand still after {microseconds} us");
         options.progress.phase("collecting");
-        let (mut collected, findings) = collect::collect(
-            &mut tree,
-            options.pid,
-            &samples,
-            frozen_at,
-            options.after == After::LeaveRunning,
-            &own,
-            &options.border,
-        )
-        .map_err(|e| self.collect_failure(e, &tree))?;
+        let (mut collected, findings) =
+            collect::collect(&mut tree, options.pid, &samples, frozen_at, options.after, &own, &options.border)
+                .map_err(|e| self.collect_failure(e, &tree))?;
         self.pass(Point::Collected)?;
         if !findings.blockers.is_empty() {
             let blockers = findings.blockers.into_iter().chain(findings.passing);
@@ -245,6 +242,8 @@ impl Dump<'_> {
         if !findings.passing.is_empty() {
             return Err(Failure::Passing(findings.passing));
         }
+        let connections =
+            Connections { files: std::mem::take(&mut collected.connections), lock: collected.lock.take() };
         options.progress.phase("writing pages");
         let mut image = self.create(stats(&tree, &collected))?;
         image.writer.snapshot(&collected.snapshot).map_err(|e| self.write_error(e))?;
@@ -262,7 +261,7 @@ impl Dump<'_> {
         let Image { writer, file: _, stats } = image;
         let complete = writer.complete(&stats).map_err(|e| self.write_error(e))?;
         self.pass(Point::ImageWritten)?;
-        let (image_size, unreaped) = self.end(frozen, complete)?;
+        let (image_size, unreaped) = self.end(frozen, complete, connections)?;
         Ok(Report { stats, image_size, total: self.started.elapsed(), unreaped, warnings: findings.warnings })
     }
 
@@ -356,17 +355,34 @@ impl Dump<'_> {
     }
 
     /// Makes the image durable and lets the target go, in the order that loses neither.
-    fn end(&self, tree: Option<FrozenTree>, complete: Complete) -> Result<(u64, Vec<Pid>), Error> {
+    fn end(
+        &self,
+        tree: Option<FrozenTree>,
+        complete: Complete,
+        connections: Connections,
+    ) -> Result<(u64, Vec<Pid>), Error> {
         let Some(tree) = tree else { return Ok((self.publish(complete)?, Vec::new())) };
         if self.options.after == After::LeaveRunning {
             tree.thaw().map_err(|e| self.tracer_error(e))?;
             return Ok((self.publish(complete)?, Vec::new()));
         }
+        if self.options.after == After::LeaveStopped {
+            let size = self.publish(complete)?;
+            self.pass(Point::ImageDurable)?;
+            return Ok((size, tree.leave_stopped().map(|()| Vec::new()).map_err(|e| self.tracer_error(e))?));
+        }
+        let undo = Undo::default();
+        let vanishing = connections.vanish(&undo).map_err(|e| self.connection_error(e))?;
         let size = self.publish(complete)?;
         self.pass(Point::ImageDurable)?;
-        let unreaped =
-            if self.options.after == After::Kill { tree.kill() } else { tree.leave_stopped().map(|()| Vec::new()) };
-        Ok((size, unreaped.map_err(|e| self.tracer_error(e))?))
+        let unreaped = tree.kill().map_err(|e| self.tracer_error(e))?;
+        vanishing.end();
+        connections.leave_lock().map_err(|e| self.connection_error(e))?;
+        Ok((size, unreaped))
+    }
+
+    fn connection_error(&self, source: io::Error) -> Error {
+        Error::Kernel { pid: self.options.pid, action: "taking its TCP connections away".into(), source }
     }
 
     fn publish(&self, complete: Complete) -> Result<u64, Error> {

@@ -17,6 +17,7 @@ use crate::resources::memory::Mappings;
 use crate::resources::namespace::Namespaces;
 use crate::resources::shared_memory::SharedMemoryTable;
 use crate::resources::sharing::Sharing;
+use crate::resources::socket::tcp::tree::{Manner, Policy};
 use crate::resources::sysv::{self, Uses};
 use crate::resources::{CollectError, Findings, border, thread};
 use crate::sys::{pidfd, task};
@@ -359,11 +360,13 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     let mut shared = shared;
     shared.add_detached(&uses, findings)?;
     sysv::collect(&uses, findings)?;
-    let outsiders =
-        border::outsiders(inside, &pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties()).collect());
+    let ties = pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties());
+    let outsiders = border::outsiders(inside, &ties.chain(descriptors.sockets.ties()).collect());
     mapped.refuse(&shared, &files, findings);
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
+    let manner = Manner { policy: Policy::Keep, ends: false, frozen: false };
+    descriptors.sockets.connections(root, &outsiders, manner, findings)?;
     pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
 }
 

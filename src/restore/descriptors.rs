@@ -1,7 +1,7 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
 use super::pipes::Pipes;
-use super::sockets::{Names, Sockets};
+use super::sockets::{Names, Reviving, Sockets};
 use super::terminals::{self, Terminals};
 use super::watches::{self, Watchers};
 use crate::image::model::Snapshot;
@@ -105,6 +105,8 @@ pub struct Carriers {
     names: Names,
     /// What is to be watched at the end.
     pub watchers: Watchers,
+    /// TCP connections that do not live yet.
+    connections: Reviving,
     /// Everything under its number.
     opened: Vec<OwnedFd>,
 }
@@ -132,7 +134,7 @@ impl Carriers {
     /// The first thing that could not be opened.
     pub fn open(snapshot: &Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
-        let (sockets, pipes) = (Sockets::make(snapshot, top)?, Pipes::new(top));
+        let (mut sockets, pipes) = (Sockets::make(snapshot, top)?, Pipes::new(top));
         let mut carriers = Self { terminals, pipes, ..Self::default() };
         for shared in &snapshot.shared_memory {
             if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
@@ -153,6 +155,7 @@ impl Carriers {
         carriers.terminals.close_doors(&snapshot.terminals)?;
         let numbers = openings.iter().filter_map(|opening| Some((opening.description?, opening.number)));
         let numbers: HashMap<DescriptionId, i32> = numbers.collect();
+        carriers.connections = std::mem::take(&mut sockets.connections);
         carriers.names = sockets.finish(&|id| numbers.get(&id).copied())?;
         Ok(carriers)
     }
@@ -236,6 +239,11 @@ impl Carriers {
     /// The names of UNIX sockets, which go with this unless they are kept.
     pub fn take_names(&mut self) -> Names {
         std::mem::take(&mut self.names)
+    }
+
+    /// Connections that do not live yet.
+    pub fn take_connections(&mut self) -> Reviving {
+        std::mem::take(&mut self.connections)
     }
 
     /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.

@@ -22,6 +22,7 @@ mod layout;
 mod locks;
 mod memory;
 mod namespace;
+pub mod network;
 mod numbers;
 mod pages;
 mod pipes;
@@ -327,7 +328,7 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
     let built = skeleton::build(&plan, pages, &mut objects, &facts.xsave, stopped);
     restore_signals(mask);
     let commit = |error: finish::FinishError| Error::Step { step: error.action.to_owned(), source: error.source };
-    let (built, mut names, watchers) = built?;
+    let skeleton::Built { tracees, mut names, watchers, connections } = built?;
     cut_back(&plan)?;
     names.put().map_err(step("putting sockets where they belong"))?;
     if let Some(foreground) = &foreground {
@@ -336,9 +337,10 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
         }
         foreground.give_terminal(plan.pid);
     }
+    connections.revive(snapshot).map_err(step("bringing TCP connections to life"))?;
     watchers.arm(snapshot).map_err(|error| Error::Step { step: error.what, source: error.source })?;
     drop(watchers);
-    built.commit().map_err(commit)?;
+    tracees.commit().map_err(commit)?;
     names.keep();
     objects.keep().map_err(step("letting System V objects go"))?;
     drop(alone);

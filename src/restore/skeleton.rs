@@ -7,7 +7,7 @@ use super::finish::Tracees;
 use super::genealogy::{Being, Birth};
 use super::plan::{BORN, MAPPED, RestorePlan};
 use super::script::Label;
-use super::sockets::Names;
+use super::sockets::{Names, Reviving};
 use super::sysv::Objects;
 use super::watches::Watchers;
 use super::{Error, Pages, step};
@@ -29,7 +29,19 @@ use std::os::fd::{AsFd, OwnedFd};
 /// Milliseconds that the report pipe may be silent before somebody looks whether a skeleton has died.
 const SILENCE: u8 = 100;
 
-/// Builds the processes of a plan and stops before they are let go. Names of their sockets are still to be put where they belong.
+/// What stands before it is let go.
+pub struct Built {
+    /// The processes.
+    pub tracees: Tracees,
+    /// Names of their sockets, which are still to be put where they belong.
+    pub names: Names,
+    /// What is to be watched at the end.
+    pub watchers: Watchers,
+    /// TCP connections that do not live yet.
+    pub connections: Reviving,
+}
+
+/// Builds the processes of a plan and stops before they are let go.
 ///
 /// # Errors
 /// See [`Error`]; nothing is left.
@@ -39,7 +51,7 @@ pub fn build(
     objects: &mut Objects,
     own_layout: &XsaveLayout,
     stay_stopped: bool,
-) -> Result<(Tracees, Names, Watchers), Error> {
+) -> Result<Built, Error> {
     let snapshot = pages.snapshot();
     own::raise_open_files().map_err(step("raising the limit of open files"))?;
     let mut carriers = Carriers::open(snapshot, &plan.openings, plan.top)
@@ -49,6 +61,7 @@ pub fn build(
     let (report, writer) = report_pipe(plan)?;
     let child = Child(clone(plan)?);
     drop(writer);
+    let connections = carriers.take_connections();
     carriers.release();
     let names = carriers.take_names();
     let filled = Contents::new(snapshot, pages, &carriers, &arenas, &objects.segments);
@@ -60,7 +73,8 @@ pub fn build(
     let finished = building.tracees.finish(plan, snapshot, own_layout, stay_stopped);
     finished
         .map_err(|error| Error::Step { step: format!("tid {}: {}", error.tid, error.action), source: error.source })?;
-    Ok((building.tracees, names, std::mem::take(&mut carriers.watchers)))
+    let Building { plan: _, script: _, report: _, tracees } = building;
+    Ok(Built { tracees, names, watchers: std::mem::take(&mut carriers.watchers), connections })
 }
 
 /// Processes under construction, seen from outside.

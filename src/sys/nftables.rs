@@ -4,7 +4,7 @@
 //! A table has one set for each family, whose elements are pairs of addresses, and two chains, one for what comes and one for what goes.
 #![allow(unsafe_code)]
 
-use super::socket;
+use super::{open, socket};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -56,7 +56,17 @@ pub type Connection = (SocketAddr, SocketAddr);
 /// A table that lasts as long as this.
 #[derive(Debug)]
 pub struct Owned {
-    _socket: File,
+    socket: File,
+}
+
+impl Owned {
+    /// The same under a descriptor number from `lowest` on.
+    ///
+    /// # Errors
+    /// As fcntl(2).
+    pub fn lift(self, lowest: i32) -> io::Result<Self> {
+        Ok(Self { socket: open::lift(self.socket, lowest)? })
+    }
 }
 
 /// Makes a table that drops the packets of these connections until what is returned is dropped, or until we die.
@@ -64,9 +74,9 @@ pub struct Owned {
 /// # Errors
 /// EPERM without CAP_NET_ADMIN in the network namespace; EOPNOTSUPP, `EPROTONOSUPPORT` and the like on a kernel without nf_tables.
 pub fn own(name: &str, connections: &[Connection]) -> io::Result<Owned> {
-    let mut socket = open()?;
+    let mut socket = connected()?;
     make(&mut socket, name, connections, OWNER)?;
-    Ok(Owned { _socket: socket })
+    Ok(Owned { socket })
 }
 
 /// Makes a table that stays until [`remove`] takes it away.
@@ -74,7 +84,7 @@ pub fn own(name: &str, connections: &[Connection]) -> io::Result<Owned> {
 /// # Errors
 /// As [`own`].
 pub fn leave(name: &str, connections: &[Connection]) -> io::Result<()> {
-    make(&mut open()?, name, connections, 0)
+    make(&mut connected()?, name, connections, 0)
 }
 
 /// Takes a table away; whether there was one.
@@ -82,7 +92,7 @@ pub fn leave(name: &str, connections: &[Connection]) -> io::Result<()> {
 /// # Errors
 /// As [`own`].
 pub fn remove(name: &str) -> io::Result<bool> {
-    match batch(&mut open()?, vec![message(DEL_TABLE, 0, NFPROTO_INET, &text(1, name))]) {
+    match batch(&mut connected()?, vec![message(DEL_TABLE, 0, NFPROTO_INET, &text(1, name))]) {
         Ok(()) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
         Err(error) => Err(error),
@@ -94,7 +104,7 @@ pub fn remove(name: &str) -> io::Result<bool> {
 /// # Errors
 /// As [`own`].
 pub fn names() -> io::Result<Vec<String>> {
-    let mut socket = open()?;
+    let mut socket = connected()?;
     let mut request = message(GET_TABLE, DUMP, NFPROTO_INET, &[]);
     finish(&mut request, 1);
     socket.write_all(&request)?;
@@ -111,7 +121,7 @@ pub fn names() -> io::Result<Vec<String>> {
     }
 }
 
-fn open() -> io::Result<File> {
+fn connected() -> io::Result<File> {
     let socket = socket::make(libc::AF_NETLINK, libc::SOCK_RAW, NETLINK_NETFILTER)?;
     let mut address = [0u8; 12];
     address[..2].copy_from_slice(&(libc::AF_NETLINK as u16).to_ne_bytes());

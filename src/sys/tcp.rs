@@ -189,11 +189,13 @@ pub fn largest_segment(fd: BorrowedFd<'_>) -> io::Result<u32> {
 /// # Errors
 /// As getsockopt(2).
 pub fn window(fd: BorrowedFd<'_>) -> io::Result<[u32; 5]> {
-    let value = option(fd, LEVEL, REPAIR_WINDOW)?;
-    let mut window = [0; 5];
-    for (word, bytes) in window.iter_mut().zip(value.as_chunks::<4>().0) {
-        *word = u32::from_ne_bytes(*bytes);
-    }
+    let mut window = [0u32; 5];
+    // No more room may be offered than it takes.
+    let mut length = size_of_val(&window) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes to the words, which have so many.
+    done(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), LEVEL, REPAIR_WINDOW, window.as_mut_ptr().cast(), &raw mut length)
+    })?;
     Ok(window)
 }
 
@@ -324,6 +326,18 @@ pub fn polled(fd: BorrowedFd<'_>) -> io::Result<Polled> {
     done(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     let has = |event: libc::c_short| entry.revents & event != 0;
     Ok(Polled { shut: has(libc::POLLRDHUP), failed: has(libc::POLLERR) })
+}
+
+/// sendto(2) of one packet.
+///
+/// # Errors
+/// As sendto(2).
+pub fn send_to(fd: BorrowedFd<'_>, packet: &[u8], to: &[u8]) -> io::Result<()> {
+    let length = to.len() as libc::socklen_t;
+    // SAFETY: the kernel reads both buffers, as long as they are.
+    let count =
+        unsafe { libc::sendto(fd.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, to.as_ptr().cast(), length) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// connect(2) to a whole `struct sockaddr`.

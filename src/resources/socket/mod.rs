@@ -10,7 +10,8 @@ pub mod unix;
 use super::border::{Outsider, Tie};
 use super::{CollectError, Findings};
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, SocketId, Tid};
+use crate::image::model::id::{Fd, Pid, SocketId, Tid};
+use crate::image::model::socket::tcp::Role;
 use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, State};
 use crate::sys::socket;
@@ -57,7 +58,7 @@ impl Sockets {
         let meta = file.metadata()?;
         let id = SocketId(self.sockets.len() as u32);
         let options = match options::collect(fd, (domain, kind, protocol))? {
-            Ok(options) => tcp::settable(options, &state),
+            Ok(options) => tcp::settable(options, fd, &state)?,
             Err(reason) => return Ok(Err(Refusal::Never(reason))),
         };
         if let State::Datagram(state) = &state
@@ -105,7 +106,10 @@ impl Sockets {
     /// Their ties to other processes.
     pub fn ties(&self) -> impl Iterator<Item = Tie> {
         let links = self.links.iter();
-        links.flat_map(|links| self.sockets.iter().flat_map(|socket| links.ties(socket.ino)))
+        let unix = links.flat_map(|links| self.sockets.iter().flat_map(|socket| links.ties(socket.ino)));
+        let all = self.sockets.iter().zip(&self.open);
+        let connections = all.filter(|(socket, open)| is_connection(socket, &open.0));
+        unix.chain(connections.map(|(socket, _)| Tie::Socket(socket.ino)))
     }
 
     /// Notes what they are connected to, and refuses those that are connected with the outside.
@@ -132,11 +136,38 @@ impl Sockets {
         Ok(())
     }
 
-    /// All of them.
-    #[must_use]
-    pub fn finish(self) -> Vec<Socket> {
-        self.sockets
+    /// Reads TCP connections once all sockets are known; see [`tcp::tree::read`].
+    ///
+    /// # Errors
+    /// A kernel interface that failed.
+    pub fn connections(
+        &mut self,
+        root: Pid,
+        outsiders: &HashMap<Tie, Outsider>,
+        manner: tcp::tree::Manner,
+        findings: &mut Findings,
+    ) -> Result<Option<tcp::tree::Lock>, CollectError> {
+        let all = self.sockets.iter_mut().zip(&self.open);
+        let connections = all.filter(|(socket, open)| is_connection(socket, &open.0));
+        let subjects = connections.map(|(socket, (file, holder))| tcp::tree::Subject { socket, file, holder: *holder });
+        tcp::tree::read(root, &mut subjects.collect::<Vec<_>>(), outsiders, manner, findings)
     }
+
+    /// All of them, and the duplicates of those that are TCP connections.
+    #[must_use]
+    pub fn finish(self) -> (Vec<Socket>, Vec<File>) {
+        let is_kept =
+            |socket: &Socket| matches!(&socket.state, State::Tcp(tcp) if matches!(tcp.role, Role::Connected(_)));
+        let open = self.sockets.iter().zip(self.open).filter(|(socket, _)| is_kept(socket));
+        let open = open.map(|(_, (file, _))| file).collect();
+        (self.sockets, open)
+    }
+}
+
+/// Whether it is a TCP connection that lasts.
+fn is_connection(socket: &Socket, file: &File) -> bool {
+    matches!(&socket.state, State::Tcp(tcp) if tcp.role == Role::Unconnected)
+        && socket::peer_address(file.as_fd()).is_ok()
 }
 
 /// Why a socket cannot be saved.
@@ -159,11 +190,9 @@ fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Resu
     let (.., protocol) = what;
     match what {
         (libc::AF_UNIX, _, _) => Ok(Ok(State::Unix(unix::collect(fd)?))),
-        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => Ok(match tcp::collect(ino, fd)? {
-            Ok(tcp::Found::Whole(state)) => Ok(State::Tcp(state)),
-            Ok(tcp::Found::Connection(_)) => Err(Refusal::Never("TCP connections are not supported yet".into())),
-            Err(reason) => Err(Refusal::Never(reason)),
-        }),
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => {
+            Ok(tcp::collect(ino, fd)?.map(State::Tcp).map_err(Refusal::Never))
+        }
         (libc::AF_NETLINK, ..) => Ok(netlink::collect(ino, fd, protocol)?.map(State::Netlink)),
         _ if datagram::name(what).is_some() => Ok(datagram::collect(ino, fd, what)?.map(State::Datagram)),
         _ => Ok(Err(Refusal::Never(format!("{} sockets are not supported", family::name(what))))),

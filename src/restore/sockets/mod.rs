@@ -11,6 +11,7 @@ pub use unix::Names;
 use super::descriptors::{OpenError, failed};
 use crate::image::model::Snapshot;
 use crate::image::model::id::{DescriptionId, SocketId};
+use crate::image::model::socket::tcp::Role;
 use crate::image::model::socket::{Socket, State};
 use crate::resources::socket::options::{self, Moment};
 use crate::sys::{open, socket};
@@ -18,12 +19,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+pub use tcp::reviving::Reviving;
 
 /// The sockets while they are made.
 #[derive(Debug)]
 pub struct Sockets<'a> {
     unix: unix::Making<'a>,
     others: HashMap<SocketId, File>,
+    /// Connections that do not live yet.
+    pub connections: Reviving,
 }
 
 impl<'a> Sockets<'a> {
@@ -37,10 +41,13 @@ impl<'a> Sockets<'a> {
         // Those who share a port form a group in the order in which they join it: inodes are numbered by age.
         order.sort_by_key(|socket| (turn(&socket.state), socket.ino));
         let mut others = HashMap::new();
+        let mut connections = Reviving::prepare(snapshot, top).map_err(failed("holding back packets (nf_tables)"))?;
         for socket in order {
-            others.extend(make(socket)?.map(|made| (socket.id, made)));
+            let Some(made) = make(socket)? else { continue };
+            connections.note(socket, &made, top).map_err(failed("dup"))?;
+            others.insert(socket.id, made);
         }
-        Ok(Self { unix: unix::Making::make(snapshot, top)?, others })
+        Ok(Self { unix: unix::Making::make(snapshot, top)?, others, connections })
     }
 
     /// One of them: there is one description of it.
@@ -79,6 +86,14 @@ fn needs(wanted: &Socket, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{error} ({hint})"))
 }
 
+/// Its options are set once it lives.
+fn is_connection(state: &State) -> bool {
+    match state {
+        State::Tcp(tcp) => matches!(tcp.role, Role::Connected(_)),
+        State::Unix(_) | State::Datagram(_) | State::Netlink(_) => false,
+    }
+}
+
 /// One that depends on no other.
 fn make(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
     let begin = || -> io::Result<File> {
@@ -105,8 +120,10 @@ fn make(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
             made
         }
     };
-    options::apply(made.as_fd(), &wanted.options, Moment::Named)?;
-    options::apply(made.as_fd(), &wanted.options, Moment::Filled)?;
+    if !is_connection(&wanted.state) {
+        options::apply(made.as_fd(), &wanted.options, Moment::Named)?;
+        options::apply(made.as_fd(), &wanted.options, Moment::Filled)?;
+    }
     own(&made, wanted)?;
     Ok(Some(made))
 }

@@ -41,6 +41,10 @@ fn one(wanted: &Socket) -> Option<Taken> {
     let (reason, remedy) = match trouble.raw_os_error() {
         Some(libc::EADDRINUSE) => match holder(wanted, address) {
             Some(holder) => (format!("it is taken by {holder}"), "end that, or restore in another network namespace"),
+            None if wanted.protocol == libc::IPPROTO_TCP && are_leftovers(address) => (
+                "connections that have ended have it for up to a minute (TIME-WAIT and the like), since it has no SO_REUSEADDR".into(),
+                "wait until they are gone: ss -tan",
+            ),
             None => ("it is taken".into(), "see who has it: ss -antup"),
         },
         Some(libc::EADDRNOTAVAIL) => ("this host does not have that address".into(), "add it (ip address add)"),
@@ -81,6 +85,13 @@ fn holder(socket: &Socket, wanted: SocketAddr) -> Option<String> {
         .map(Pid)
         .collect();
     many::map(&pids, |&pid, buffer| holds(pid, &inodes, buffer)).into_iter().flatten().next()
+}
+
+/// Whether what has this port belongs to no process any more.
+fn are_leftovers(wanted: SocketAddr) -> bool {
+    let rows = tcp_table::read(&mut Vec::new()).unwrap_or_default();
+    let mut same = rows.iter().filter(|row| row.local.port() == wanted.port()).peekable();
+    same.peek().is_some() && same.all(|row| row.ino == 0)
 }
 
 fn holds(pid: Pid, inodes: &[u64], buffer: &mut Vec<u8>) -> Option<String> {

@@ -22,7 +22,7 @@ fn a_command_line_that_makes_no_sense_is_exit_code_2() {
 fn help_names_every_command() {
     isolated(|room| {
         let help = room.snap(["--help"]).run().expect(0);
-        for command in ["dump", "restore", "inspect", "check", "demo"] {
+        for command in ["dump", "restore", "inspect", "check", "net", "demo"] {
             assert!(help.stdout.contains(command), "{command} is not in the help");
             room.snap([command, "--help"]).run().expect(0);
         }

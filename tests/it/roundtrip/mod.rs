@@ -28,6 +28,7 @@ mod socket;
 mod stopped;
 mod sysv;
 mod tcp;
+mod tcp_outside;
 mod terminal;
 mod threads;
 mod timers;

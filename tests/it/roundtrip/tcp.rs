@@ -1,7 +1,7 @@
 //! TCP sockets that nobody is connected to, and what stands in their way.
 
 use crate::support::network::own_network;
-use crate::support::{isolated, wait};
+use crate::support::{Room, isolated, wait};
 use std::net::TcpListener;
 
 #[test]
@@ -37,4 +37,24 @@ fn a_port_that_is_taken_is_named_with_its_holder_before_anything_runs() {
         victim.end();
         wait::gone(victim.pid());
     });
+}
+
+fn connections_inside(room: &Room, family: &str) {
+    own_network();
+    room.survives(room.victim("connections", &[family]));
+}
+
+#[test]
+fn exam_16_connections_inside_the_tree_over_ipv4() {
+    isolated(|room| connections_inside(room, "v4"));
+}
+
+#[test]
+fn exam_16_connections_inside_the_tree_over_ipv6() {
+    isolated(|room| connections_inside(room, "v6"));
+}
+
+#[test]
+fn exam_16_connections_inside_the_tree_over_ipv4_in_ipv6() {
+    isolated(|room| connections_inside(room, "mapped"));
 }

@@ -1,5 +1,8 @@
 //! TCP sockets.
 
+pub mod connection;
+pub mod tree;
+
 use super::options;
 use crate::image::model::socket::inet;
 use crate::image::model::socket::tcp::{Ended, Role, Tcp};
@@ -11,19 +14,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
-/// What is known of a socket without touching it.
-pub enum Found {
-    /// All of it.
-    Whole(Tcp),
-    /// It is connected: the rest is read when all sockets are known.
-    Connection(Tcp),
-}
-
-/// What is known of it, or why it cannot be saved.
+/// What is known of it, or why it cannot be saved. One that is connected passes for unconnected until all sockets are known ([`tree::read`]).
 ///
 /// # Errors
 /// As getsockopt(2), getsockname(2) and their like.
-pub fn collect(ino: u64, fd: BorrowedFd<'_>) -> io::Result<Result<Found, String>> {
+pub fn collect(ino: u64, fd: BorrowedFd<'_>) -> io::Result<Result<Tcp, String>> {
     let upper = tcp::upper_layer(fd)?;
     if !upper.is_empty() {
         return Ok(Err(format!("the state of its upper layer ({upper}) cannot be read")));
@@ -45,14 +40,12 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>) -> io::Result<Result<Found, String>
         | tcp::State::FinWait2
         | tcp::State::CloseWait
         | tcp::State::LastAck
-        | tcp::State::Closing => {
-            return Ok(Ok(Found::Connection(Tcp { local, role: Role::Unconnected })));
-        }
+        | tcp::State::Closing => Role::Unconnected,
         tcp::State::SynReceived | tcp::State::TimeWait | tcp::State::Other(_) => {
             return Ok(Err(format!("it is in state {:?}, which lasts a moment only", info.state)));
         }
     };
-    Ok(Ok(Found::Whole(Tcp { local, role })))
+    Ok(Ok(Tcp { local, role }))
 }
 
 /// A socket that is closed: never connected, or no longer.
@@ -75,16 +68,24 @@ fn connecting_to(ino: u64) -> Option<SocketAddr> {
 
 /// Leaves out what a socket that was connected has by itself and what it does not take any more: the largest segment was agreed on, and nothing more is
 /// sent with the first one.
-#[must_use]
-pub fn settable(mut options: Vec<SocketOption>, state: &State) -> Vec<SocketOption> {
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn settable(mut options: Vec<SocketOption>, fd: BorrowedFd<'_>, state: &State) -> io::Result<Vec<SocketOption>> {
     const FASTOPEN_CONNECT: i32 = 30;
-    if let State::Tcp(Tcp { local: _, role: Role::Ended(_) | Role::Connected(_) | Role::Connecting { peer: _ } }) =
-        state
-    {
+    /// Of multicast, which a stream does not have: the kernel notes in some of them where a connection came from, and lets nobody set them.
+    const MULTICAST: [(i32, &[i32]); 2] =
+        [(libc::IPPROTO_IP, &[32, 33, 34, 49]), (libc::IPPROTO_IPV6, &[17, 18, 19, 29])];
+    let State::Tcp(whole) = state else { return Ok(options) };
+    options.retain(|option| {
+        !MULTICAST.iter().any(|(level, names)| *level == option.level && names.contains(&option.name))
+    });
+    let fresh = matches!(tcp::info(fd)?.state, tcp::State::Close | tcp::State::Listen);
+    if !fresh || matches!(whole.role, Role::Ended(_)) {
         let leaves = [options::tcp::TCP_MAXSEG, options::tcp::TCP_WINDOW_CLAMP, FASTOPEN_CONNECT];
         options.retain(|option| option.level != tcp::LEVEL || !leaves.contains(&option.name));
     }
-    options
+    Ok(options)
 }
 
 /// An address for people to read.

@@ -1,6 +1,9 @@
 //! TCP sockets.
 
+mod connection;
 mod ended;
+mod packet;
+pub mod reviving;
 
 use crate::image::model::socket::inet;
 use crate::image::model::socket::tcp::{Role, Tcp};
@@ -29,9 +32,8 @@ pub fn set_up(made: &File, Tcp { local, role }: &Tcp) -> io::Result<()> {
             tcp::listen(made.as_fd(), *backlog)
         }
         Role::Ended(ended) => ended::again(made, ended),
-        Role::Connecting { peer: _ } | Role::Connected(_) => {
-            Err(io::Error::new(io::ErrorKind::Unsupported, "connections are not supported yet"))
-        }
+        Role::Connecting { peer: _ } => name(made, local),
+        Role::Connected(connection) => connection::set_up(made, local, connection),
     }
 }
 

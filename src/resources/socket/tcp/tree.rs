@@ -1,0 +1,346 @@
+//! The connections of a tree: which have both ends in it, and what becomes of the others.
+
+use super::connection::{self, Trouble};
+use super::shown;
+use crate::image::model::id::{Fd, Pid, Tid};
+use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
+use crate::image::model::socket::{Socket, State, inet};
+use crate::proc::tcp_table::{self, Row};
+use crate::resources::border::{Outsider, Tie};
+use crate::resources::{CollectError, Findings};
+use crate::sys::undo::Undo;
+use crate::sys::{nftables, socket, tcp};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// What becomes of connections whose other end is outside of the tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// They are kept: the other side sees a delay.
+    #[default]
+    Keep,
+    /// The restored program finds them reset.
+    Close,
+    /// The dump is refused.
+    Refuse,
+}
+
+/// How the connections of a tree are read.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// What becomes of those that lead outside.
+    pub policy: Policy,
+    /// Whether the tree is killed afterwards, so that no packet may be received that the image does not have.
+    pub ends: bool,
+    /// Whether the tree stands still; else it is only looked at, and nothing is changed for a moment either.
+    pub frozen: bool,
+}
+
+/// A connection while it is looked at.
+pub struct Subject<'a> {
+    /// The socket.
+    pub socket: &'a mut Socket,
+    /// A duplicate of a descriptor of it.
+    pub file: &'a File,
+    /// Who has it.
+    pub holder: (Tid, Fd),
+}
+
+/// Packets of connections are dropped as long as this lasts.
+#[derive(Debug)]
+pub struct Lock {
+    name: String,
+    connections: Vec<nftables::Connection>,
+    _owned: nftables::Owned,
+}
+
+impl Lock {
+    /// Leaves another lock behind that does not end with us.
+    ///
+    /// # Errors
+    /// As netlink(7).
+    pub fn leave(&self) -> io::Result<()> {
+        // One of an earlier dump of the same tree.
+        nftables::remove(&self.name)?;
+        nftables::leave(&self.name, &self.connections)
+    }
+}
+
+/// The name of the lock of an image, and the connections that it holds; none where no connection leads outside.
+#[must_use]
+pub fn lock_of(root: Pid, sockets: &[Socket]) -> Option<(String, Vec<nftables::Connection>)> {
+    let outside = sockets.iter().filter_map(|socket| match &socket.state {
+        State::Tcp(Tcp { local, role: Role::Connected(connection) }) if !connection.inside => {
+            Some((socket.ino, (inet::parse(local)?, inet::parse(&connection.peer)?)))
+        }
+        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+    });
+    let (inodes, connections): (Vec<u64>, Vec<nftables::Connection>) = outside.unzip();
+    // Inodes of sockets are not used again before long, and the image has them.
+    let first = inodes.into_iter().min()?;
+    Some((lock_name(root, first), connections))
+}
+
+fn lock_name(root: Pid, ino: u64) -> String {
+    format!("{}{root}-{ino:x}", nftables::PREFIX)
+}
+
+/// Whether connections may be repaired here.
+///
+/// # Errors
+/// As socket(2), setsockopt(2).
+pub fn may_repair() -> io::Result<bool> {
+    let trial = socket::make(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
+    match tcp::set(trial.as_fd(), tcp::REPAIR, 1) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Both addresses, without the IPv6 form of those of IPv4.
+type Ends = (SocketAddr, SocketAddr);
+
+/// What the kernel's table has.
+type Rows<'a> = HashMap<Ends, &'a Row>;
+
+/// Reads all connections. Gives what drops the packets of those that lead outside, if the tree is to be killed.
+///
+/// # Errors
+/// A kernel interface that failed.
+pub fn read(
+    root: Pid,
+    subjects: &mut [Subject<'_>],
+    outsiders: &HashMap<Tie, Outsider>,
+    manner: Manner,
+    findings: &mut Findings,
+) -> Result<Option<Lock>, CollectError> {
+    let Some(first) = subjects.first() else { return Ok(None) };
+    let anybody = first.holder.0;
+    let repairs = may_repair().map_err(CollectError::at(anybody, "TCP_REPAIR"))?;
+    let table = tcp_table::read(&mut Vec::new())?;
+    let rows: Rows<'_> =
+        table.iter().map(|row| ((inet::canonical(row.local), inet::canonical(row.peer)), row)).collect();
+    let connections: Vec<(usize, Vec<u8>, Ends)> =
+        (0..subjects.len()).filter_map(|at| connected(&subjects[at], at)).collect();
+    let places: HashMap<Ends, usize> = connections.iter().map(|(at, _, ends)| (*ends, *at)).collect();
+    let mut kept = Vec::new();
+    for (at, peer, ends) in connections {
+        let subject = &mut subjects[at];
+        if let Some(outsider) = outsiders.get(&Tie::Socket(subject.socket.ino)) {
+            subject.refuse(findings, format!("{outsider}, which is outside, has this connection too"), "end that");
+            continue;
+        }
+        let reversed = (ends.1, ends.0);
+        let other = places.get(&reversed).copied();
+        if other.is_none() && is_not_accepted(&rows, reversed) {
+            subject.not_accepted(peer, &rows, reversed, findings);
+        } else if other.is_some() {
+            kept.push((at, peer, other));
+        } else if subject.leads_outside(&peer, manner.policy, repairs, findings) {
+            kept.push((at, peer, None));
+        }
+    }
+    if !manner.frozen || !findings.blockers.is_empty() {
+        return Ok(None);
+    }
+    let lock = lock(root, subjects, &kept, manner, findings)?;
+    read_all(subjects, &kept, repairs, findings)?;
+    Ok(lock)
+}
+
+fn connected(subject: &Subject<'_>, at: usize) -> Option<(usize, Vec<u8>, Ends)> {
+    let State::Tcp(tcp) = &subject.socket.state else { return None };
+    let peer = socket::peer_address(subject.file.as_fd()).ok()?;
+    let own = inet::canonical(inet::parse(&tcp.local)?);
+    let other = inet::canonical(inet::parse(&peer)?);
+    Some((at, peer, (own, other)))
+}
+
+/// Whether the other end waits in a listener: it is in this network namespace and belongs to no descriptor.
+fn is_not_accepted(rows: &Rows<'_>, ends: Ends) -> bool {
+    rows.get(&ends).is_some_and(|row| row.ino == 0 && tcp::State::from(row.state) == tcp::State::Established)
+}
+
+/// Drops the packets of what leads outside.
+fn lock(
+    root: Pid,
+    subjects: &[Subject<'_>],
+    kept: &[(usize, Vec<u8>, Option<usize>)],
+    manner: Manner,
+    findings: &mut Findings,
+) -> Result<Option<Lock>, CollectError> {
+    let outside: Vec<&Subject<'_>> =
+        kept.iter().filter(|(_, _, other)| other.is_none()).map(|(at, _, _)| &subjects[*at]).collect();
+    let Some(first) = outside.iter().map(|subject| subject.socket.ino).min().filter(|_| manner.ends) else {
+        return Ok(None);
+    };
+    let address = |bytes: &[u8]| inet::parse(bytes).map(inet::canonical);
+    let connections: Vec<nftables::Connection> = kept
+        .iter()
+        .filter(|(_, _, other)| other.is_none())
+        .filter_map(|(at, peer, _)| match &subjects[*at].socket.state {
+            State::Tcp(tcp) => Some((address(&tcp.local)?, address(peer)?)),
+            State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+        })
+        .collect();
+    let name = lock_name(root, first);
+    // A name of its own: one of an earlier dump may still be there.
+    match nftables::own(&format!("{name}-dump"), &connections) {
+        Ok(owned) => Ok(Some(Lock { name, connections, _owned: owned })),
+        Err(error) => {
+            for subject in outside {
+                let reason = format!("the packets of its connection cannot be held back (nf_tables): {error}");
+                subject.refuse(findings, reason, REMEDY);
+            }
+            Ok(None)
+        }
+    }
+}
+
+const REMEDY: &str = "dump it with its connections closed (--tcp close), or without --kill";
+
+/// Reads all, and once more those of which one end was read before and the other after packets went between them.
+fn read_all(
+    subjects: &mut [Subject<'_>],
+    kept: &[(usize, Vec<u8>, Option<usize>)],
+    repairs: bool,
+    findings: &mut Findings,
+) -> Result<(), CollectError> {
+    /// How often.
+    const TRIES: u32 = 20;
+    let undo = Undo::default();
+    let mut due: Vec<usize> = (0..kept.len()).collect();
+    for attempt in 1..=TRIES {
+        for &one in &due {
+            let (at, peer, other) = &kept[one];
+            let subject = &mut subjects[*at];
+            let repaired = repairs.then_some(&undo);
+            let read = connection::read(subject.file.as_fd(), peer.clone(), other.is_some(), repaired);
+            match read.map_err(CollectError::at(subject.holder.0, "reading a TCP connection"))? {
+                Ok(connection) => subject.set(Role::Connected(Box::new(connection))),
+                Err(Trouble::Refused(reason)) => subject.refuse(findings, reason, "let it be read before"),
+                Err(Trouble::Passing(reason)) => subject.passing(findings, reason),
+            }
+        }
+        let rows = tcp_table::read(&mut Vec::new())?;
+        let unread: HashMap<u64, u32> = rows.iter().map(|row| (row.ino, row.unread)).collect();
+        due.retain(|one| {
+            let (at, _, other) = &kept[*one];
+            let other = other.and_then(|other| subjects[other].connection());
+            !subjects[*at].connection().is_none_or(|own| is_whole(own, unread.get(&subjects[*at].socket.ino)))
+                || !fits(subjects[*at].connection(), other)
+        });
+        // Both ends of a pair are read again.
+        let others: Vec<usize> = due.iter().filter_map(|one| kept[*one].2).collect();
+        due.extend((0..kept.len()).filter(|one| others.contains(&kept[*one].0)));
+        due.sort_unstable();
+        due.dedup();
+        if due.is_empty() || !findings.passing.is_empty() || !findings.blockers.is_empty() {
+            break;
+        }
+        if attempt == TRIES {
+            for one in &due {
+                let reason = "not all of what it has received can be read: urgent data (MSG_OOB) is among it";
+                subjects[kept[*one].0].passing(findings, reason.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether all that was received was read: the kernel counts the end (FIN) too, and hides what comes after urgent data.
+fn is_whole(own: &Connection, unread: Option<&u32>) -> bool {
+    unread.is_none_or(|count| *count == own.incoming.unread.len() as u32 + u32::from(own.incoming.finished))
+}
+
+/// Whether nothing of what one has dropped as acknowledged is missing at the other. Without repair nothing waits.
+fn fits(own: Option<&Connection>, other: Option<&Connection>) -> bool {
+    let (Some(own), Some(other)) = (own, other) else { return true };
+    let (sent, received) = (&own.outgoing, &other.incoming);
+    if sent.sequence == 0 && received.sequence == 0 {
+        return true;
+    }
+    let next = received.sequence.wrapping_add(received.unread.len() as u32 + u32::from(received.finished));
+    let written = sent.bytes.len() as u32 + u32::from(sent.finished && !sent.acknowledged);
+    next.wrapping_sub(sent.sequence) <= written
+}
+
+impl Subject<'_> {
+    fn set(&mut self, role: Role) {
+        if let State::Tcp(tcp) = &mut self.socket.state {
+            tcp.role = role;
+        }
+    }
+
+    fn connection(&self) -> Option<&Connection> {
+        match &self.socket.state {
+            State::Tcp(Tcp { local: _, role: Role::Connected(connection) }) => Some(connection),
+            State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+        }
+    }
+
+    fn name(&self) -> (String, String) {
+        let (tid, fd) = self.holder;
+        let local = match &self.socket.state {
+            State::Tcp(tcp) => shown(&tcp.local),
+            State::Unix(_) | State::Datagram(_) | State::Netlink(_) => String::new(),
+        };
+        let peer = socket::peer_address(self.file.as_fd()).map_or_else(|_| "nobody".into(), |peer| shown(&peer));
+        (format!("pid {tid}"), format!("fd {fd}: TCP connection of {local} with {peer}"))
+    }
+
+    fn refuse(&self, findings: &mut Findings, reason: impl Into<String>, remedy: &str) {
+        let (task, object) = self.name();
+        findings.block(task, object, reason, remedy);
+    }
+
+    fn passing(&self, findings: &mut Findings, reason: String) {
+        let (task, object) = self.name();
+        let remedy = "try again in a moment".into();
+        findings.passing.push(crate::blocker::Blocker { task, object, reason, remedy });
+    }
+
+    /// What becomes of one that leads outside; whether it is to be read.
+    fn leads_outside(&mut self, peer: &[u8], policy: Policy, repairs: bool, findings: &mut Findings) -> bool {
+        match policy {
+            Policy::Keep if repairs => return true,
+            Policy::Keep => {
+                let reason = "its other end is outside, and to keep it takes CAP_NET_ADMIN in this network namespace";
+                self.refuse(findings, reason, "run as root, or dump it with its connections closed (--tcp close)");
+            }
+            Policy::Refuse => {
+                self.refuse(
+                    findings,
+                    "its other end is outside (--tcp refuse)",
+                    "leave the option away, or --tcp close",
+                );
+            }
+            Policy::Close => {
+                let unread = crate::sys::descriptor::unread(self.file.as_fd());
+                let unread = unread.and_then(|count| tcp::peek(self.file.as_fd(), count)).unwrap_or_default();
+                self.set(Role::Ended(Ended { unread, failed: true }));
+                let (_, object) = self.name();
+                findings.warnings.push(format!("{object} is reset in the image: {}", shown(peer)));
+            }
+        }
+        false
+    }
+
+    /// Connected to a listener that has not accepted it yet: what it has sent lies where nobody can look, but if that is nothing, it connects again.
+    fn not_accepted(&mut self, peer: Vec<u8>, rows: &Rows<'_>, ends: Ends, findings: &mut Findings) {
+        let waiting = rows.get(&ends).map_or(0, |row| row.unread);
+        let unread = crate::sys::descriptor::unread(self.file.as_fd()).unwrap_or(0);
+        let plain = tcp::info(self.file.as_fd()).is_ok_and(|info| info.state == tcp::State::Established);
+        if waiting == 0 && unread == 0 && plain && tcp::unacknowledged(self.file.as_fd()).is_ok_and(|count| count == 0)
+        {
+            self.set(Role::Connecting { peer });
+        } else {
+            let reason = "what it has sent to a listener that has not accepted it yet cannot be seen";
+            self.passing(findings, reason.into());
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Connections: made in repair mode, in which nothing is sent, and brought to life when nothing can fail any more.
+
+use super::packet;
+use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Tcp, Window};
+use crate::image::model::socket::{Socket, SocketOption, inet};
+use crate::resources::socket::options::{self, Moment};
+use crate::sys::tcp::{self, Queue};
+use crate::sys::{open, socket};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+
+/// Makes a new socket one end of a connection, mute until [`revive`]. Closed before, it vanishes without a word.
+pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<()> {
+    let Connection { peer, inside: _, incoming, outgoing, window, agreed } = connection;
+    let fd = made.as_fd();
+    tcp::set(fd, tcp::REPAIR, 1)?;
+    tcp::choose(fd, Queue::Send)?;
+    // Its end is sent once more, for no segment without it says that there was one.
+    tcp::set_sequence(fd, outgoing.sequence.wrapping_sub(u32::from(outgoing.acknowledged)))?;
+    tcp::choose(fd, Queue::Received)?;
+    tcp::set_sequence(fd, incoming.sequence)?;
+    tcp::choose(fd, Queue::None)?;
+    let told = |what: &str, address: &[u8]| {
+        let what = format!("{what} {}", inet::Shown(address));
+        move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
+    };
+    socket::bind(fd, local).map_err(told("bind to", local))?;
+    tcp::connect(fd, peer).map_err(told("repaired connection with", peer))?;
+    let Agreed { mss, scales, sack, timestamp } = *agreed;
+    if mss != 0 {
+        tcp::agree(fd, tcp::Agreed { mss, scales, sack, timestamp }).map_err(doing("setting what it has agreed on"))?;
+    }
+    let sent = outgoing.bytes.len() - outgoing.unsent as usize;
+    make_room(made, incoming.unread.len(), outgoing.bytes.len())?;
+    tcp::choose(fd, Queue::Received)?;
+    append(made, &incoming.unread).map_err(doing("filling what it has received"))?;
+    tcp::choose(fd, Queue::Send)?;
+    append(made, &outgoing.bytes[..sent]).map_err(doing("filling what it has sent"))?;
+    tcp::choose(fd, Queue::None)?;
+    set_window(made, *window, incoming).map_err(doing("setting its windows"))
+}
+
+/// For `map_err`: says what was done.
+fn doing(what: &str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// The end that the other side has sent comes again later: until then nothing may stand behind it (net/ipv4/tcp.c, `tcp_repair_set_window`).
+fn set_window(made: &File, window: Window, incoming: &Incoming) -> io::Result<()> {
+    let Window { snd_wl1, snd_wnd, max_window, rcv_wnd, rcv_wup } = window;
+    if max_window == 0 {
+        return Ok(());
+    }
+    let next = incoming.sequence.wrapping_add(incoming.unread.len() as u32);
+    let beyond = |number: u32| number.wrapping_sub(next).cast_signed().max(0).cast_unsigned();
+    let rcv_wnd = rcv_wnd.saturating_add(beyond(rcv_wup));
+    let within = |number: u32| number.wrapping_sub(beyond(number));
+    tcp::set_window(made.as_fd(), [within(snd_wl1), snd_wnd, max_window.max(snd_wnd), rcv_wnd, within(rcv_wup)])
+}
+
+/// Buffers that hold these bytes, until the options of the image are set: an overhead of the kernel's own counts too.
+fn make_room(made: &File, received: usize, sent: usize) -> io::Result<()> {
+    for (name, force, bytes) in
+        [(libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, received), (libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, sent)]
+    {
+        let now = socket::number(made.as_fd(), libc::SOL_SOCKET, name)?;
+        let wanted = i32::try_from(bytes.saturating_mul(2) + (256 << 10)).unwrap_or(i32::MAX / 2);
+        if wanted > now {
+            socket::set_option(made.as_fd(), libc::SOL_SOCKET, force, &wanted.to_ne_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+fn append(made: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let count = tcp::append(made.as_fd(), bytes)?;
+        bytes = &bytes[count..];
+    }
+    Ok(())
+}
+
+/// Lets a connection live: from here on it sends and is heard.
+///
+/// # Errors
+/// As setsockopt(2), send(2).
+pub fn wake(made: &File) -> io::Result<()> {
+    // With a probe of the window, so that the other side tells what it has.
+    tcp::set(made.as_fd(), tcp::REPAIR, 0)
+}
+
+/// Sends what was not sent yet, ends what had ended, and sets what is the program's own.
+///
+/// # Errors
+/// As setsockopt(2), send(2), shutdown(2).
+pub fn go_on(made: &File, wanted: &Socket, state: &Tcp, connection: &Connection) -> io::Result<()> {
+    let fd = made.as_fd();
+    let Connection { peer, inside, incoming, outgoing, window: _, agreed: _ } = connection;
+    let Incoming { sequence, unread, finished, shut } = incoming;
+    let Outgoing { sequence: own, bytes, unsent, finished: ended, acknowledged: _ } = outgoing;
+    cork(made, &wanted.options)?;
+    append(made, &bytes[bytes.len() - *unsent as usize..]).map_err(doing("sending what was not sent"))?;
+    if *finished && !inside {
+        // Who is inside says so itself.
+        let next = sequence.wrapping_add(unread.len() as u32);
+        packet::send_end(peer, &state.local, next, *own)?;
+    }
+    if *ended {
+        tcp::shut(fd, libc::SHUT_WR)?;
+    }
+    if *shut {
+        tcp::shut(fd, libc::SHUT_RD)?;
+    }
+    // An address of IPv6 makes it one of IPv6 alone (net/ipv6/af_inet6.c, `__inet6_bind`), which no longer means anything.
+    let is_v6only = |option: &&SocketOption| (option.level, option.name) == (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+    let settable: Vec<SocketOption> = wanted.options.iter().filter(|option| !is_v6only(option)).cloned().collect();
+    for moment in [Moment::Made, Moment::Named, Moment::Filled] {
+        options::apply(fd, &settable, moment)?;
+    }
+    Ok(())
+}
+
+/// Half a segment that waits for more must go on to wait.
+fn cork(made: &File, all: &[SocketOption]) -> io::Result<()> {
+    const CORK: i32 = 3;
+    match options::number(all, tcp::LEVEL, CORK) {
+        Some(corked @ 1..) => tcp::set(made.as_fd(), CORK, corked),
+        _ => Ok(()),
+    }
+}
+
+/// Begins to connect once more.
+///
+/// # Errors
+/// As connect(2).
+pub fn connect_again(made: &File, peer: &[u8]) -> io::Result<()> {
+    let flags = nix::fcntl::fcntl(made, nix::fcntl::FcntlArg::F_GETFL)?;
+    open::set_flags(made, flags | libc::O_NONBLOCK)?;
+    let begun = match tcp::connect(made.as_fd(), peer) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok(()),
+        // Nobody listens any more: the program is told when it asks.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        other => other,
+    };
+    open::set_flags(made, flags)?;
+    begun
+}

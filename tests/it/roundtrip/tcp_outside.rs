@@ -1,0 +1,223 @@
+//! TCP connections whose other end is outside of the tree: it sees nothing but a delay.
+
+use crate::support::network::own_network;
+use crate::support::{Room, Victim, isolated, wait};
+use fixtures::inet::stream;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection from the test to the machine, which has it under this name.
+fn connected(machine: &Victim, name: &str, host: &str) -> TcpStream {
+    let port = machine.ask(&format!("listen {name}-listener {host}:0"));
+    let stream = TcpStream::connect(format!("{host}:{port}")).expect("the machine listens");
+    machine.ask(&format!("accept {name}-listener {name}"));
+    machine.ask(&format!("close {name}-listener"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
+    stream
+}
+
+fn read(mut from: &TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    from.read_exact(&mut bytes).expect("bytes of the machine");
+    bytes
+}
+
+/// Nothing has come, neither bytes nor an end nor a reset.
+fn assert_silent(stream: &TcpStream) {
+    stream.set_nonblocking(true).expect("O_NONBLOCK");
+    let seen = stream.peek(&mut [0]);
+    assert!(matches!(&seen, Err(error) if error.kind() == ErrorKind::WouldBlock), "the other side sees {seen:?}");
+    stream.set_nonblocking(false).expect("O_NONBLOCK");
+}
+
+/// Dumps with `--kill` and restores; meanwhile the others do what they like.
+fn moved(room: &Room, machine: &mut Victim, meanwhile: impl FnOnce()) {
+    let image = room.dump(machine.pid(), "moved.snap", &["--kill"]);
+    machine.killed();
+    meanwhile();
+    assert_eq!(room.restore(&image, &[]), machine.pid());
+}
+
+fn the_other_side_notices_nothing(room: &Room, host: &str) {
+    own_network();
+    let mut machine = room.victim("machine", &[]);
+    let (quiet, busy) = (connected(&machine, "quiet", host), connected(&machine, "busy", host));
+    // Bytes that the machine does not read, and more than the test's side takes.
+    (&busy).write_all(&stream(1, 0, 100_000)).expect("a write");
+    let stuffed: usize = machine.ask("stuff busy 2 0 8000000").parse().expect("a number");
+    assert!(stuffed > 500_000, "the kernel takes {stuffed} bytes only");
+
+    room.dump(machine.pid(), "first.snap", &[]);
+    (&busy).write_all(&stream(1, 100_000, 1000)).expect("a write");
+    machine.ask("receive busy 1 0 50000");
+    assert_eq!(read(&busy, 10_000), stream(2, 0, 10_000));
+    assert_silent(&quiet);
+
+    moved(room, &mut machine, || {
+        assert_silent(&quiet);
+        // Sent while nobody is there.
+        (&quiet).write_all(&stream(3, 0, 5000)).expect("a write");
+        (&busy).write_all(&stream(1, 101_000, 20_000)).expect("a write");
+        assert_eq!(read(&busy, 20_000), stream(2, 10_000, 20_000));
+    });
+    machine.ask("receive quiet 3 0 5000");
+    machine.ask("receive busy 1 50000 71000");
+    assert_eq!(read(&busy, stuffed - 30_000), stream(2, 30_000, stuffed - 30_000));
+    machine.ask("send quiet 4 0 7000");
+    assert_eq!(read(&quiet, 7000), stream(4, 0, 7000));
+    assert_silent(&busy);
+    machine.ask("close busy");
+    assert_eq!((&busy).read(&mut [0]).expect("the end"), 0);
+    quiet.shutdown(Shutdown::Write).expect("shutdown");
+    machine.ask("end quiet");
+    assert_eq!(machine.ask("state quiet"), "8");
+    let locks = room.snap(["net", "unlock", "--all"]).run().expect(0);
+    assert!(locks.stdout.starts_with("0 locks"), "{locks}");
+    machine.end();
+}
+
+#[test]
+fn exam_16_an_end_outside_notices_nothing_over_ipv4() {
+    isolated(|room| the_other_side_notices_nothing(room, "127.0.0.1"));
+}
+
+#[test]
+fn exam_16_an_end_outside_notices_nothing_over_ipv6() {
+    isolated(|room| the_other_side_notices_nothing(room, "[::1]"));
+}
+
+#[test]
+fn exam_16_every_state_with_an_end_outside() {
+    isolated(|room| {
+        own_network();
+        let mut machine = room.victim("machine", &[]);
+        let make = |name: &str| connected(&machine, name, "127.0.0.1");
+        let (closed, shut, stuck, last, deaf) =
+            (make("closed"), make("shut"), make("stuck"), make("last"), make("deaf"));
+        // The other side has ended: CLOSE-WAIT.
+        (&closed).write_all(&stream(1, 0, 100)).expect("a write");
+        closed.shutdown(Shutdown::Write).expect("shutdown");
+        // The machine has: FIN-WAIT-2.
+        machine.ask("send shut 2 0 100");
+        machine.ask("shut shut wr");
+        // It has, behind bytes that the other side has no room for: FIN-WAIT-1.
+        let stuffed: usize = machine.ask("stuff stuck 3 0 8000000").parse().expect("a number");
+        machine.ask("shut stuck wr");
+        // Both have, and the same: LAST-ACK.
+        let more: usize = machine.ask("stuff last 4 0 8000000").parse().expect("a number");
+        last.shutdown(Shutdown::Write).expect("shutdown");
+        machine.ask("shut last wr");
+        machine.ask("shut deaf rd");
+        // Nobody answers: SYN-SENT. The queue of the listener is full.
+        let target = full_listener();
+        let port = target.local_addr().expect("an address").port();
+        let filling: Vec<TcpStream> = (0..1).map(|_| TcpStream::connect(("127.0.0.1", port)).expect("room")).collect();
+        assert_eq!(machine.ask(&format!("begin syn 127.0.0.1:{port}")), "errno 115");
+        let states = ["closed", "shut", "stuck", "last", "deaf", "syn"]
+            .map(|name| (name, machine.ask(&format!("state {name}"))));
+        assert_eq!(states.clone().map(|(_, state)| state), ["8", "5", "4", "9", "1", "2"]);
+
+        moved(room, &mut machine, || assert_silent(&deaf));
+        for (name, state) in states {
+            wait::until(&format!("{name} to be in state {state}"), || {
+                (machine.ask(&format!("state {name}")) == state).then_some(())
+            });
+        }
+        machine.ask("receive closed 1 0 100");
+        machine.ask("end closed");
+        machine.ask("send closed 5 0 100");
+        assert_eq!(read(&closed, 100), stream(5, 0, 100));
+        assert_eq!(read(&shut, 100), stream(2, 0, 100));
+        assert_eq!((&shut).read(&mut [0]).expect("the end"), 0);
+        (&shut).write_all(&stream(6, 0, 100)).expect("a write");
+        machine.ask("receive shut 6 0 100");
+        assert_eq!(read(&stuck, stuffed), stream(3, 0, stuffed));
+        assert_eq!((&stuck).read(&mut [0]).expect("the end"), 0);
+        (&stuck).write_all(&stream(7, 0, 100)).expect("a write");
+        machine.ask("receive stuck 7 0 100");
+        assert_eq!(read(&last, more), stream(4, 0, more));
+        assert_eq!((&last).read(&mut [0]).expect("the end"), 0);
+        machine.ask("end last");
+        machine.ask("end deaf");
+        machine.ask("send deaf 8 0 10");
+        assert_eq!(read(&deaf, 10), stream(8, 0, 10));
+        drop(filling);
+        drop(target.accept().expect("the first"));
+        let served = target.accept().expect("the second").0;
+        machine.ask("send syn 9 0 10");
+        served.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        assert_eq!(read(&served, 10), stream(9, 0, 10));
+        machine.end();
+    });
+}
+
+/// A listener that holds one connection and drops what else comes.
+fn full_listener() -> TcpListener {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    let address = fixtures::inet::loopback("v4", 0);
+    let fd = fixtures::inet::listener(&address, 0);
+    // SAFETY: it is new and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(fd) }.into()
+}
+
+#[test]
+fn exam_16_a_packet_that_comes_during_the_freeze_is_not_lost() {
+    isolated(|room| {
+        own_network();
+        let machine = room.victim("machine", &[]);
+        let peer = connected(&machine, "peer", "127.0.0.1");
+        room.dump(machine.pid(), "stopped.snap", &["--leave-stopped"]);
+        (&peer).write_all(&stream(1, 0, 3000)).expect("a write");
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(machine.pid()), nix::sys::signal::Signal::SIGCONT)
+            .expect("kill");
+        machine.ask("receive peer 1 0 3000");
+        machine.ask("send peer 2 0 3000");
+        assert_eq!(read(&peer, 3000), stream(2, 0, 3000));
+    });
+}
+
+#[test]
+fn connections_are_closed_or_refused_on_request() {
+    isolated(|room| {
+        own_network();
+        let mut machine = room.victim("machine", &[]);
+        let peer = connected(&machine, "peer", "127.0.0.1");
+        (&peer).write_all(&stream(1, 0, 100)).expect("a write");
+        let pid = machine.pid().to_string();
+        let run = room.snap(["dump", &pid, "-o", "refused.snap", "--tcp", "refuse"]).run().expect(3);
+        assert!(run.stderr.contains("TCP connection of 127.0.0.1:") && run.stderr.contains("--tcp refuse"), "{run}");
+        let image = room.dump(machine.pid(), "closed.snap", &["--kill", "--tcp", "close"]);
+        machine.killed();
+        assert_eq!(room.restore(&image, &[]), machine.pid());
+        machine.ask("receive peer 1 0 100");
+        assert_eq!(machine.ask("send peer 1 0 100"), "errno 104");
+        assert_eq!(machine.ask("send peer 1 0 100"), "errno 32");
+        machine.end();
+    });
+}
+
+#[test]
+fn the_lock_of_an_image_that_is_not_restored_is_taken_away() {
+    isolated(|room| {
+        own_network();
+        let mut machine = room.victim("machine", &[]);
+        let peer = connected(&machine, "peer", "127.0.0.1");
+        let image = room.dump(machine.pid(), "x.snap", &["--kill"]);
+        machine.killed();
+        assert_silent(&peer);
+        let path = image.to_str().expect("text");
+        assert!(room.snap(["net", "unlock", path]).run().expect(0).stdout.starts_with("1 lock taken"));
+        assert!(room.snap(["net", "unlock", path]).run().expect(0).stdout.starts_with("0 locks"));
+        // Now it learns that nobody is there.
+        (&peer).write_all(b"x").expect("a write");
+        let end = (&peer).read(&mut [0]);
+        assert!(matches!(&end, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{end:?}");
+        room.snap(["net", "lock", path]).run().expect(0);
+        room.snap(["net", "lock", path]).run().expect(2);
+        assert!(room.snap(["net", "unlock", "--all"]).run().expect(0).stdout.starts_with("1 lock taken"));
+    });
+}

@@ -239,7 +239,7 @@ fn segment(id: u32) -> SharedMemory {
 
 fn ipc() -> Ipc {
     let semaphores = vec![Semaphore { value: 1, last: Pid(100) }, Semaphore { value: 32767, last: Pid(0) }];
-    let messages = vec![Message { kind: 5, text: b"hello".to_vec() }];
+    let messages = vec![crate::image::model::ipc::Message { kind: 5, text: b"hello".to_vec() }];
     let queue =
         MessageQueue { id: 6, owner: ipc_owner(-8), capacity: 16384, messages, sender: Pid(100), receiver: Pid(0) };
     Ipc { semaphores: vec![SemaphoreSet { id: 32_768, owner: ipc_owner(0), semaphores }], queues: vec![queue] }

@@ -98,7 +98,7 @@ mod tests {
             text(sample::datagram(2)),
             "socket:[12] UDP 127.0.0.1:8080 to 127.0.0.2:8080, in 127.0.0.3:8080 on lo (1 datagrams of 8 B unread), shut down"
         );
-        assert_eq!(text(sample::netlink(3)), "socket:[13] netlink protocol 16 port 77, in groups 1, 40");
+        assert_eq!(text(sample::netlink(3)), "socket:[13] netlink protocol 0 port 77, in groups 1, 40");
         assert!(text(sample::socket(0)).starts_with("socket:[11] UNIX datagram"));
     }
 }

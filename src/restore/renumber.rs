@@ -8,6 +8,7 @@ use crate::image::model::file::{AsyncOwner, OpenObject, OwnerTarget};
 use crate::image::model::id::{Pid, Tid};
 use crate::image::model::process::Process;
 use crate::image::model::signal::QueuedSignal;
+use crate::image::model::socket::{Socket, State};
 use crate::image::model::thread::Thread;
 use crate::image::model::timer::TimerNotify;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +90,7 @@ pub fn renumber(snapshot: &mut Snapshot, ids: &Ids) {
             file.path = path;
         }
     }
+    snapshot.sockets.iter_mut().for_each(|one| socket(one, ids));
     for description in &mut snapshot.descriptions {
         if let Some(AsyncOwner { target, signal: _ }) = &mut description.owner {
             match target {
@@ -99,6 +101,19 @@ pub fn renumber(snapshot: &mut Snapshot, ids: &Ids) {
         }
         if let OpenObject::Pidfd(Pidfd::Task(task)) = &mut description.object {
             *task = tid(*task, ids);
+        }
+    }
+}
+
+/// SO_PEERCRED, and SCM_CREDENTIALS on their way (unix(7)).
+fn socket(socket: &mut Socket, ids: &Ids) {
+    let State::Unix(unix) = &mut socket.state else { return };
+    if let Some(peer) = &mut unix.credentials {
+        peer.pid = number(peer.pid, ids);
+    }
+    for message in &mut unix.queue {
+        if let Some([sender, _, _]) = &mut message.credentials {
+            *sender = number(sender.cast_signed(), ids).cast_unsigned();
         }
     }
 }

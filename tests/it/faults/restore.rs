@@ -106,41 +106,51 @@ fn of_a_tree_dies_or_fails() {
 /// Skeletons that nobody traces yet are tied to their parents, those to theirs, and the root to snap.
 #[test]
 fn of_a_tree_is_killed_at_any_instant() {
-    const LIVING: usize = 7;
+    let kinds = ["file", "fork", "files", "memory", "zombie", "fork", "fork", "fork"];
+    isolated_for(LIMIT, |room| killed_at_any_instant(room, "family", &kinds, 7, &WAYS, 50));
+}
+
+/// Whoever is adopted is tied to nobody for a moment, and sees for itself whose child it becomes.
+#[test]
+fn of_a_tree_with_adoptions_is_killed_at_any_instant() {
+    isolated_for(LIMIT, |room| killed_at_any_instant(room, "relatives", &["daemons", "file"], 9, &WAYS[..1], 60));
+}
+
+/// Kills `snap restore` at so many instants: nothing is left, or all of the living.
+fn killed_at_any_instant(room: &Room, kind: &str, arguments: &[&str], living: usize, ways: &[&[&str]], turns: u64) {
     let is_stopped_alone = |pid: i32| facts::state(pid) == Some('T') && facts::status(pid, "TracerPid") == "0";
-    isolated_for(LIMIT, |room| {
-        let mut victim = room.victim("family", &["file", "fork", "files", "memory", "zombie", "fork", "fork", "fork"]);
-        let image = room.dump(victim.pid(), "kept.snap", &["--kill"]);
-        victim.killed();
-        wait::alone();
-        for way in WAYS {
-            for turn in 0..50 {
-                let run = room.snap(["restore", "--stopped"]).args(way).arg(&image).spawn();
-                // The instant is what is tested.
-                std::thread::sleep(Duration::from_micros(turn * 600));
-                run.kill();
-                // Nothing is left, or it was done before and everything is there: stopped, on its own, with the child that has ended.
-                let begun = std::time::Instant::now();
-                wait::until("nothing or everything", || {
-                    let left = processes();
-                    assert!(
-                        begun.elapsed() < Duration::from_secs(20),
-                        "{way:?} {turn}: neither nothing nor everything is left: {}",
-                        describe(&left)
-                    );
-                    let whole = left.iter().filter(|pid| is_stopped_alone(**pid)).count() == LIVING
-                        && left.iter().any(|pid| facts::state(*pid) == Some('Z'));
-                    (left == [1] || whole).then_some(())
-                });
-                processes().into_iter().filter(|pid| *pid != 1).for_each(|pid| {
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                });
-                assert_nothing_is_left(&format!("{way:?} {turn}"));
-            }
+    let mut victim = room.victim(kind, arguments);
+    let image = room.dump(victim.pid(), "kept.snap", &["--kill"]);
+    victim.killed();
+    wait::alone();
+    let has_zombie = arguments.contains(&"zombie");
+    for way in ways {
+        for turn in 0..turns {
+            let run = room.snap(["restore", "--stopped"]).args(*way).arg(&image).spawn();
+            // The instant is what is tested.
+            std::thread::sleep(Duration::from_micros(turn * 600));
+            run.kill();
+            // Nothing is left, or it was done before and everything is there: stopped, on its own, with the child that has ended.
+            let begun = std::time::Instant::now();
+            wait::until("nothing or everything", || {
+                let left = processes();
+                assert!(
+                    begun.elapsed() < Duration::from_secs(20),
+                    "{way:?} {turn}: neither nothing nor everything is left: {}",
+                    describe(&left)
+                );
+                let whole = left.iter().filter(|pid| is_stopped_alone(**pid)).count() == living
+                    && (!has_zombie || left.iter().any(|pid| facts::state(*pid) == Some('Z')));
+                (left == [1] || whole).then_some(())
+            });
+            processes().into_iter().filter(|pid| *pid != 1).for_each(|pid| {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            });
+            assert_nothing_is_left(&format!("{way:?} {turn}"));
         }
-        room.restore(&image, &[]);
-        victim.check();
-    });
+    }
+    room.restore(&image, &[]);
+    victim.check();
 }
 
 /// The pipe of the image stays open until all is over, so that no end of file does what the kill must do.

@@ -70,10 +70,17 @@ impl Descriptors {
         }
         let (tid, fd) = holder;
         seen.on_its_way_to = Some(fd);
-        let watches = matches!(&seen.link, FdLink::AnonInode(kind) if kind == b"eventpoll")
-            && seen.info.epoll_targets().is_none_or(|targets| !targets.is_empty());
-        let description = if watches {
-            let (object, reason) = (seen.shown(), "an epoll instance that is on its way and watches something");
+        let refused = match &seen.link {
+            FdLink::AnonInode(kind) if kind == b"eventpoll" => {
+                let watches = seen.info.epoll_targets().is_none_or(|targets| !targets.is_empty());
+                watches.then_some("an epoll instance that is on its way and watches something")
+            }
+            // Timers are set by who has them in a table.
+            FdLink::AnonInode(kind) if kind == b"timerfd" => Some("a timer that is on its way"),
+            _ => None,
+        };
+        let description = if let Some(reason) = refused {
+            let object = seen.shown();
             tables.findings.block(format!("pid {tid}"), object, reason, "let the program receive it before the dump");
             None
         } else {

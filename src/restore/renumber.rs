@@ -99,6 +99,9 @@ pub fn renumber(snapshot: &mut Snapshot, ids: &Ids) {
                 OwnerTarget::Process(owner) | OwnerTarget::Group(owner) => *owner = pid(*owner, ids),
             }
         }
+        for holder in description.locks.iter_mut().filter_map(|lock| lock.holder.as_mut()) {
+            *holder = pid(*holder, ids);
+        }
         if let OpenObject::Pidfd(Pidfd::Task(task)) = &mut description.object {
             *task = tid(*task, ids);
         }

@@ -46,3 +46,9 @@ fn is_driven_on(room: &Room, name: &str) {
 fn exam_20_vim_with_unsaved_text_less_top_and_a_shell_with_jobs_are_driven_on_with_keys() {
     isolated(|room| is_driven_on(room, "terminal.py"));
 }
+
+#[test]
+fn exam_20_tmux() {
+    // The name of a socket is short, and so must be that of the test.
+    isolated(|room| is_driven_on(room, "tmux.py"));
+}

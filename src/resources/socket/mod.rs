@@ -105,11 +105,10 @@ impl Sockets {
 
     /// Their ties to other processes.
     pub fn ties(&self) -> impl Iterator<Item = Tie> {
-        let links = self.links.iter();
-        let unix = links.flat_map(|links| self.sockets.iter().flat_map(|socket| links.ties(socket.ino)));
-        let all = self.sockets.iter().zip(&self.open);
-        let connections = all.filter(|(socket, open)| is_connection(socket, &open.0));
-        unix.chain(connections.map(|(socket, _)| Tie::Socket(socket.ino)))
+        self.sockets.iter().flat_map(|socket| match &self.links {
+            Some(links) => links.ties(socket.ino),
+            None => vec![Tie::Socket(socket.ino)],
+        })
     }
 
     /// Notes what they are connected to, and refuses those that are connected with the outside.
@@ -122,6 +121,7 @@ impl Sockets {
         leaks: bool,
         findings: &mut Findings,
     ) -> Result<(), CollectError> {
+        self.refuse_shared(outsiders, leaks, findings);
         let Some(links) = &self.links else { return Ok(()) };
         for (socket, (file, holder)) in self.sockets.iter_mut().zip(&self.open) {
             let Socket { id, ino, domain: _, kind, protocol: _, uid: _, gid: _, options: _, state } = socket;
@@ -134,6 +134,22 @@ impl Sockets {
             }
         }
         Ok(())
+    }
+
+    /// Refuses sockets that somebody outside has too, but those of the UNIX domain and of TCP, which know more of it.
+    fn refuse_shared(&self, outsiders: &HashMap<Tie, Outsider>, leaks: bool, findings: &mut Findings) {
+        let others = self
+            .sockets
+            .iter()
+            .zip(&self.open)
+            .filter(|(socket, _)| !matches!(socket.state, State::Unix(_) | State::Tcp(_)));
+        for (socket, (_, (tid, fd))) in others {
+            let ino = socket.ino;
+            let Some(outsider) = outsiders.get(&Tie::Socket(ino)).filter(|_| !leaks) else { continue };
+            let reason = format!("it is shared with {outsider}, which is outside");
+            let remedy = "dump the process that made it (snap dump PID of their common parent), or let it have the socket alone (--allow-leak)";
+            findings.block(format!("pid {tid}"), format!("fd {fd}: socket:[{ino}]"), reason, remedy);
+        }
     }
 
     /// Reads TCP connections once all sockets are known; see [`tcp::tree::read`].

@@ -1,5 +1,6 @@
 //! What cannot be dumped is refused with all reasons at once, and the target is as before.
 
+use crate::support::network::own_network;
 use crate::support::{Facts, facts, isolated, needs, require_root, wait};
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
@@ -107,6 +108,29 @@ fn exam_18_a_pipe_with_an_end_outside_is_named() {
             room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says("fd 5").says("pipe");
         before.assert_same(&Facts::of(victim.pid()), &format!("after a refused dump: {run}"));
         drop(writer);
+        victim.check();
+    });
+}
+
+#[test]
+fn exam_18_a_socket_that_somebody_outside_has_too_is_named() {
+    isolated(|room| {
+        own_network();
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let directory = crate::support::Victim::directory_in(room, "leak");
+        let mut command = Command::new("/bin/sh");
+        let script =
+            format!("exec 5<&0 </dev/null; exec {} \"$0\"", crate::support::victim::program("c-dynamic").display());
+        command.args(["-c", &script]).arg(&directory);
+        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(socket.try_clone().expect("dup"))));
+        let victim = crate::support::Victim::start_with_stdin(command, directory);
+        let before = Facts::of(victim.pid());
+        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+        let run = run.says("fd 5: socket:[").says(&format!("it is shared with pid {} (", std::process::id()));
+        before.assert_same(&Facts::of(victim.pid()), &format!("after a refused dump: {run}"));
+        room.dump(victim.pid(), "leak.snap", &["--allow-leak"]);
+        drop(socket);
+        room.dump(victim.pid(), "alone.snap", &[]);
         victim.check();
     });
 }

@@ -266,6 +266,9 @@ impl Descriptors {
                     _ => refuse(tables.findings, "a part of it was read, and its process is gone".into()),
                 }
             }
+            FdLink::Path(_) if is_queue(&fd.file) => {
+                refuse(tables.findings, "POSIX message queues are not supported yet".into())
+            }
             FdLink::Path(_) if !self.is_mounted(task_dir, fd) => refuse_as(tables.findings, refused::detached(fd)),
             FdLink::Path(_) | FdLink::Memfd(_) => match tables.files.intern(&fd.meta, &fd.text, &task) {
                 Ok(file) if fd.meta.file_type().is_fifo() && !is_path_only(fd) => end(tables.pipes, Some(file)),
@@ -344,9 +347,8 @@ impl Descriptors {
         })
     }
 
-    /// Whether a file lies in a mount of the namespace. POSIX message queues lie in one of the kernel's own.
+    /// Whether a file lies in a mount of the namespace.
     fn is_mounted(&mut self, task: &TaskDir, fd: &OpenFd<'_>) -> bool {
-        const MQUEUE_MAGIC: i64 = 0x1980_0202;
         let id = fd.info.mnt_id;
         if self.mounts.contains(&id) {
             return true;
@@ -356,7 +358,6 @@ impl Descriptors {
             self.mounts.extend(mounts.iter().map(|mount| mount.id));
         }
         self.mounts.contains(&id)
-            || nix::sys::statfs::fstatfs(&fd.file).is_ok_and(|fs| fs.filesystem_type().0 == MQUEUE_MAGIC)
     }
 
     /// Kinds that have a path.
@@ -428,6 +429,12 @@ fn device(rdev: u64, file: FileId) -> Result<OpenObject, String> {
         (5, 2) => Ok(OpenObject::Pseudo(file)),
         _ => Err(refused::device("character", rdev).reason),
     }
+}
+
+/// Whether it is a POSIX message queue, which has the name of a file (MQUEUE_MAGIC of ipc/mqueue.c).
+fn is_queue(file: &File) -> bool {
+    const MQUEUE_MAGIC: i64 = 0x1980_0202;
+    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| fs.filesystem_type().0 == MQUEUE_MAGIC)
 }
 
 fn is_path_only(fd: &OpenFd<'_>) -> bool {

@@ -183,6 +183,8 @@ fn exam_05_a_zombie_is_refused_at_once() {
 
 /// What docs/unsupported.md says is refused at the dump, each with what the refusal says of it. Descriptors have a test of their own.
 const UNSUPPORTED: &[(&str, &str)] = &[
+    ("queue", "POSIX message queues"),
+    ("unlinked-queue", "POSIX message queues"),
     ("aio", "Linux AIO contexts"),
     ("hugetlb", "shared anonymous huge pages"),
     ("userfaultfd", "userfaultfd"),

@@ -25,11 +25,24 @@ const KNOWN: &[(i32, &str)] = &[
 ];
 const NETFILTER: i32 = 12;
 
+/// The others that have a name.
+const TIED: &[(i32, &str)] = &[
+    (5, "NETLINK_NFLOG"),
+    (8, "NETLINK_ISCSI"),
+    (9, "NETLINK_AUDIT"),
+    (14, "NETLINK_DNRTMSG"),
+    (18, "NETLINK_SCSITRANSPORT"),
+    (19, "NETLINK_ECRYPTFS"),
+    (20, "NETLINK_RDMA"),
+    (21, "NETLINK_CRYPTO"),
+    (22, "NETLINK_SMC"),
+];
+
 /// What a protocol of netlink is called.
 #[must_use]
 pub fn protocol(number: i32) -> String {
-    let known = KNOWN.iter().find(|(known, _)| *known == number);
-    known.map_or_else(|| format!("netlink protocol {number}"), |(_, name)| (*name).to_owned())
+    let named = KNOWN.iter().chain(TIED).find(|(named, _)| *named == number);
+    named.map_or_else(|| format!("netlink protocol {number}"), |(_, name)| (*name).to_owned())
 }
 
 /// What is known of it, or why it cannot be saved.

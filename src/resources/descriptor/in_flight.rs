@@ -1,6 +1,7 @@
 //! What waits in the UNIX sockets of a tree, and the open files that are on their way through them (SCM_RIGHTS), which need be in no table.
 
 use super::{Descriptors, OpenFd, Seen, Tables, locks};
+use crate::image::model::file::OpenObject;
 use crate::image::model::id::{DescriptionId, Fd, Tid};
 use crate::image::model::socket::unix::Message;
 use crate::proc::TaskDir;
@@ -54,6 +55,18 @@ impl Descriptors {
         self.sockets.look_around().map_err(CollectError::at(task::own_tid(), "asking for all UNIX sockets"))
     }
 
+    /// Whether it is a pidfd or a file of `/proc/PID`.
+    fn belongs_to_a_task(&self, id: DescriptionId, tables: &Tables<'_>) -> bool {
+        match &self.descriptions[id.0 as usize].object {
+            OpenObject::Pidfd(_) => true,
+            OpenObject::Pseudo(file) | OpenObject::PathOnly(file) => {
+                let path = tables.files.get(*file).path.strip_prefix(b"/proc/").unwrap_or_default();
+                path.first().is_some_and(u8::is_ascii_digit)
+            }
+            _ => false,
+        }
+    }
+
     /// The description behind a descriptor that is on its way to a socket, or `None` for one that is refused.
     fn carried(
         &mut self,
@@ -89,6 +102,11 @@ impl Descriptors {
             let description = self.describe(&dir, tid, &open, tables)?;
             let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
             locks::of_description(tid, &seen, held, tables.findings);
+            if description.is_some_and(|id| self.belongs_to_a_task(id, tables)) {
+                let reason = "it can be opened only once the task exists that it belongs to: not supported yet";
+                let remedy = "let the program receive it before the dump";
+                tables.findings.block(format!("pid {tid}"), seen.shown(), reason, remedy);
+            }
             description
         };
         let noted = self.identities.note(like, own, number, description);

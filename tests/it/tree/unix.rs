@@ -71,13 +71,15 @@ fn exam_16_a_datagram_socket_is_connected_to_somebody_outside_again() {
 }
 
 #[test]
-fn exam_21_what_waits_where_nobody_can_look_is_named() {
+fn exam_21_what_cannot_be_seen_or_had_again_is_named() {
     isolated(|room| {
         for (kind, words) in [
             ("unaccepted", "has not accepted it yet cannot be seen"),
             ("closed", "whose other end was closed"),
             ("error", "an error waits in it before its messages"),
             ("urgent", "MSG_OOB"),
+            ("task", "once the task exists"),
+            ("taken", "of the tree has now"),
         ] {
             let mut victim = room.victim("unix_edges", &[kind]);
             if kind != "urgent" || victim.ask("sent").contains("true") {

@@ -117,11 +117,30 @@ impl Links {
             let bound = name::is_bound(open, own, &self.all).map_err(error("looking for the name of a socket"))?;
             state.accepted = !bound;
         }
+        let of_gone = match &link {
+            Link::Closed(name) if state.accepted && name.is_empty() => &state.name,
+            Link::Closed(name) => name,
+            _ if state.accepted => &state.name,
+            _ => &Vec::new(),
+        };
+        if let Some(other) = self.taken(subject.kind, of_gone) {
+            report.taken(of_gone, other);
+        }
         if !state.accepted {
             state.file = name::file(open, &state.name, own.file, &holder);
         }
         state.link = link;
         Ok(())
+    }
+
+    /// A socket of the tree that has bound an abstract name since the one was closed that had it. A restore needs that name for a moment; for one
+    /// that listens it does not matter which of them it is.
+    fn taken(&self, kind: i32, name: &[u8]) -> Option<&UnixSocket> {
+        let is_abstract = !name.is_empty() && !name::is_path(name);
+        let has = |other: &&UnixSocket| other.kind == kind && other.name == name && other.peer.is_none();
+        let all = || self.all.iter().filter(has);
+        let listens = all().any(|other| other.state == LISTENING);
+        all().find(|other| is_abstract && !listens && self.inside.contains_key(&other.ino))
     }
 
     fn link(
@@ -226,6 +245,15 @@ impl Report<'_> {
         let (task, object) = (format!("pid {}", self.task), self.object());
         let remedy = "try again when the program has gone on".into();
         self.findings.passing.push(Blocker { task, object, reason, remedy });
+    }
+
+    /// A name that was given to another.
+    fn taken(&mut self, name: &[u8], other: &UnixSocket) {
+        let name = String::from_utf8_lossy(name).replace('\0', "@");
+        let reason =
+            format!("its connection was made by the name {name}, which socket:[{}] of the tree has now", other.ino);
+        let (task, object) = (format!("pid {}", self.task), self.object());
+        self.findings.block(task, object, reason, "close either before the dump");
     }
 
     /// Something outside, which the user may have said to give up.

@@ -12,6 +12,8 @@ use std::os::fd::BorrowedFd;
 
 /// What recvmsg(2) tells of a message that carries no credentials: the overflow ids (include/net/scm.h, `scm_set_cred`).
 const NO_CREDENTIALS: [u32; 3] = [0, 65534, 65534];
+// include/uapi/asm-generic/socket.h
+const SO_PASSRIGHTS: i32 = 83;
 /// Where a buffer for datagrams begins.
 const BUFFER: usize = 1 << 16;
 
@@ -82,8 +84,12 @@ pub fn look(
     }
     let offset = Offset::hold(fd, undo)?;
     let credentials = hold(fd, undo, libc::SO_PASSCRED, 1)?;
+    // Where it is forbidden now, it may be allowed again when they are received. Kernels before 6.16 do not have it.
+    let forbidden = socket::number(fd, libc::SOL_SOCKET, SO_PASSRIGHTS).is_ok_and(|allowed| allowed == 0);
+    let rights = if forbidden { Some(hold(fd, undo, SO_PASSRIGHTS, 1)?) } else { None };
     changed()?;
     let found = if stream { look_at_stream(&offset, count)? } else { look_at_messages(&offset)? };
+    rights.map_or(Ok(()), Held::end)?;
     credentials.end()?;
     offset.held.end()?;
     Ok(Ok(found))

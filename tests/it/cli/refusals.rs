@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 
 /// What a refusal says of each kind of descriptor, where that is not its name.
 const REFUSED: &[(&str, &str)] = &[
-    ("audit", "netlink protocol 9"),
     ("pidfd", "it means pid 1 ("),
     ("io_uring", "a ring of io_uring"),
     ("landlock-ruleset", "a Landlock ruleset in the making"),

@@ -183,7 +183,7 @@ pub fn collect(
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
     let manner = Manner { policy: border.tcp, ends: after == After::Kill, frozen: true };
-    let lock = builder.descriptors.sockets.connections(root, &outsiders, manner, &mut builder.findings)?;
+    let lock = builder.descriptors.sockets.connections(&outsiders, manner, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
     let descriptions = &mut builder.descriptors.descriptions;
     let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;

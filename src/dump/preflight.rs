@@ -366,7 +366,7 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
     let manner = Manner { policy: Policy::Keep, ends: false, frozen: false };
-    descriptors.sockets.connections(root, &outsiders, manner, findings)?;
+    descriptors.sockets.connections(&outsiders, manner, findings)?;
     pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
 }
 

@@ -10,7 +10,7 @@ use std::io;
 /// # Errors
 /// As netlink(7): EPERM without CAP_NET_ADMIN, EEXIST when it is there already.
 pub fn lock(snapshot: &Snapshot) -> io::Result<usize> {
-    let Some((name, connections)) = lock_of(snapshot.inventory.root, &snapshot.sockets) else { return Ok(0) };
+    let Some((name, connections)) = lock_of(&snapshot.sockets) else { return Ok(0) };
     nftables::leave(&name, &connections)?;
     Ok(connections.len())
 }
@@ -20,7 +20,7 @@ pub fn lock(snapshot: &Snapshot) -> io::Result<usize> {
 /// # Errors
 /// As netlink(7).
 pub fn unlock(snapshot: &Snapshot) -> io::Result<bool> {
-    match lock_of(snapshot.inventory.root, &snapshot.sockets) {
+    match lock_of(&snapshot.sockets) {
         Some((name, _)) => nftables::remove(&name),
         None => Ok(false),
     }

@@ -16,7 +16,7 @@ enum Probe {
     Library(&'static str),
 }
 
-const PACKAGES: [Package; 20] = [
+const PACKAGES: [Package; 25] = [
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "tmux", probe: Probe::Program("tmux") },
     Package { name: "vim", probe: Probe::Program("vim") },
@@ -37,6 +37,11 @@ const PACKAGES: [Package; 20] = [
     Package { name: "util-linux", probe: Probe::Program("unshare") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "iproute2", probe: Probe::Program("ip") },
+    Package { name: "redis-server", probe: Probe::Program("redis-server") },
+    Package { name: "redis-tools", probe: Probe::Program("redis-benchmark") },
+    Package { name: "nginx-light", probe: Probe::Program("nginx") },
+    Package { name: "memcached", probe: Probe::Program("memcached") },
+    Package { name: "wrk", probe: Probe::Program("wrk") },
 ];
 
 /// Installs what is missing, or names it.

@@ -10,7 +10,7 @@ pub mod unix;
 use super::border::{Outsider, Tie};
 use super::{CollectError, Findings};
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, Pid, SocketId, Tid};
+use crate::image::model::id::{Fd, SocketId, Tid};
 use crate::image::model::socket::tcp::Role;
 use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, State};
@@ -158,7 +158,6 @@ impl Sockets {
     /// A kernel interface that failed.
     pub fn connections(
         &mut self,
-        root: Pid,
         outsiders: &HashMap<Tie, Outsider>,
         manner: tcp::tree::Manner,
         findings: &mut Findings,
@@ -166,7 +165,7 @@ impl Sockets {
         let all = self.sockets.iter_mut().zip(&self.open);
         let connections = all.filter(|(socket, open)| is_connection(socket, &open.0));
         let subjects = connections.map(|(socket, (file, holder))| tcp::tree::Subject { socket, file, holder: *holder });
-        tcp::tree::read(root, &mut subjects.collect::<Vec<_>>(), outsiders, manner, findings)
+        tcp::tree::read(&mut subjects.collect::<Vec<_>>(), outsiders, manner, findings)
     }
 
     /// All of them, and the duplicates of those that are TCP connections.

@@ -2,7 +2,7 @@
 
 use super::connection::{self, Trouble};
 use super::shown;
-use crate::image::model::id::{Fd, Pid, Tid};
+use crate::image::model::id::{Fd, Tid};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
 use crate::proc::tcp_table::{self, Row};
@@ -71,7 +71,7 @@ impl Lock {
 
 /// The name of the lock of an image, and the connections that it holds; none where no connection leads outside.
 #[must_use]
-pub fn lock_of(root: Pid, sockets: &[Socket]) -> Option<(String, Vec<nftables::Connection>)> {
+pub fn lock_of(sockets: &[Socket]) -> Option<(String, Vec<nftables::Connection>)> {
     let outside = sockets.iter().filter_map(|socket| match &socket.state {
         State::Tcp(Tcp { local, role: Role::Connected(connection) }) if !connection.inside => {
             Some((socket.ino, (inet::parse(local)?, inet::parse(&connection.peer)?)))
@@ -81,11 +81,11 @@ pub fn lock_of(root: Pid, sockets: &[Socket]) -> Option<(String, Vec<nftables::C
     let (inodes, connections): (Vec<u64>, Vec<nftables::Connection>) = outside.unzip();
     // Inodes of sockets are not used again before long, and the image has them.
     let first = inodes.into_iter().min()?;
-    Some((lock_name(root, first), connections))
+    Some((lock_name(first), connections))
 }
 
-fn lock_name(root: Pid, ino: u64) -> String {
-    format!("{}{root}-{ino:x}", nftables::PREFIX)
+fn lock_name(ino: u64) -> String {
+    format!("{}{ino:x}", nftables::PREFIX)
 }
 
 /// Whether connections may be repaired here.
@@ -112,7 +112,6 @@ type Rows<'a> = HashMap<Ends, &'a Row>;
 /// # Errors
 /// A kernel interface that failed.
 pub fn read(
-    root: Pid,
     subjects: &mut [Subject<'_>],
     outsiders: &HashMap<Tie, Outsider>,
     manner: Manner,
@@ -147,7 +146,7 @@ pub fn read(
     if !manner.frozen || !findings.blockers.is_empty() {
         return Ok(None);
     }
-    let lock = lock(root, subjects, &kept, manner, findings)?;
+    let lock = lock(subjects, &kept, manner, findings)?;
     read_all(subjects, &kept, repairs, findings)?;
     Ok(lock)
 }
@@ -167,7 +166,6 @@ fn is_not_accepted(rows: &Rows<'_>, ends: Ends) -> bool {
 
 /// Drops the packets of what leads outside.
 fn lock(
-    root: Pid,
     subjects: &[Subject<'_>],
     kept: &[(usize, Vec<u8>, Option<usize>)],
     manner: Manner,
@@ -187,7 +185,7 @@ fn lock(
             State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
         })
         .collect();
-    let name = lock_name(root, first);
+    let name = lock_name(first);
     // A name of its own: one of an earlier dump may still be there.
     match nftables::own(&format!("{name}-dump"), &connections) {
         Ok(owned) => Ok(Some(Lock { name, connections, _owned: owned })),

@@ -27,7 +27,7 @@ impl Reviving {
     /// # Errors
     /// As netlink(7).
     pub fn prepare(snapshot: &Snapshot, top: i32) -> io::Result<Self> {
-        let Some((name, connections)) = lock_of(snapshot.inventory.root, &snapshot.sockets) else {
+        let Some((name, connections)) = lock_of(&snapshot.sockets) else {
             return Ok(Self::default());
         };
         let lock = nftables::own(&format!("{name}-restore-{}", std::process::id()), &connections)?.lift(top)?;

@@ -58,7 +58,6 @@ const KINDS: &[(&str, &[&str])] = &[
     ("unix_family", &[]),
     ("unix_edges", &["error"]),
     ("datagram", &["plain"]),
-    ("datagram", &["raw"]),
     ("datagram", &["queued"]),
     ("netlink", &["plain"]),
     ("netlink", &["unread"]),

@@ -17,7 +17,7 @@ fn exam_21_messages_that_the_kernel_has_sent_are_named_and_stay() {
         own_network();
         room.refuses(room.victim("netlink", &["unread"]), &["socket:[", "messages wait in it"]);
         room.refuses(room.victim("netlink", &["list"]), &["socket:[", "reads a list from the kernel"]);
-        room.refuses(room.victim("netlink", &["audit"]), &["socket:[", "netlink protocol 9"]);
+        room.refuses(room.victim("netlink", &["audit"]), &["socket:[", "NETLINK_AUDIT"]);
     });
 }
 

@@ -1,7 +1,7 @@
 //! TCP sockets that nobody is connected to, and what stands in their way.
 
 use crate::support::network::own_network;
-use crate::support::{Room, isolated, wait};
+use crate::support::{Room, isolated, require_root, wait};
 use std::net::TcpListener;
 
 #[test]
@@ -46,15 +46,24 @@ fn connections_inside(room: &Room, family: &str) {
 
 #[test]
 fn exam_16_connections_inside_the_tree_over_ipv4() {
-    isolated(|room| connections_inside(room, "v4"));
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        connections_inside(room, "v4");
+    });
 }
 
 #[test]
 fn exam_16_connections_inside_the_tree_over_ipv6() {
-    isolated(|room| connections_inside(room, "v6"));
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        connections_inside(room, "v6");
+    });
 }
 
 #[test]
 fn exam_16_connections_inside_the_tree_over_ipv4_in_ipv6() {
-    isolated(|room| connections_inside(room, "mapped"));
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        connections_inside(room, "mapped");
+    });
 }

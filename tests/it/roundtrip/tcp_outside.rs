@@ -1,7 +1,7 @@
 //! TCP connections whose other end is outside of the tree: it sees nothing but a delay.
 
 use crate::support::network::own_network;
-use crate::support::{Room, Victim, isolated, wait};
+use crate::support::{Room, Victim, isolated, require_root, wait};
 use fixtures::inet::stream;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -82,17 +82,24 @@ fn the_other_side_notices_nothing(room: &Room, host: &str) {
 
 #[test]
 fn exam_16_an_end_outside_notices_nothing_over_ipv4() {
-    isolated(|room| the_other_side_notices_nothing(room, "127.0.0.1"));
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        the_other_side_notices_nothing(room, "127.0.0.1");
+    });
 }
 
 #[test]
 fn exam_16_an_end_outside_notices_nothing_over_ipv6() {
-    isolated(|room| the_other_side_notices_nothing(room, "[::1]"));
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        the_other_side_notices_nothing(room, "[::1]");
+    });
 }
 
 #[test]
 fn exam_16_every_state_with_an_end_outside() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let mut machine = room.victim("machine", &[]);
         let make = |name: &str| connected(&machine, name, "127.0.0.1");

@@ -137,6 +137,9 @@ pub fn read(
         let other = places.get(&reversed).copied();
         if other.is_none() && is_not_accepted(&rows, reversed) {
             subject.not_accepted(peer, &rows, reversed, findings);
+        } else if other.is_some() && !repairs {
+            let reason = "to bring a connection back takes CAP_NET_ADMIN in this network namespace";
+            subject.refuse(findings, reason, "run as root");
         } else if other.is_some() {
             kept.push((at, peer, other));
         } else if subject.leads_outside(&peer, manner.policy, repairs, findings) {

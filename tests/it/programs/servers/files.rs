@@ -3,7 +3,7 @@
 use super::client::connect;
 use super::{PORT, ended, start};
 use crate::support::network::own_network;
-use crate::support::{Room, isolated, wait};
+use crate::support::{Room, isolated, require_root, wait};
 use fixtures::inet::stream;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -67,6 +67,7 @@ fn a_download_goes_on(room: &Room) {
 #[test]
 fn nginx_with_one_process_and_slow_downloads() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         a_download_goes_on(room);
     });

@@ -5,7 +5,7 @@ mod files;
 mod redis;
 
 use crate::support::network::own_network;
-use crate::support::{Room, isolated, wait};
+use crate::support::{Room, isolated, require_root, wait};
 use client::{Ask, Client, connect};
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -55,6 +55,7 @@ fn ended(pid: i32) {
 #[test]
 fn node_with_keep_alive_clients() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let mut command = Command::new("node");
         command.arg(script("http.js"));
@@ -65,6 +66,7 @@ fn node_with_keep_alive_clients() {
 #[test]
 fn python_with_keep_alive_clients() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let mut command = Command::new("/usr/bin/python3");
         command.arg(script("web.py"));
@@ -75,6 +77,7 @@ fn python_with_keep_alive_clients() {
 #[test]
 fn go_with_keep_alive_clients() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         ended(serves(room, Command::new(crate::support::victim::program("go-http")), client::http));
     });
@@ -83,6 +86,7 @@ fn go_with_keep_alive_clients() {
 #[test]
 fn memcached_with_clients() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let mut command = Command::new("memcached");
         command.args(["-u", "root", "-U", "0", "-l", "127.0.0.1", "-m", "16", "-t", "2", "-p", &PORT.to_string()]);
@@ -94,6 +98,7 @@ fn memcached_with_clients() {
 #[test]
 fn wrk_while_its_server_is_dumped_again_and_again() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let mut command = Command::new("node");
         command.arg(script("http.js"));

@@ -3,7 +3,7 @@
 use super::client::{self, Client, connect};
 use super::{PORT, ended, start};
 use crate::support::network::own_network;
-use crate::support::{Room, isolated, wait};
+use crate::support::{Room, isolated, require_root, wait};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
@@ -66,6 +66,7 @@ impl Drop for Cli {
 #[test]
 fn redis_with_its_data_and_the_connections_of_its_clients() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let pid = server(room);
         fill();
@@ -95,6 +96,7 @@ fn redis_with_its_data_and_the_connections_of_its_clients() {
 #[test]
 fn redis_benchmark_while_the_server_is_dumped() {
     isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
         let pid = server(room);
         let mut command = Command::new("redis-benchmark");

@@ -1,7 +1,7 @@
 //! Descriptions that can be had only once the tasks of the image exist: files of `/proc/PID`, pidfds, and `/dev/tty`. One process opens each and hands it
 //! to the others that have it, by a pair of sockets that all inherit. Pure.
 
-use super::check;
+use super::lookup;
 use super::process::Descriptors;
 use super::script::{Label, List, Script};
 use crate::image::model::Snapshot;
@@ -29,7 +29,7 @@ pub fn late<'a>(snapshot: &'a Snapshot, object: &OpenObject) -> Option<Late<'a>>
     match object {
         OpenObject::Pidfd(Pidfd::Task(tid)) => Some(Late::Pidfd(*tid)),
         OpenObject::OwnTerminal(id) => has_user(snapshot, *id).then_some(Late::OwnTerminal(*id)),
-        other => check::task_file(snapshot, other).map(Late::File),
+        other => lookup::task_file(snapshot, other).map(Late::File),
     }
 }
 
@@ -90,7 +90,7 @@ pub fn open(list: &mut List, script: &mut Script, snapshot: &Snapshot, table: &F
 
 /// Enters a working directory that belongs to a task of the image.
 pub fn enter(list: &mut List, script: &mut Script, snapshot: &Snapshot, context: &FsContext, proc: i32) {
-    let Some(path) = check::task_path(snapshot, context.cwd) else { return };
+    let Some(path) = lookup::task_path(snapshot, context.cwd) else { return };
     let label = Label::Owned(format!("opening /proc/{}", String::from_utf8_lossy(path)));
     let (path, opened) = (script.place_string(path), script.place_words(&[0]));
     let flags = (libc::O_DIRECTORY | libc::O_PATH) as u64;

@@ -1,6 +1,6 @@
 //! Locks of files: which process takes which, and who outside stands in their way.
 
-use super::check;
+use super::lookup;
 use super::script::{Label, List, Script};
 use crate::image::model::Snapshot;
 use crate::image::model::file::{
@@ -34,7 +34,7 @@ pub fn foreign(snapshot: &Snapshot) -> Vec<Foreign> {
         return Vec::new();
     }
     let inode = |file: &File| {
-        let meta = std::fs::symlink_metadata(check::path(file)?).ok()?;
+        let meta = std::fs::symlink_metadata(lookup::path(file)?).ok()?;
         Some(((meta.dev(), meta.ino()), file.id))
     };
     let files = wanted.keys().map(|id| &snapshot.files[id.0 as usize]);

@@ -20,6 +20,7 @@ pub mod input;
 mod late;
 mod layout;
 mod locks;
+mod lookup;
 mod memory;
 mod namespace;
 pub mod network;

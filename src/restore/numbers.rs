@@ -3,7 +3,7 @@
 use super::descriptors::{Opening, Source};
 use super::host::HostFacts;
 use super::layout::Numbers;
-use super::{Choices, check, late, memory, process};
+use super::{Choices, late, lookup, memory, process};
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{Link, OpenObject};
@@ -53,7 +53,7 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         notices: Vec::new(),
         top: 0,
     };
-    let on_their_way = check::on_their_way(snapshot).map(|id| (id, None));
+    let on_their_way = lookup::on_their_way(snapshot).map(|id| (id, None));
     for (id, fd) in entries().map(|entry| (entry.description, Some(entry.fd))).chain(on_their_way) {
         let index = id.0 as usize;
         if numbered.descriptors.descriptions[index].is_some() || numbered.descriptors.late.contains_key(&id) {
@@ -72,7 +72,7 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
     let directory = libc::O_DIRECTORY as u32 | libc::O_PATH as u32;
     snapshot.mms.iter().for_each(|mm| number_mappings(snapshot, mm, &mut numbers, &mut numbered));
     for fs in &snapshot.fs_contexts {
-        if check::task_path(snapshot, fs.cwd).is_none() {
+        if lookup::task_path(snapshot, fs.cwd).is_none() {
             numbered.open_directory(snapshot, fs.cwd, directory, &mut numbers);
         }
         if snapshot.files[fs.root.0 as usize].path != b"/" {
@@ -88,7 +88,7 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         }
     }
     let slave = (libc::O_RDWR | libc::O_NOCTTY) as u32;
-    for id in snapshot.processes.iter().filter_map(|process| check::own_terminal(snapshot, process)) {
+    for id in snapshot.processes.iter().filter_map(|process| lookup::own_terminal(snapshot, process)) {
         let number = numbered.open(Source::Slave(id), slave, &mut numbers);
         numbered.descriptors.terminals.insert(id, number);
     }
@@ -104,7 +104,7 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
     let mut late = numbered.descriptors.late.keys().map(|id| &snapshot.descriptions[id.0 as usize].object);
     let mut directories = snapshot.fs_contexts.iter();
     if late.any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_))))
-        || directories.any(|context| check::task_path(snapshot, context.cwd).is_some())
+        || directories.any(|context| lookup::task_path(snapshot, context.cwd).is_some())
     {
         numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), directory, &mut numbers));
     }
@@ -165,7 +165,7 @@ fn file_source(snapshot: &Snapshot, id: FileId) -> Source {
     if file.link == Link::Unlinked && file.path.starts_with(b"/proc/") {
         return Source::OfDead(id);
     }
-    match check::name(file) {
+    match lookup::name(file) {
         Some(path) => Source::Path(path.to_vec()),
         None => Source::Unlinked(id),
     }
@@ -205,7 +205,7 @@ fn description_source(
         OpenObject::Fanotify(_) => Source::Fanotify,
         OpenObject::Tun(tun) => Source::Tun(tun.clone()),
         OpenObject::Pidfd(Pidfd::Gone(status)) => Source::GoneTask(status.unwrap_or(0)),
-        OpenObject::External(id) => Source::Inherited(check::inherited(choices, id).unwrap_or(-1)),
+        OpenObject::External(id) => Source::Inherited(lookup::inherited(choices, id).unwrap_or(-1)),
         OpenObject::Signalfd(mask) => Source::Signalfd(*mask),
         OpenObject::Namespace(kind) => Source::Path(format!("/proc/self/ns/{kind}").into_bytes()),
         OpenObject::TerminalMaster(id) => Source::Master(*id),

@@ -1,7 +1,7 @@
 //! Makes the pipes of an image, and opens its FIFOs, with what nobody has read.
 
-use super::check;
 use super::descriptors::{OpenError, failed, make_unlinked, reopen};
+use super::lookup;
 use crate::image::model::Snapshot;
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{FileId, PipeId};
@@ -86,7 +86,7 @@ fn make(pipe: &Pipe, top: i32) -> Result<Made, OpenError> {
 /// A FIFO, opened for both so that neither end waits for the other; made anew where it has no name.
 fn open_fifo(snapshot: &Snapshot, pipe: &Pipe, fifo: FileId, top: i32) -> Result<Made, OpenError> {
     let file = &snapshot.files[fifo.0 as usize];
-    let path = Path::new(OsStr::from_bytes(check::name(file).unwrap_or(&file.path)));
+    let path = Path::new(OsStr::from_bytes(lookup::name(file).unwrap_or(&file.path)));
     let error = || failed(format!("FIFO {}", path.display()));
     // Who has it open for reading in vain is to see no writer come and go, and may not be allowed to be one.
     let is_written = !pipe.unread.is_empty()
@@ -94,7 +94,7 @@ fn open_fifo(snapshot: &Snapshot, pipe: &Pipe, fifo: FileId, top: i32) -> Result
             matches!(description.object, OpenObject::Pipe { pipe: id, write: _, quiet: false } if id == pipe.id)
         });
     let access = if is_written { libc::O_RDWR } else { libc::O_RDONLY };
-    let both = match check::name(file) {
+    let both = match lookup::name(file) {
         Some(path) => open::path(Path::new(OsStr::from_bytes(path)), (access | libc::O_NONBLOCK) as u32)
             .and_then(|opened| open::lift(opened, top))
             .map_err(error())?,

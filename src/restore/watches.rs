@@ -6,7 +6,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{DescriptionId, FileId};
 use crate::image::model::watch::{Fanotify, Mark, MarkScope, Watch};
-use crate::restore::check;
+use crate::restore::lookup;
 use crate::sys::open;
 use crate::sys::watch;
 use std::collections::HashMap;
@@ -154,7 +154,7 @@ impl Watchers {
 
     /// The path of a file, and whether it is its own name.
     fn path(&self, snapshot: &Snapshot, id: FileId) -> (PathBuf, bool) {
-        match (check::name(&snapshot.files[id.0 as usize]), self.nameless.get(&id)) {
+        match (lookup::name(&snapshot.files[id.0 as usize]), self.nameless.get(&id)) {
             (None, Some(file)) => (PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())), false),
             (name, _) => (Path::new(OsStr::from_bytes(name.unwrap_or_default())).to_owned(), true),
         }
@@ -181,5 +181,5 @@ pub fn nameless(snapshot: &Snapshot, object: &OpenObject) -> Vec<FileId> {
         OpenObject::Fanotify(group) => group.marks.iter().map(|mark| mark.file).collect(),
         _ => Vec::new(),
     };
-    files.into_iter().filter(|id| check::name(&snapshot.files[id.0 as usize]).is_none()).collect()
+    files.into_iter().filter(|id| lookup::name(&snapshot.files[id.0 as usize]).is_none()).collect()
 }

@@ -11,7 +11,7 @@ use super::locks::Takers;
 use super::memory::{self, Found, Sources};
 use super::plan::{MAPPED, Places};
 use super::script::{List, Script};
-use super::{Choices, check, event, inheritance, process, sysv, thread};
+use super::{Choices, event, inheritance, lookup, process, sysv, thread};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::id::Pid;
@@ -217,7 +217,7 @@ impl<'a> Builder<'a> {
     fn terminal(&self, birth: Birth) -> Option<(i32, Option<Pid>)> {
         let Being::Process(index) = birth.being else { return None };
         let process = &self.world.snapshot.processes[index];
-        let id = check::own_terminal(self.world.snapshot, process).filter(|_| birth.leads_session)?;
+        let id = lookup::own_terminal(self.world.snapshot, process).filter(|_| birth.leads_session)?;
         let number = self.world.descriptors.terminals.get(&id)?;
         Some((*number, process.controlling?.foreground))
     }

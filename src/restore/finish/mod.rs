@@ -4,8 +4,8 @@
 
 mod stops;
 
-use super::check;
 use super::guard::Guard;
+use super::lookup;
 use super::plan::{ProcessPlan, RestorePlan};
 use super::resume::{self, TimedCall};
 use super::xstate;
@@ -269,7 +269,7 @@ fn seek_task_files(snapshot: &Snapshot, process: &Process) -> Result<(), FinishE
         let table = &snapshot.fd_tables[thread.fd_table.0 as usize];
         let positions = table.entries.iter().filter_map(|entry| {
             let description = &snapshot.descriptions[entry.description.0 as usize];
-            let seeks = description.position != 0 && check::task_file(snapshot, &description.object).is_some();
+            let seeks = description.position != 0 && lookup::task_file(snapshot, &description.object).is_some();
             seeks.then_some((entry.fd, description.position))
         });
         let tid = thread.tid;

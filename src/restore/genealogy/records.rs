@@ -1,7 +1,8 @@
 //! What is known of beings while it is found out who makes them, and their order in the end.
 
 use super::super::Choices;
-use super::super::check::{blocker, stays_in_session};
+use super::super::check::blocker;
+use super::super::lookup::stays_in_session;
 use super::shares::{Held, Shares};
 use super::{Adoption, Being, Birth, Genealogy, Group, Moment};
 use crate::blocker::Blocker;

@@ -1,0 +1,170 @@
+//! Files, locks and terminals that are not what they were at the dump.
+
+use super::Checker;
+use crate::image::model::file::{File, OpenObject};
+use crate::image::model::id::FileId;
+use crate::image::model::memory::Backing;
+use crate::image::model::process::Process;
+use crate::restore::FilesPolicy;
+use crate::restore::host::Found;
+use crate::restore::locks::{self, Foreign};
+use crate::restore::lookup::{has_terminal, name, task_file, task_path};
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+impl Checker<'_> {
+    pub(super) fn files(&mut self, process: &Process) {
+        let mapped = self.mapped();
+        let written = self.written();
+        let replaced = self.replaced();
+        let late = self.of_tasks();
+        for (file, found) in self.snapshot.files.iter().zip(&self.facts.files) {
+            if name(file).is_none() || replaced.contains(&file.id) || late.contains(&file.id) {
+                continue;
+            }
+            let path = String::from_utf8_lossy(&file.path).into_owned();
+            match found {
+                Err(error) if file.mode & libc::S_IFMT == libc::S_IFIFO => {
+                    self.block(process, path.clone(), error.clone(), format!("make it again: mkfifo {path}"));
+                }
+                Err(error) => self.block(process, path, error.clone(), "put the file back"),
+                Ok(found) if found.mode & libc::S_IFMT != file.mode & libc::S_IFMT => {
+                    self.block(process, path, "it is of another type now", "put the file back");
+                }
+                Ok(found) => self.file(process, file, found, mapped.contains(&file.id), written.contains(&file.id)),
+            }
+        }
+        for process in &self.snapshot.processes {
+            for thread in process.others().iter().filter(|thread| thread.fs != process.threads[0].fs) {
+                let cwd = self.snapshot.fs_contexts[thread.fs.0 as usize].cwd;
+                if let Some(path) = task_path(self.snapshot, cwd) {
+                    let object = format!("tid {}: /proc/{}", thread.tid, String::from_utf8_lossy(path));
+                    self.block(process, object, "a thread has it as a working directory of its own", "no option");
+                }
+            }
+        }
+        for Foreign { file, lock, name } in locks::conflicts(self.snapshot, &self.facts.locks) {
+            let path = String::from_utf8_lossy(&self.snapshot.files[file.0 as usize].path).into_owned();
+            let owner = match lock.pid {
+                pid if pid > 0 => format!("pid {pid} ({name})"),
+                _ => "another process".into(),
+            };
+            let reason = format!("it has a lock of it that {owner} has taken meanwhile");
+            self.block(process, path, reason, "let that one give it back, or end it");
+        }
+        self.terminals(process);
+    }
+
+    fn file(&mut self, process: &Process, file: &File, found: &Found, mapped: bool, written: bool) {
+        if file.mode & libc::S_IFMT != libc::S_IFREG {
+            return;
+        }
+        let path = Path::new(OsStr::from_bytes(&file.path));
+        let change = change(file, found);
+        if mapped && !self.choices.ignore_changed.iter().any(|ignored| ignored == path) {
+            if let Some(change) = &change {
+                let remedy = format!("put it back, or use --ignore-changed {}", path.display());
+                self.block(process, path.display().to_string(), format!("mapped file: {change}"), remedy);
+            }
+        } else if written {
+            let bad = match self.choices.files {
+                FilesPolicy::Ignore => None,
+                FilesPolicy::Check => change,
+                FilesPolicy::Truncate if found.size > file.size => {
+                    self.findings.cut_back.push((path.to_path_buf(), file.size));
+                    None
+                }
+                FilesPolicy::Truncate => change,
+            };
+            if let Some(change) = bad {
+                let remedy = "use --files truncate to cut growth back, or --files ignore";
+                self.block(process, path.display().to_string(), format!("open for writing: {change}"), remedy);
+            }
+        }
+    }
+
+    /// Files whose private or read-only mappings rely on their content.
+    fn mapped(&self) -> BTreeSet<FileId> {
+        let vmas = self.snapshot.mms.iter().flat_map(|mm| &mm.vmas);
+        let mut files: BTreeSet<FileId> = vmas
+            .filter_map(|vma| match &vma.backing {
+                Backing::PrivateFile { file, offset: _ } => Some(*file),
+                Backing::SharedFile { file, offset: _, may_write: false } => Some(*file),
+                _ => None,
+            })
+            .collect();
+        files.extend(self.snapshot.mms.iter().map(|mm| mm.exe));
+        files
+    }
+
+    /// Files that the image's tasks can write.
+    fn written(&self) -> BTreeSet<FileId> {
+        let vmas = self.snapshot.mms.iter().flat_map(|mm| &mm.vmas);
+        let shared = vmas.filter_map(|vma| match &vma.backing {
+            Backing::SharedFile { file, offset: _, may_write: true } => Some(*file),
+            _ => None,
+        });
+        let open = self.snapshot.descriptions.iter().filter_map(|description| match description.object {
+            OpenObject::Regular(file) if description.flags & libc::O_ACCMODE as u32 != 0 => Some(file),
+            _ => None,
+        });
+        shared.chain(open).collect()
+    }
+
+    /// Terminals in whose place another is opened: they went with whoever had made them.
+    fn replaced(&self) -> BTreeSet<FileId> {
+        let descriptions = &self.snapshot.descriptions;
+        let outside = descriptions.iter().filter_map(|description| match description.object {
+            OpenObject::OutsideTerminal(file) | OpenObject::HungUpTerminal(file) => Some(file),
+            _ => None,
+        });
+        let by_path = |file: &FileId| {
+            descriptions
+                .iter()
+                .any(|description| matches!(description.object, OpenObject::PathOnly(path) if path == *file))
+        };
+        // Slaves have a path of devpts, and come with their masters.
+        let is_slave =
+            |file: &&File| file.mode & libc::S_IFMT == libc::S_IFCHR && (136..=143).contains(&libc::major(file.rdev));
+        let slaves = self.snapshot.files.iter().filter(is_slave).map(|file| file.id);
+        outside.chain(slaves).filter(|file| !by_path(file)).collect()
+    }
+
+    /// Files of /proc that are there once the tasks of the image are.
+    fn of_tasks(&self) -> BTreeSet<FileId> {
+        let descriptions = self.snapshot.descriptions.iter();
+        let files = descriptions.filter_map(|description| match &description.object {
+            object @ (OpenObject::Pseudo(file) | OpenObject::PathOnly(file)) => {
+                task_file(self.snapshot, object).map(|_| *file)
+            }
+            _ => None,
+        });
+        let directories = self.snapshot.fs_contexts.iter().map(|context| context.cwd);
+        files.chain(directories.filter(|cwd| task_path(self.snapshot, *cwd).is_some())).collect()
+    }
+
+    fn terminals(&mut self, process: &Process) {
+        if has_terminal(self.snapshot) && self.facts.terminal.is_none() {
+            let reason = "it has a terminal open, and snap has none to give in its place";
+            let remedy = "run snap restore on a terminal; or give something else in its place (dump --external PATH, restore \
+                          --inherit FD:PATH)";
+            self.block(process, "terminal", reason, remedy);
+        }
+    }
+}
+
+/// What differs between a file as it was and as it is.
+fn change(file: &File, found: &Found) -> Option<String> {
+    match (&file.build_id, &found.build_id) {
+        (Some(was), Some(is)) if was != is => return Some("its build id has changed".into()),
+        // A program of the same build, copied or installed anew.
+        (Some(_), Some(_)) if file.size == found.size => return None,
+        _ => {}
+    }
+    if file.size != found.size {
+        return Some(format!("its size was {} and is {}", file.size, found.size));
+    }
+    (file.mtime != found.mtime).then(|| "it was modified since the dump".into())
+}

@@ -1,0 +1,108 @@
+//! Everything that stands in the way of a restore on this host, found before anything is touched. Pure.
+
+mod files;
+mod host;
+mod memory;
+mod outside;
+
+use super::genealogy::{Genealogy, genealogy};
+use super::host::HostFacts;
+use super::vdso::Vdso;
+use super::{Choices, sysv};
+use crate::blocker::Blocker;
+use crate::image::model::Snapshot;
+use crate::image::model::address::PageRange;
+use crate::image::model::id::Pid;
+use crate::image::model::process::Process;
+use crate::sys::sysv::Kind;
+use std::path::PathBuf;
+
+/// A blocker of a process.
+#[must_use]
+pub fn blocker(pid: Pid, object: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Blocker {
+    Blocker { task: format!("pid {pid}"), object: object.into(), reason: reason.into(), remedy: remedy.into() }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// What the user should know.
+    pub notices: Vec<String>,
+    /// What stands in the way.
+    pub blockers: Vec<Blocker>,
+    /// Files to cut back to their size at the dump.
+    pub cut_back: Vec<(PathBuf, u64)>,
+    /// What becomes of the vdso, for each process.
+    pub vdsos: Vec<Vdso>,
+    /// Who makes whom.
+    pub genealogy: Genealogy,
+    /// System V objects that are replaced.
+    pub replaced: Vec<(Kind, i32)>,
+}
+
+impl Findings {
+    /// Where the vdso of this host is when a process of the image is born: where its maker has put it, or where `snap` has it.
+    #[must_use]
+    pub fn vdso_at_birth<'a>(&'a self, process: usize, facts: &'a HostFacts) -> &'a [PageRange] {
+        let births = &self.genealogy.births;
+        let mut at = self.genealogy.of_process[process];
+        loop {
+            let birth = &births[at];
+            // One that shares memory finds it as whoever it shares it with did.
+            match (birth.memory_of.filter(|_| !birth.shares.memory), birth.maker) {
+                (Some(above), _) => return &self.vdsos[above].parts,
+                (None, Some(maker)) => at = maker,
+                (None, None) => return &facts.vdso,
+            }
+        }
+    }
+}
+
+/// Notices and blockers.
+#[must_use]
+pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Findings {
+    let mut checker = Checker { snapshot, facts, choices, findings: Findings::default() };
+    let root = &snapshot.processes[0];
+    match genealogy(snapshot, choices) {
+        Ok(found) => checker.findings.genealogy = found,
+        Err(blockers) => {
+            return Findings { blockers, ..Findings::default() };
+        }
+    }
+    checker.ids(root);
+    checker.events(root);
+    for process in &snapshot.processes {
+        checker.sharing(process);
+        checker.cpu(process);
+        checker.privileges(process);
+    }
+    checker.address_spaces();
+    checker.files(root);
+    checker.externals(root);
+    checker.addresses();
+    checker.late_on_their_way(root);
+    let sysv::Planned { replaced, notices, blockers } = sysv::check(snapshot, facts, choices);
+    checker.findings.replaced = replaced;
+    checker.findings.notices.extend(notices);
+    checker.findings.blockers.extend(blockers);
+    checker.findings
+}
+
+struct Checker<'a> {
+    snapshot: &'a Snapshot,
+    facts: &'a HostFacts,
+    choices: &'a Choices<'a>,
+    findings: Findings,
+}
+
+impl Checker<'_> {
+    fn block(
+        &mut self,
+        process: &Process,
+        object: impl Into<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.findings.blockers.push(blocker(process.pid, object, reason, remedy));
+    }
+}

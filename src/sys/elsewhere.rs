@@ -17,6 +17,8 @@ pub struct Elsewhere {
     pub root: Option<(CString, CString)>,
     /// Its effective user and group.
     pub user: Option<(u32, u32)>,
+    /// Whether it keeps its capabilities as that user.
+    pub keeps_capabilities: bool,
     /// Its supplementary groups.
     pub groups: Option<Vec<u32>>,
 }
@@ -94,6 +96,8 @@ fn run(place: &Elsewhere, calls: impl FnOnce(&[AtomicI32]) -> Result<()>, board:
     // SAFETY: as fork(2): without a stack of its own the child goes on with a copy of this one.
     let child = checked(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
     if child == 0 {
+        // SAFETY: takes numbers alone.
+        unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
         let entered = enter(place);
         board.entered.store(entered.is_ok().into(), Ordering::SeqCst);
         let error = entered.and_then(|()| calls(board.values)).map_or_else(|errno| errno as i32, |()| 0);
@@ -113,6 +117,7 @@ fn run(place: &Elsewhere, calls: impl FnOnce(&[AtomicI32]) -> Result<()>, board:
 }
 
 fn enter(place: &Elsewhere) -> Result<()> {
+    const SECBIT_NO_SETUID_FIXUP: libc::c_ulong = 1 << 2;
     if let Some((root, directory)) = &place.root {
         // SAFETY: both are strings.
         unsafe {
@@ -126,8 +131,11 @@ fn enter(place: &Elsewhere) -> Result<()> {
         checked(unsafe { libc::syscall(libc::SYS_setgroups, groups.len(), groups.as_ptr()) })?;
     }
     if let Some((uid, gid)) = place.user {
-        // SAFETY: takes numbers alone.
+        // SAFETY: all of these take numbers alone.
         unsafe {
+            if place.keeps_capabilities {
+                checked(libc::prctl(libc::PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP).into())?;
+            }
             checked(libc::syscall(libc::SYS_setresgid, -1, gid, -1))?;
             checked(libc::syscall(libc::SYS_setresuid, -1, uid, -1))?;
         }

@@ -28,7 +28,6 @@ pub mod skeleton;
 pub mod sock_diag;
 pub mod socket;
 pub mod socket_message;
-pub mod stand_in;
 pub mod sysv;
 pub mod task;
 pub mod tcp;

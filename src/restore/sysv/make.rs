@@ -8,16 +8,14 @@ use crate::image::model::ipc::{IpcOwner, MessageQueue, Segment, SemaphoreSet};
 use crate::restore::descriptors::{OpenError, failed};
 use crate::restore::guard::Guard;
 use crate::restore::plan::RestorePlan;
+use crate::sys::elsewhere::{self, Elsewhere, Failure};
 use crate::sys::pidfd;
-use crate::sys::stand_in::{self, become_user};
 use crate::sys::sysv::{self, Attachment, Kind, Owner};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsFd;
-
-/// What a stand-in ends with that was given another identifier.
-const OTHER_ID: i32 = 254;
 
 /// The objects of an image.
 #[derive(Debug, Default)]
@@ -98,31 +96,20 @@ impl Objects {
         let what = || format!("{} {id}", kind.name());
         std::fs::write(kind.next_id(), id.to_string()).map_err(failed(kind.next_id()))?;
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        let ids = (owner.creator_uid, owner.creator_gid);
-        let body = || {
-            if ids != own
-                && let Err(errno) = become_user(ids.0, ids.1)
-            {
-                return errno as i32;
-            }
-            match make() {
-                Ok(made) if made == id => 0,
-                Ok(made) => {
-                    let _ = sysv::remove(kind, made);
-                    OTHER_ID
-                }
-                Err(errno) => errno as i32,
-            }
-        };
+        let user = Some((owner.creator_uid, owner.creator_gid)).filter(|user| *user != own);
         self.made.push((kind, id));
-        let made = stand_in::run((creator.0 > 0).then_some(creator), &body).map_err(failed(what()))?;
-        let error = match made {
-            0 => return Ok(()),
-            OTHER_ID => io::Error::other("its identifier is taken"),
-            errno => io::Error::from_raw_os_error(errno),
-        };
-        self.made.pop();
-        Err(failed(what())(error))
+        let made = in_place_of(creator, user, || match make()? {
+            made if made == id => Ok(()),
+            made => {
+                let _ = sysv::remove(kind, made);
+                // Its identifier is taken.
+                Err(Errno::EEXIST)
+            }
+        });
+        made.map_err(|error| {
+            self.made.pop();
+            failed(what())(error)
+        })
     }
 
     /// Owners, permissions and locks, when nobody needs to write to them any more by other means than the program itself.
@@ -214,11 +201,7 @@ fn set_values(set: &SemaphoreSet) -> io::Result<()> {
         if pid.0 == 0 && of_pid().all(|(_, one)| one.value == 0) {
             continue;
         }
-        let body = || {
-            let set_all = || of_pid().try_for_each(|(number, one)| sysv::set_value(set.id, number, one.value));
-            set_all().map_or_else(|errno| errno as i32, |()| 0)
-        };
-        expect_done(stand_in::run((pid.0 > 0).then_some(pid), &body)?)?;
+        in_place_of(pid, None, || of_pid().try_for_each(|(number, one)| sysv::set_value(set.id, number, one.value)))?;
     }
     Ok(())
 }
@@ -233,13 +216,11 @@ fn send_messages(queue: &MessageQueue) -> io::Result<()> {
     }
     let send_all = |encoded: Vec<Vec<u8>>| {
         let send = || encoded.iter().try_for_each(|message| sysv::send(*id, message));
-        let body = || send().map_or_else(|errno| errno as i32, |()| 0);
-        if encoded.is_empty() { Ok(()) } else { expect_done(stand_in::run((sender.0 > 0).then_some(*sender), &body)?) }
+        if encoded.is_empty() { Ok(()) } else { in_place_of(*sender, None, send) }
     };
     if receiver.0 > 0 {
         send_all(vec![encode(1, &[])])?;
-        let body = || sysv::receive(*id).map_or_else(|errno| errno as i32, |()| 0);
-        expect_done(stand_in::run(Some(*receiver), &body)?)?;
+        in_place_of(*receiver, None, || sysv::receive(*id))?;
     }
     send_all(messages.iter().map(|message| encode(message.kind, &message.text)).collect())
 }
@@ -249,9 +230,14 @@ fn encode(kind: i64, text: &[u8]) -> Vec<u8> {
     [&kind.to_ne_bytes()[..], text].concat()
 }
 
-fn expect_done(code: i32) -> io::Result<()> {
-    match code {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+/// Has a child make calls whose process the kernel remembers: one with this pid, if there is one and it is free, and of this user.
+fn in_place_of(pid: Pid, user: Option<(u32, u32)>, calls: impl Fn() -> crate::sys::Result<()>) -> io::Result<()> {
+    let mut place =
+        Elsewhere { pid: (pid.0 > 0).then_some(pid.0), user, keeps_capabilities: true, ..Elsewhere::default() };
+    let mut made = elsewhere::call(&place, 0, |_| calls());
+    if matches!(made, Err(Failure::Birth(_))) && place.pid.take().is_some() {
+        // Taken, beyond the limit, or not ours to choose.
+        made = elsewhere::call(&place, 0, |_| calls());
     }
+    Ok(made.map(drop)?)
 }

@@ -89,6 +89,8 @@ impl Freezer<'_> {
         if patience.wait() {
             return Ok(());
         }
+        // A child that was lent runs because its parent waits for it.
+        let tid = self.lent.iter().find(|(_, child)| **child == tid).map_or(tid, |(parent, _)| *parent);
         Err(Error::Unstoppable { tid, bound: self.options.bound, reason: tasks::occupation(tid) })
     }
 

@@ -1,9 +1,10 @@
 //! What cannot be dumped is refused with all reasons at once, and the target is as before.
 
 use crate::support::network::own_network;
-use crate::support::{Facts, facts, isolated, needs, require_root, wait};
+use crate::support::{Facts, facts, isolated, isolated_for, needs, require_root, wait};
 use std::fs::{self, File};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// What a refusal says of each kind of descriptor, where that is not its name.
 const REFUSED: &[(&str, &str)] = &[
@@ -178,6 +179,30 @@ fn exam_05_a_zombie_is_refused_at_once() {
         let run = room.snap(["dump", &pid.to_string(), "-o", "x.snap"]).run();
         assert!(matches!(run.code, Some(3 | 5)), "{run}");
         child.wait().expect("wait");
+    });
+}
+
+/// The bound on how long a dump waits for threads to stop, and what a machine with other work adds.
+const BOUND: Duration = Duration::from_secs(40);
+
+#[test]
+fn exam_05_a_parent_of_vfork_in_uninterruptible_sleep_is_refused_in_time() {
+    isolated_for(2 * BOUND, |room| {
+        let victim = room.victim("unsupported", &["vfork"]);
+        let asleep = wait::until("its wait in the kernel", || {
+            facts::threads(victim.pid()).into_iter().find(|tid| facts::state(*tid) == Some('D'))
+        });
+        let before = Facts::of(victim.pid());
+        let check = room.snap(["check", &victim.pid().to_string()]).run().expect(3);
+        assert!(check.stdout.contains(&format!("tid {asleep}")), "{check}");
+        let start = Instant::now();
+        let run = room.snap(["dump", "--kill", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+        assert!(start.elapsed() < BOUND, "{:?}", start.elapsed());
+        assert!(run.stderr.contains(&format!("tid {asleep}\n    a thread that does not stop")), "{run}");
+        assert!(run.stderr.contains("vfork"), "{run}");
+        assert_eq!(room.images(), [""; 0], "{run}");
+        before.assert_same(&Facts::of(victim.pid()), "after a refused dump");
+        victim.check();
     });
 }
 

@@ -61,7 +61,7 @@ impl FileTable {
     /// A file of `/proc/PID` whose process has ended, if it is one that every process has. `link` as for [`Self::intern`].
     pub fn intern_of_dead(&mut self, meta: &Metadata, link: &[u8]) -> Option<FileId> {
         let path = link.strip_suffix(DELETED).unwrap_or(link);
-        if !is_of_every_process(path) || names(path, meta) {
+        if !is_of_every_process(path) || is_named(path, meta) {
             return None;
         }
         if let Some(id) = self.find(meta.dev(), meta.ino(), link) {
@@ -174,14 +174,14 @@ fn described(id: FileId, path: Vec<u8>, link: Link, meta: &Metadata) -> File {
 
 /// Finds a name for an inode: its path and how that path relates to it, or why there is none.
 fn locate(meta: &Metadata, link: &[u8]) -> Result<(Vec<u8>, Link), String> {
-    if names(link, meta) {
+    if is_named(link, meta) {
         return Ok((link.to_vec(), Link::Named));
     }
     let path = link.strip_suffix(DELETED).unwrap_or(link).to_vec();
     if meta.nlink() == 0 {
         return Ok((path, Link::Unlinked));
     }
-    if names(&path, meta) {
+    if is_named(&path, meta) {
         return Ok((path, Link::Named));
     }
     match other_name(&path, meta) {
@@ -206,7 +206,9 @@ fn is_of_every_process(path: &[u8]) -> bool {
     is_pid && !matches!(rest, [b"task" | b"fd" | b"fdinfo" | b"map_files" | b"ns", _, ..])
 }
 
-fn names(path: &[u8], meta: &Metadata) -> bool {
+/// Whether a path leads to the inode with these attributes.
+#[must_use]
+pub fn is_named(path: &[u8], meta: &Metadata) -> bool {
     // The final component is not followed: the kernel names the inode itself, which may be a symbolic link (O_PATH).
     std::fs::symlink_metadata(OsStr::from_bytes(path)).is_ok_and(|m| m.dev() == meta.dev() && m.ino() == meta.ino())
 }
@@ -229,7 +231,7 @@ fn other_name(path: &[u8], meta: &Metadata) -> Option<Vec<u8>> {
                 left = left.checked_sub(1)?;
                 let candidate = entry.path();
                 let bytes = candidate.as_os_str().as_bytes();
-                if std::os::unix::fs::DirEntryExt::ino(&entry) == meta.ino() && names(bytes, meta) {
+                if std::os::unix::fs::DirEntryExt::ino(&entry) == meta.ino() && is_named(bytes, meta) {
                     return Some(bytes.to_vec());
                 }
                 if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

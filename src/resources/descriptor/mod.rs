@@ -6,6 +6,7 @@ mod epolls;
 mod identity;
 mod in_flight;
 mod locks;
+mod mounts;
 mod pipes;
 mod refused;
 mod terminals;
@@ -25,7 +26,6 @@ use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
 use crate::proc::TaskDir;
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::fdinfo::{self, FdInfo};
-use crate::proc::mountinfo;
 use crate::sys::descriptor::{get_owner, get_signal};
 use crate::sys::pidfd;
 use identity::Identities;
@@ -58,8 +58,7 @@ pub struct Descriptors {
     watches: Vec<watches::Instance>,
     /// Whether events that nobody has read may be given up.
     pub drop_events: bool,
-    /// Mounts of the namespace of `snap`.
-    mounts: HashSet<i32>,
+    mounts: mounts::Mounts,
     identities: Identities,
     /// Duplicates of files that are on their way through sockets.
     on_their_way: Vec<File>,
@@ -240,11 +239,10 @@ impl Descriptors {
         if let Some(reason) = locks::refusal(fd) {
             return refuse(tables.findings, reason);
         }
-        let end = |pipes: &mut Pipes, fifo| {
-            pipes.end(tid, fd, fifo).map(Some).map_err(CollectError::at(tid, "poll of a pipe"))
-        };
         match &fd.link {
-            FdLink::Pipe(_) => end(tables.pipes, None),
+            FdLink::Pipe(_) => {
+                tables.pipes.end(tid, fd, None).map(Some).map_err(CollectError::at(tid, "poll of a pipe"))
+            }
             FdLink::Memfd(_) if !is_path_only(fd) => {
                 let holder = (Pid(tid.0), object.as_str());
                 match tables.shared.intern_memfd(holder, &fd.file, &fd.meta, &fd.text) {
@@ -269,26 +267,11 @@ impl Descriptors {
             FdLink::Path(_) if is_queue(&fd.file) => {
                 refuse(tables.findings, "POSIX message queues are not supported yet".into())
             }
-            FdLink::Path(_) if !self.is_mounted(task_dir, fd) => refuse_as(tables.findings, refused::detached(fd)),
-            FdLink::Path(_) | FdLink::Memfd(_) => match tables.files.intern(&fd.meta, &fd.text, &task) {
-                Ok(file) if fd.meta.file_type().is_fifo() && !is_path_only(fd) => end(tables.pipes, Some(file)),
-                Ok(file) => match self.by_path(tid, fd, file, tables.files) {
-                    Ok(object) => {
-                        if object == OpenObject::Regular(file) && tables.files.wants_content(file) {
-                            // Opened anew: the target's own description may be for writing only.
-                            let content = task_dir.open(&format!("fd/{}", fd.fd))?;
-                            tables.files.set_content(file, content);
-                        }
-                        Ok(Some(object))
-                    }
-                    Err(reason) => refuse(tables.findings, reason),
-                },
-                Err(mut blocker) => {
-                    blocker.object = object;
-                    tables.findings.blockers.push(blocker);
-                    Ok(None)
-                }
+            FdLink::Path(_) => match self.mounts.metadata(task_dir, fd) {
+                Some(meta) => self.on_file(task_dir, tid, fd, &meta, tables),
+                None => refuse_as(tables.findings, refused::detached(fd)),
             },
+            FdLink::Memfd(_) => self.on_file(task_dir, tid, fd, &fd.meta, tables),
             FdLink::Socket(ino) => {
                 let collected = self.sockets.collect(*ino, &fd.file, (tid, fd.on_its_way_to.unwrap_or(fd.fd)));
                 match collected.map_err(CollectError::at(tid, "getsockopt"))? {
@@ -323,6 +306,43 @@ impl Descriptors {
 }
 
 impl Descriptors {
+    /// What is opened again by the path of a file, whose metadata are `meta`, or `None` with a blocker noted.
+    fn on_file(
+        &mut self,
+        task_dir: &TaskDir,
+        tid: Tid,
+        fd: &OpenFd<'_>,
+        meta: &Metadata,
+        tables: &mut Tables<'_>,
+    ) -> Result<Option<OpenObject>, CollectError> {
+        let (task, object) = (format!("pid {tid}"), fd.shown());
+        let file = match tables.files.intern(meta, &fd.text, &task) {
+            Ok(file) => file,
+            Err(mut blocker) => {
+                blocker.object = object;
+                tables.findings.blockers.push(blocker);
+                return Ok(None);
+            }
+        };
+        if fd.meta.file_type().is_fifo() && !is_path_only(fd) {
+            return tables.pipes.end(tid, fd, Some(file)).map(Some).map_err(CollectError::at(tid, "poll of a pipe"));
+        }
+        match self.by_path(tid, fd, file, tables.files) {
+            Ok(object) => {
+                if object == OpenObject::Regular(file) && tables.files.wants_content(file) {
+                    // Opened anew: the target's own description may be for writing only.
+                    let content = task_dir.open(&format!("fd/{}", fd.fd))?;
+                    tables.files.set_content(file, content);
+                }
+                Ok(Some(object))
+            }
+            Err(reason) => {
+                tables.findings.block(task, object, reason, refused::CLOSE);
+                Ok(None)
+            }
+        }
+    }
+
     /// Kinds without a path that are no pipe, socket or memory.
     fn anonymous(
         &mut self,
@@ -345,19 +365,6 @@ impl Descriptors {
             }
             other => return Err(refused::anonymous(fd, other)),
         })
-    }
-
-    /// Whether a file lies in a mount of the namespace.
-    fn is_mounted(&mut self, task: &TaskDir, fd: &OpenFd<'_>) -> bool {
-        let id = fd.info.mnt_id;
-        if self.mounts.contains(&id) {
-            return true;
-        }
-        for dir in [TaskDir::current().ok().as_ref(), Some(task)].into_iter().flatten() {
-            let mounts = mountinfo::read(dir, &mut Vec::new()).unwrap_or_default();
-            self.mounts.extend(mounts.iter().map(|mount| mount.id));
-        }
-        self.mounts.contains(&id)
     }
 
     /// Kinds that have a path.

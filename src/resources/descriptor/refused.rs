@@ -108,7 +108,8 @@ pub(super) fn detached(fd: &OpenFd<'_>) -> Refusal {
         return refusal("secret memory (memfd_secret), which nobody but its owner can read", CLOSE);
     }
     refusal(
-        "it lies in a mount that is attached nowhere (fsmount, open_tree, or unmounted meanwhile)",
+        "it lies in a mount that is attached nowhere (fsmount, open_tree, or unmounted meanwhile) or in another mount namespace, \
+         and no path here leads to it",
         "attach the mount by move_mount(2), or close it before the dump",
     )
 }

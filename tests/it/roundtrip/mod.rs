@@ -13,6 +13,7 @@ mod files;
 mod go;
 mod idle;
 mod memory;
+mod mounts;
 mod much;
 mod nameless;
 mod netlink;

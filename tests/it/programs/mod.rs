@@ -2,6 +2,7 @@
 
 mod compressors;
 mod interpreters;
+mod python;
 mod servers;
 mod sqlite;
 mod stress;

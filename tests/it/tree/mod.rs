@@ -59,7 +59,7 @@ fn members(pid: i32) -> Vec<i32> {
 }
 
 /// Kills a victim with all its descendants, and waits until nobody is left.
-fn end(victim: &mut Victim) {
+pub(crate) fn end(victim: &mut Victim) {
     for pid in members(victim.pid()) {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
@@ -68,13 +68,18 @@ fn end(victim: &mut Victim) {
 }
 
 /// The whole promise for a tree, as [`Room::survives`] has it for one process. Facts that start with one of `restless` change by themselves.
-fn survives(room: &Room, mut victim: Victim, restless: &[&str]) {
+pub(crate) fn survives(room: &Room, mut victim: Victim, restless: &[&str]) {
     let facts = |pids: &[i32]| -> Vec<Facts> {
         let of = |pid: &i32| restless.iter().fold(Facts::of(*pid), |facts, prefix| facts.without(prefix));
         pids.iter().map(of).collect()
     };
+    // Their order is one of the facts about their parent.
+    let sorted = |mut pids: Vec<i32>| {
+        pids.sort_unstable();
+        pids
+    };
     victim.check();
-    let pids = members(victim.pid());
+    let pids = sorted(members(victim.pid()));
     let before = facts(&pids);
     let same = |when: &str| {
         for ((pid, before), now) in pids.iter().zip(&before).zip(facts(&pids)) {
@@ -88,7 +93,7 @@ fn survives(room: &Room, mut victim: Victim, restless: &[&str]) {
     victim.killed();
     wait::alone();
     assert_eq!(room.restore(&second, &[]), victim.pid());
-    assert_eq!(members(victim.pid()), pids);
+    assert_eq!(sorted(members(victim.pid())), pids);
     same("after the restore");
     victim.check();
     victim.ask("final");

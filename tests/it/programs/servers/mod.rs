@@ -1,6 +1,6 @@
 //! Servers with clients outside that hold their connections: across dumps, and across kill and restore.
 
-mod client;
+pub mod client;
 mod files;
 mod redis;
 
@@ -32,6 +32,12 @@ fn script(name: &str) -> PathBuf {
 /// Three clients see nothing but delays while the server is dumped twice, and is killed and restored.
 fn serves(room: &Room, command: Command, ask: Ask) -> i32 {
     let pid = start(room, command);
+    serves_from(room, pid, ask);
+    pid
+}
+
+/// The same of a server that listens already, with its tree.
+pub fn serves_from(room: &Room, pid: i32, ask: Ask) {
     let clients: Vec<Client> = (0..3).map(|_| Client::start(PORT, ask)).collect();
     clients.iter().for_each(|client| client.await_more(5));
     for image in ["first.snap", "second.snap"] {
@@ -40,11 +46,11 @@ fn serves(room: &Room, command: Command, ask: Ask) -> i32 {
     }
     let image = room.dump(pid, "killed.snap", &["--kill"]);
     wait::gone(pid);
+    wait::alone();
     assert_eq!(room.restore(&image, &[]), pid);
     clients.iter().for_each(|client| client.await_more(20));
     Client::start(PORT, ask).finish();
     clients.into_iter().for_each(Client::finish);
-    pid
 }
 
 fn ended(pid: i32) {

@@ -17,6 +17,7 @@ use crate::proc::host::own_vdso;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::stat::{self, Stat};
 use crate::proc::status;
+use crate::resources::credentials;
 use crate::sys::{cpuid, event, own, tun};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -153,7 +154,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         vdso: vdso_parts,
         xsave: xsave_layout(),
         xcomp_permitted: own::xcomp_permitted(),
-        credentials: own_credentials(&status),
+        credentials: credentials::collect(&status, own::securebits(), Vec::new(), String::new()),
         setgroups_denied: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny"),
         speculation: own::speculation(),
         limits: own::limits()?,
@@ -210,22 +211,6 @@ fn vdso_sealed(this: &TaskDir) -> io::Result<bool> {
     let after = text.lines().skip_while(|line| !line.ends_with("[vdso]"));
     let flags = after.skip(1).find(|line| line.starts_with("VmFlags:"));
     Ok(flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "sl")))
-}
-
-fn own_credentials(status: &status::Status) -> Credentials {
-    Credentials {
-        uid: status.uid,
-        gid: status.gid,
-        groups: status.groups.clone(),
-        cap_inheritable: status.capabilities.inheritable,
-        cap_permitted: status.capabilities.permitted,
-        cap_effective: status.capabilities.effective,
-        cap_bounding: status.capabilities.bounding,
-        cap_ambient: status.capabilities.ambient,
-        securebits: own::securebits(),
-        lsm_label: Vec::new(),
-        session_keyring: String::new(),
-    }
 }
 
 /// Who holds the ids that the image needs.

@@ -128,72 +128,26 @@ pub fn set_debug(tid: Tid, values: &[u64; 6]) -> Result<()> {
     Ok(())
 }
 
-impl From<&UserRegs> for Registers {
-    fn from(regs: &UserRegs) -> Self {
-        Self {
-            r15: regs.r15,
-            r14: regs.r14,
-            r13: regs.r13,
-            r12: regs.r12,
-            rbp: regs.rbp,
-            rbx: regs.rbx,
-            r11: regs.r11,
-            r10: regs.r10,
-            r9: regs.r9,
-            r8: regs.r8,
-            rax: regs.rax,
-            rcx: regs.rcx,
-            rdx: regs.rdx,
-            rsi: regs.rsi,
-            rdi: regs.rdi,
-            orig_rax: regs.orig_rax,
-            rip: regs.rip,
-            cs: regs.cs,
-            eflags: regs.eflags,
-            rsp: regs.rsp,
-            ss: regs.ss,
-            fs_base: regs.fs_base,
-            gs_base: regs.gs_base,
-            ds: regs.ds,
-            es: regs.es,
-            fs: regs.fs,
-            gs: regs.gs,
+/// The same registers in the kernel's order and in the model's.
+macro_rules! convert {
+    ($from:ty => $to:ty: $($register:ident)*) => {
+        impl From<&$from> for $to {
+            fn from(from: &$from) -> Self {
+                Self { $($register: from.$register),* }
+            }
         }
-    }
+    };
 }
 
-impl From<&Registers> for UserRegs {
-    fn from(regs: &Registers) -> Self {
-        Self {
-            r15: regs.r15,
-            r14: regs.r14,
-            r13: regs.r13,
-            r12: regs.r12,
-            rbp: regs.rbp,
-            rbx: regs.rbx,
-            r11: regs.r11,
-            r10: regs.r10,
-            r9: regs.r9,
-            r8: regs.r8,
-            rax: regs.rax,
-            rcx: regs.rcx,
-            rdx: regs.rdx,
-            rsi: regs.rsi,
-            rdi: regs.rdi,
-            orig_rax: regs.orig_rax,
-            rip: regs.rip,
-            cs: regs.cs,
-            eflags: regs.eflags,
-            rsp: regs.rsp,
-            ss: regs.ss,
-            fs_base: regs.fs_base,
-            gs_base: regs.gs_base,
-            ds: regs.ds,
-            es: regs.es,
-            fs: regs.fs,
-            gs: regs.gs,
-        }
-    }
+macro_rules! convert_both {
+    ($($register:ident)*) => {
+        convert! { UserRegs => Registers: $($register)* }
+        convert! { Registers => UserRegs: $($register)* }
+    };
+}
+
+convert_both! {
+    r15 r14 r13 r12 rbp rbx r11 r10 r9 r8 rax rcx rdx rsi rdi orig_rax rip cs eflags rsp ss fs_base gs_base ds es fs gs
 }
 
 /// Registers that are all zero.

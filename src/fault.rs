@@ -22,6 +22,10 @@ pub enum Point {
     Answering,
     /// An option of a target's socket is changed.
     OptionChanged,
+    /// The packets of connections of a target that is to be killed are dropped.
+    Locked,
+    /// A connection of the target is in repair mode.
+    Repairing,
     /// All facts are collected.
     Collected,
     /// The parasite is gone and registers are the target's own.
@@ -34,6 +38,8 @@ pub enum Point {
     ImageWritten,
     /// The image is durable under its name; the target is still frozen.
     ImageDurable,
+    /// The connections of a target that is to be killed are in repair mode, and the lock that outlives us is there.
+    Vanishing,
     /// The skeleton exists.
     SkeletonBorn,
     /// The old world of the skeleton is unmapped.
@@ -44,7 +50,7 @@ pub enum Point {
 
 impl Point {
     /// All points.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Seized,
         Self::Frozen,
         Self::StubWritten,
@@ -52,12 +58,15 @@ impl Point {
         Self::Mapped,
         Self::Answering,
         Self::OptionChanged,
+        Self::Locked,
+        Self::Repairing,
         Self::Collected,
         Self::Cured,
         Self::Copying,
         Self::PagesHalf,
         Self::ImageWritten,
         Self::ImageDurable,
+        Self::Vanishing,
         Self::SkeletonBorn,
         Self::Unmapped,
         Self::Barrier,
@@ -74,12 +83,15 @@ impl Point {
             Self::Mapped => "mapped",
             Self::Answering => "answering",
             Self::OptionChanged => "option-changed",
+            Self::Locked => "locked",
+            Self::Repairing => "repairing",
             Self::Collected => "collected",
             Self::Cured => "cured",
             Self::Copying => "copying",
             Self::PagesHalf => "pages-half",
             Self::ImageWritten => "image-written",
             Self::ImageDurable => "image-durable",
+            Self::Vanishing => "vanishing",
             Self::SkeletonBorn => "skeleton-born",
             Self::Unmapped => "unmapped",
             Self::Barrier => "barrier",

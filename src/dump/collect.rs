@@ -27,7 +27,7 @@ use crate::resources::pages::{self, PageSet};
 use crate::resources::seccomp::SeccompTable;
 use crate::resources::shared_memory::{Content, SharedMemoryTable};
 use crate::resources::sharing::Sharing;
-use crate::resources::socket::tcp::tree::{Lock, Manner, Policy};
+use crate::resources::socket::tcp::tree::{Lock, Manner, Policy, Step};
 use crate::resources::syscall_restart::Samples;
 use crate::resources::sysv::undo::Adjustment;
 use crate::resources::sysv::{self, Uses};
@@ -182,7 +182,7 @@ pub fn collect(
     }
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
-    let manner = Manner { policy: border.tcp, ends: after == After::Kill, frozen: true };
+    let manner = Manner { policy: border.tcp, ends: after == After::Kill, frozen: true, passed };
     let lock = builder.descriptors.sockets.connections(&outsiders, manner, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
     let descriptions = &mut builder.descriptors.descriptions;
@@ -203,6 +203,14 @@ fn attached(mms: &[Mm]) -> HashMap<ShmId, u64> {
         }
     }
     counts
+}
+
+/// The fault points of connections.
+fn passed(step: Step) -> std::io::Result<()> {
+    fault::pass(match step {
+        Step::Locked => Point::Locked,
+        Step::Repairing => Point::Repairing,
+    })
 }
 
 impl Builder {

@@ -1,7 +1,8 @@
 //! TCP connections of a tree that is killed: they vanish without a word to the other side, which waits until they are restored.
 
 use crate::resources::socket::tcp::connection;
-use crate::resources::socket::tcp::tree::{Lock, may_repair};
+use crate::resources::socket::tcp::tree::{Left, Lock, may_repair};
+use crate::sys::nftables::Remover;
 use crate::sys::undo::{Held, Undo};
 use std::fs::File;
 use std::io;
@@ -16,36 +17,48 @@ pub struct Connections {
     pub lock: Option<Lock>,
 }
 
-/// Connections in repair mode: closed so, they send nothing.
+/// Connections in repair mode: closed so, they send nothing. The lock that outlives us is there too.
 #[must_use]
-pub struct Vanishing<'a>(Vec<[Held<'a>; 2]>);
+pub struct Vanishing<'a> {
+    /// Dropped first.
+    held: Vec<[Held<'a>; 2]>,
+    left: Option<Left<'a>>,
+    undo: &'a Undo,
+}
 
 impl Connections {
-    /// Has them vanish when the last who has them closes them.
-    ///
-    /// # Errors
-    /// As setsockopt(2).
-    pub fn vanish<'a>(&'a self, undo: &'a Undo) -> io::Result<Vanishing<'a>> {
-        // Without that right all have both ends in the tree.
-        if self.files.is_empty() || !may_repair()? {
-            return Ok(Vanishing(Vec::new()));
-        }
-        self.files.iter().map(|file| connection::repair(file.as_fd(), undo)).collect::<io::Result<_>>().map(Vanishing)
-    }
-
-    /// Closes them, and leaves the lock until they are restored.
+    /// What takes the lock away again that [`Connections::vanish`] leaves.
     ///
     /// # Errors
     /// As netlink(7).
-    pub fn leave_lock(self) -> io::Result<()> {
-        drop(self.files);
-        self.lock.as_ref().map_or(Ok(()), Lock::leave)
+    pub fn remover(&self) -> io::Result<Option<Remover>> {
+        self.lock.as_ref().map(Lock::remover).transpose()
+    }
+
+    /// Has them vanish when the last who has them closes them, and leaves the lock until they are restored: unless we die before
+    /// [`Vanishing::end`], or what is returned is dropped.
+    ///
+    /// # Errors
+    /// As setsockopt(2), netlink(7).
+    pub fn vanish<'a>(&'a self, remover: Option<&'a Remover>, undo: &'a Undo) -> io::Result<Vanishing<'a>> {
+        // Without that right all have both ends in the tree.
+        if self.files.is_empty() || !may_repair()? {
+            return Ok(Vanishing { held: Vec::new(), left: None, undo });
+        }
+        let left = match (&self.lock, remover) {
+            (Some(lock), Some(remover)) => Some(lock.leave(remover, undo)?),
+            (Some(_) | None, _) => None,
+        };
+        let held = self.files.iter().map(|file| connection::repair(file.as_fd(), undo)).collect::<io::Result<_>>()?;
+        Ok(Vanishing { held, left, undo })
     }
 }
 
 impl Vanishing<'_> {
-    /// Nobody else has them any more: they stay in repair mode until they are closed.
+    /// Whoever else has them is as good as dead: they stay in repair mode until they are closed.
     pub fn end(self) {
-        std::mem::forget(self.0);
+        let Self { held, left, undo } = self;
+        undo.forget();
+        std::mem::forget((held, left));
     }
 }

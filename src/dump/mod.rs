@@ -303,13 +303,13 @@ impl Dump<'_> {
             self.pass(Point::ImageDurable)?;
             return Ok((size, tree.leave_stopped().map(|()| Vec::new()).map_err(|e| self.tracer_error(e))?));
         }
-        let undo = Undo::default();
-        let vanishing = connections.vanish(&undo).map_err(|e| self.connection_error(e))?;
         let size = self.publish(complete)?;
         self.pass(Point::ImageDurable)?;
-        let unreaped = tree.kill().map_err(|e| self.tracer_error(e))?;
-        vanishing.end();
-        connections.leave_lock().map_err(|e| self.connection_error(e))?;
+        let (undo, remover) = (Undo::default(), connections.remover().map_err(|e| self.connection_error(e))?);
+        let vanishing = connections.vanish(remover.as_ref(), &undo).map_err(|e| self.connection_error(e))?;
+        self.pass(Point::Vanishing)?;
+        // Whoever has been sent SIGKILL does not come back: from there on the connections are the image's.
+        let unreaped = tree.kill(|| vanishing.end()).map_err(|e| self.tracer_error(e))?;
         Ok((size, unreaped))
     }
 

@@ -1,10 +1,11 @@
-//! Options of a target's sockets that looking changes for a moment. Should we die in between, a process of ours puts them back.
+//! Options of a target's sockets that looking changes for a moment, and a message that takes back what would outlive us. Should we die in between, a process of ours puts them back.
 //!
 //! It shares our table of descriptors (CLONE_FILES), so that it has every duplicate of the target's that we have, and reads what is to be undone from
 //! memory that both have. It sleeps on a robust futex (get_robust_list(2)) that belongs to the thread that traces: the kernel marks that
 //! and wakes the sleeper when the thread gives up its memory, which it does before it lets go of what it traced (kernel/exit.c, `do_exit`).
-//! That memory is still to be taken apart then, and the undoing takes microseconds: it is done when the target runs on. Where all
-//! CPUs are busy it may be done later.
+//! Whether the undoing, which takes microseconds, is done by then would be chance. So both are held on one CPU, and the process has a real-time
+//! priority: behind each futex of the list the kernel lets others run who are more urgent (kernel/futex/core.c, `exit_robust_list`, cond_resched), and our
+//! thread comes to its end after the process has. Without the right to such a priority (CAP_SYS_NICE) it remains chance.
 #![allow(unsafe_code)]
 
 use super::skeleton::{block_signals, restore_signals};
@@ -20,6 +21,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 const CAPACITY: usize = 1 << 15;
 /// Bytes of the longest value.
 const VALUE_MAX: usize = 16;
+/// Bytes of the longest message.
+const MESSAGE_MAX: usize = 512;
 // include/uapi/linux/futex.h
 const FUTEX_WAITERS: u32 = 0x8000_0000;
 const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
@@ -54,7 +57,17 @@ struct Journal {
     owner: AtomicU32,
     /// Entries in use, of which some may be done.
     count: AtomicU32,
+    /// Bytes of the message; 0 without one.
+    message_len: AtomicU32,
+    message: UnsafeCell<Message>,
     entries: [UnsafeCell<Entry>; CAPACITY],
+}
+
+/// What is to be written, and to which descriptor.
+#[repr(C)]
+struct Message {
+    fd: i32,
+    bytes: [u8; MESSAGE_MAX],
 }
 
 impl Journal {
@@ -88,6 +101,34 @@ pub struct Held<'a> {
 }
 
 impl Undo {
+    fn watch(&self) -> io::Result<&Watch> {
+        match self.watch.get() {
+            Some(watch) => Ok(watch),
+            None => {
+                let started = Watch::start()?;
+                Ok(self.watch.get_or_init(|| started))
+            }
+        }
+    }
+
+    /// Has a message written to a descriptor when we die, once all options are undone. There is one at a time.
+    ///
+    /// # Errors
+    /// As clone(2), mmap(2); ENOSPC when it is too long or there is one already.
+    pub fn promise<'a>(&'a self, fd: BorrowedFd<'a>, message: &[u8]) -> io::Result<Promise<'a>> {
+        let watch = self.watch()?;
+        watch.promise(fd, message)?;
+        Ok(Promise { watch, _fd: fd })
+    }
+
+    /// From here on nothing is undone any more.
+    pub fn forget(&self) {
+        if let Some(watch) = self.watch.get() {
+            watch.journal().message_len.store(0, Ordering::SeqCst);
+            watch.journal().count.store(0, Ordering::SeqCst);
+        }
+    }
+
     /// Sets an option to `value`, and to `undo` when what is returned ends or when we die. Options are undone in the reverse order.
     ///
     /// # Errors
@@ -100,18 +141,25 @@ impl Undo {
         value: &[u8],
         undo: &[u8],
     ) -> io::Result<Held<'a>> {
-        let watch = match self.watch.get() {
-            Some(watch) => watch,
-            None => {
-                let started = Watch::start()?;
-                self.watch.get_or_init(|| started)
-            }
-        };
+        let watch = self.watch()?;
         let index = watch.note(fd, level, name, undo)?;
         // From here on it is undone whatever happens, which does no harm where it was not done.
         let held = Held { watch, fd, index };
         socket::set_option(fd, level, name, value)?;
         Ok(held)
+    }
+}
+
+/// A message that is written should we die before this is dropped.
+#[derive(Debug)]
+pub struct Promise<'a> {
+    watch: &'a Watch,
+    _fd: BorrowedFd<'a>,
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        self.watch.journal().message_len.store(0, Ordering::SeqCst);
     }
 }
 
@@ -141,6 +189,8 @@ struct Watch {
     process: i32,
     /// The list of robust futexes that this thread had, of its C library.
     robust: (usize, usize),
+    /// On which CPUs this thread may run when it is not held on one.
+    affinity: Option<libc::cpu_set_t>,
 }
 
 impl Watch {
@@ -151,7 +201,7 @@ impl Watch {
         let Some(journal) = NonNull::new(place.cast::<Journal>()).filter(|_| place != libc::MAP_FAILED) else {
             return Err(io::Error::last_os_error());
         };
-        let mut watch = Self { journal, process: 0, robust: (0, 0) };
+        let mut watch = Self { journal, process: 0, robust: (0, 0), affinity: None };
         watch.own()?;
         // The process must not be ended by what is meant for us.
         let mask = block_signals();
@@ -162,6 +212,7 @@ impl Watch {
         }
         restore_signals(mask);
         watch.process = process? as i32;
+        watch.affinity = hold_together(watch.process);
         Ok(watch)
     }
 
@@ -206,6 +257,19 @@ impl Watch {
         Ok(index)
     }
 
+    fn promise(&self, fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
+        let journal = self.journal();
+        if message.len() > MESSAGE_MAX || journal.message_len.load(Ordering::SeqCst) != 0 {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        let mut bytes = [0; MESSAGE_MAX];
+        bytes[..message.len()].copy_from_slice(message);
+        // SAFETY: nobody reads it before its length is there.
+        unsafe { journal.message.get().write(Message { fd: fd.as_raw_fd(), bytes }) };
+        journal.message_len.store(message.len() as u32, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Does what is noted there.
     fn undo(&self, fd: BorrowedFd<'_>, index: usize) -> io::Result<()> {
         let journal = self.journal();
@@ -227,6 +291,9 @@ impl Drop for Watch {
         {
             tracing::error!("set_robust_list: {error}");
         }
+        if let Some(affinity) = &self.affinity {
+            set_affinity(0, affinity);
+        }
         if self.process != 0 {
             let process = nix::unistd::Pid::from_raw(self.process);
             let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
@@ -235,6 +302,34 @@ impl Drop for Watch {
         // SAFETY: the mapping is ours, and no reference into it is left.
         unsafe { libc::munmap(self.journal.as_ptr().cast(), size_of::<Journal>()) };
     }
+}
+
+/// Has the process run before anything else on the one CPU on which this thread is held too, if that may be; where this thread could run before.
+fn hold_together(process: i32) -> Option<libc::cpu_set_t> {
+    let first = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the kernel reads the one struct.
+    if unsafe { libc::sched_setscheduler(process, libc::SCHED_FIFO, &raw const first) } != 0 {
+        return None;
+    }
+    // SAFETY: all-zero bytes are an empty set, and the kernel writes at most its size; CPU_SET writes within it.
+    let (before, one) = unsafe {
+        let (mut before, mut one): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut before) != 0 {
+            return None;
+        }
+        libc::CPU_SET(usize::try_from(libc::sched_getcpu()).ok()?, &mut one);
+        (before, one)
+    };
+    if set_affinity(0, &one) && set_affinity(process, &one) {
+        return Some(before);
+    }
+    set_affinity(0, &before);
+    None
+}
+
+fn set_affinity(task: i32, cpus: &libc::cpu_set_t) -> bool {
+    // SAFETY: the kernel reads the one set.
+    unsafe { libc::sched_setaffinity(task, size_of::<libc::cpu_set_t>(), cpus) == 0 }
 }
 
 fn set_robust_list(head: usize, len: usize) -> super::Result<()> {
@@ -261,59 +356,17 @@ fn attend(journal: &Journal) -> ! {
         // SAFETY: the kernel reads `len` bytes from the value, which has so many.
         unsafe { libc::setsockopt(entry.fd, entry.level, entry.name, entry.value.as_ptr().cast(), len) };
     }
+    let length = journal.message_len.load(Ordering::SeqCst) as usize;
+    if length != 0 {
+        // SAFETY: a message whose length is there is not written any more; the kernel reads so many bytes of it.
+        unsafe {
+            let message = journal.message.get();
+            libc::write((*message).fd, (&raw const (*message).bytes).cast(), length);
+        }
+    }
     // SAFETY: ends this process.
     unsafe { libc::_exit(0) }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use nix::sys::wait::{WaitStatus, waitpid};
-    use nix::unistd::{ForkResult, fork};
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixDatagram;
-    use std::time::{Duration, Instant};
-
-    fn offset(socket: &UnixDatagram) -> i32 {
-        socket::number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF).unwrap()
-    }
-
-    fn hold<'a>(undo: &'a Undo, socket: &'a UnixDatagram, value: i32, back: i32) -> Held<'a> {
-        let (value, back) = (value.to_ne_bytes(), back.to_ne_bytes());
-        undo.set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &value, &back).unwrap()
-    }
-
-    #[test]
-    fn an_option_is_put_back_when_what_holds_it_ends() {
-        let (one, other) = UnixDatagram::pair().unwrap();
-        let undo = Undo::default();
-        let first = hold(&undo, &one, 5, -1);
-        let second = hold(&undo, &other, 7, 3);
-        assert_eq!([offset(&one), offset(&other)], [5, 7]);
-        drop(first);
-        assert_eq!([offset(&one), offset(&other)], [-1, 7]);
-        second.end().unwrap();
-        assert_eq!([offset(&one), offset(&other)], [-1, 3]);
-    }
-
-    #[test]
-    fn options_are_put_back_when_their_process_is_killed() {
-        let (one, other) = UnixDatagram::pair().unwrap();
-        // SAFETY: the child ends itself by a signal.
-        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
-            let undo = Undo::default();
-            let _held = [hold(&undo, &one, 5, -1), hold(&undo, &one, 6, 5), hold(&undo, &other, 7, 3)];
-            drop(hold(&undo, &other, 9, 7));
-            loop {
-                let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
-            }
-        };
-        let killed = waitpid(child, None).unwrap();
-        assert!(matches!(killed, WaitStatus::Signaled(..)), "{killed:?}");
-        let end = Instant::now() + Duration::from_secs(20);
-        while [offset(&one), offset(&other)] != [-1, 3] {
-            assert!(Instant::now() < end, "{:?}", [offset(&one), offset(&other)]);
-            std::thread::yield_now();
-        }
-    }
-}
+mod tests;

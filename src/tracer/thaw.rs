@@ -54,7 +54,7 @@ impl FrozenTree {
     ///
     /// # Errors
     /// [`Error::Kernel`] when a process cannot be killed, [`Error::Unstoppable`] when it does not die.
-    pub fn kill(mut self) -> Result<Vec<Pid>, Error> {
+    pub fn kill(mut self, sent: impl FnOnce()) -> Result<Vec<Pid>, Error> {
         for process in &self.processes {
             match pidfd::send_signal(process.pidfd(), libc::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
@@ -63,6 +63,7 @@ impl FrozenTree {
                 }
             }
         }
+        sent();
         // A leader is reported dead only when its last thread is reaped, and reaping it is what tells its parent.
         let (leaders, others): (Vec<_>, Vec<_>) =
             self.threads.drain(..).map(|thread| (thread.pid, thread.tid)).partition(|(pid, tid)| pid.leader() == *tid);

@@ -77,7 +77,7 @@ fn killed_when_asked() {
     let victim = Victim::checking(50);
     let pid = victim.pid();
     let tree = FrozenTree::freeze(pid, &FreezeOptions::default()).expect("freeze");
-    assert_eq!(tree.kill().expect("kill"), []);
+    assert_eq!(tree.kill(|| ()).expect("kill"), []);
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }
 

@@ -138,7 +138,7 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     mapped.refuse(&shared, &files, findings);
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
-    let manner = Manner { policy: Policy::Keep, ends: false, frozen: false };
+    let manner = Manner { policy: Policy::Keep, ends: false, frozen: false, passed: |_| Ok(()) };
     descriptors.sockets.connections(&outsiders, manner, findings)?;
     pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
 }

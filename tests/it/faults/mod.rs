@@ -4,6 +4,7 @@ mod hostile;
 mod named;
 mod random;
 mod restore;
+mod tcp;
 
 use crate::support::code::Code;
 use crate::support::{Facts, Room, Victim, facts, wait};

@@ -15,6 +15,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 fn of_a_dump(kind: Kind) -> impl Iterator<Item = Point> {
     let passed = move |point: &Point| {
         *point < Point::SkeletonBorn
+            && !super::tcp::POINTS.contains(point)
             && (kind.answers || *point != Point::Answering)
             && (kind.copies || *point != Point::Copying)
             && (kind.sockets || *point != Point::OptionChanged)

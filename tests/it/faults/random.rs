@@ -16,10 +16,11 @@ const MODEST: u64 = 130;
 const LIMIT: Duration = Duration::from_secs(900);
 
 /// A small generator (xorshift64*), so that a failure can be repeated from the seed it prints.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    /// A number below this one.
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -27,7 +28,14 @@ impl Random {
     }
 }
 
-fn number(variable: &str) -> Option<u64> {
+/// Of the environment, or else of the clock.
+pub fn seed() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
+    number("SNAP_SEED").unwrap_or(now) | 1
+}
+
+/// A number of the environment.
+pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
@@ -37,8 +45,7 @@ fn dies_anywhere<Test: Fn() -> Kind>(kind: Test) {
         if kind.privileged {
             require_root!("to read seccomp filters");
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |time| time.as_nanos() as u64);
-        let seed = number("SNAP_SEED").unwrap_or(now) | 1;
+        let seed = seed();
         let kills = number("SNAP_RANDOM_KILLS").unwrap_or(MODEST).div_ceil(SHARES);
         let mut random = Random(seed);
         let subject = Subject::start(room, kind);

@@ -76,6 +76,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("locks", &["file"]),
     ("inotify", &[]),
     ("machine", &[]),
+    ("echo", &["127.0.0.1"]),
     ("connections", &["v4"]),
     ("connections", &["v6"]),
     ("signals", &[]),

@@ -1,6 +1,7 @@
 //! The harness: a pid namespace for each test, victims, runs of `snap`, and the facts of /proc by which they are compared.
 
 pub mod code;
+pub mod exchange;
 pub mod facts;
 pub mod namespace;
 pub mod needs;

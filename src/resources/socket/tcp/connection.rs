@@ -3,6 +3,7 @@
 //! Sequence numbers, windows and what is to be sent can be read in repair mode alone. A connection in that mode goes on to receive; but what it
 //! would begin to send meanwhile counts as sent and is sent only once the other side misses it. So it is held for microseconds.
 
+use super::tree::Step;
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Window};
 use crate::sys::tcp::{self, Info, Queue, State};
 use crate::sys::undo::{Held, Undo};
@@ -37,7 +38,16 @@ pub fn repair<'a>(fd: BorrowedFd<'a>, undo: &'a Undo) -> io::Result<[Held<'a>; 2
     Ok([repair, address])
 }
 
-/// Reads a connection. Without `undo` it is not repaired, and must have nothing that waits to be acknowledged.
+/// How a connection is brought into repair mode.
+#[derive(Clone, Copy)]
+pub struct Repairs<'a> {
+    /// What leaves it should we die.
+    pub undo: &'a Undo,
+    /// Called in it.
+    pub passed: fn(Step) -> io::Result<()>,
+}
+
+/// Reads a connection. Without `repairs` it is not repaired, and must have nothing that waits to be acknowledged.
 ///
 /// # Errors
 /// A kernel interface that failed.
@@ -45,7 +55,7 @@ pub fn read(
     fd: BorrowedFd<'_>,
     peer: Vec<u8>,
     inside: bool,
-    undo: Option<&Undo>,
+    repairs: Option<Repairs<'_>>,
 ) -> io::Result<Result<Connection, Trouble>> {
     let polled = tcp::polled(fd)?;
     if polled.failed {
@@ -56,7 +66,8 @@ pub fn read(
     if tcp::has_urgent(fd) || tcp::at_mark(fd)? {
         return Ok(Err(Trouble::Refused("it has received urgent data (MSG_OOB), which cannot be put back".into())));
     }
-    let repaired = undo.map(|undo| repair(fd, undo)).transpose()?;
+    let repaired = repairs.map(|Repairs { undo, passed: _ }| repair(fd, undo)).transpose()?;
+    repairs.map_or(Ok(()), |Repairs { undo: _, passed }| passed(Step::Repairing))?;
     let read = settled(fd, peer, inside, polled.shut, repaired.is_some());
     for held in repaired.into_iter().flatten() {
         held.end()?;

@@ -1,6 +1,6 @@
 //! The connections of a tree: which have both ends in it, and what becomes of the others.
 
-use super::connection::{self, Trouble};
+use super::connection::{self, Repairs, Trouble};
 use super::shown;
 use crate::image::model::id::{Fd, Tid};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
@@ -8,7 +8,8 @@ use crate::image::model::socket::{Socket, State, inet};
 use crate::proc::tcp_table::{self, Row};
 use crate::resources::border::{Outsider, Tie};
 use crate::resources::{CollectError, Findings};
-use crate::sys::undo::Undo;
+use crate::sys::nftables::Remover;
+use crate::sys::undo::{Promise, Undo};
 use crate::sys::{nftables, socket, tcp};
 use std::collections::HashMap;
 use std::fs::File;
@@ -37,6 +38,17 @@ pub struct Manner {
     pub ends: bool,
     /// Whether the tree stands still; else it is only looked at, and nothing is changed for a moment either.
     pub frozen: bool,
+    /// Called when packets are dropped and when a connection is in repair mode.
+    pub passed: fn(Step) -> io::Result<()>,
+}
+
+/// What is undone should we die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Packets are dropped.
+    Locked,
+    /// A connection is in repair mode.
+    Repairing,
 }
 
 /// A connection while it is looked at.
@@ -57,15 +69,38 @@ pub struct Lock {
     _owned: nftables::Owned,
 }
 
+/// A lock that stays when this is forgotten, and is taken away when this is dropped.
+#[derive(Debug)]
+pub struct Left<'a>(&'a str, Option<Promise<'a>>);
+
 impl Lock {
-    /// Leaves another lock behind that does not end with us.
+    /// What takes the lock away that [`Lock::leave`] leaves.
     ///
     /// # Errors
     /// As netlink(7).
-    pub fn leave(&self) -> io::Result<()> {
+    pub fn remover(&self) -> io::Result<Remover> {
+        nftables::remover(&self.name)
+    }
+
+    /// Leaves another lock behind that does not end with us, unless we die before `undo` forgets it.
+    ///
+    /// # Errors
+    /// As netlink(7).
+    pub fn leave<'a>(&'a self, remover: &'a Remover, undo: &'a Undo) -> io::Result<Left<'a>> {
         // One of an earlier dump of the same tree.
         nftables::remove(&self.name)?;
-        nftables::leave(&self.name, &self.connections)
+        let left = Left(&self.name, Some(undo.promise(remover.socket.as_fd(), &remover.message)?));
+        nftables::leave(&self.name, &self.connections)?;
+        Ok(left)
+    }
+}
+
+impl Drop for Left<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = nftables::remove(self.0) {
+            tracing::error!("taking a lock away (nf_tables): {error}");
+        }
+        self.1 = None;
     }
 }
 
@@ -150,7 +185,10 @@ pub fn read(
         return Ok(None);
     }
     let lock = lock(subjects, &kept, manner, findings)?;
-    read_all(subjects, &kept, repairs, findings)?;
+    if lock.is_some() {
+        (manner.passed)(Step::Locked).map_err(CollectError::at(anybody, "fault point"))?;
+    }
+    read_all(subjects, &kept, repairs.then_some(manner), findings)?;
     Ok(lock)
 }
 
@@ -208,7 +246,7 @@ const REMEDY: &str = "dump it with its connections closed (--tcp close), or with
 fn read_all(
     subjects: &mut [Subject<'_>],
     kept: &[(usize, Vec<u8>, Option<usize>)],
-    repairs: bool,
+    repairs: Option<Manner>,
     findings: &mut Findings,
 ) -> Result<(), CollectError> {
     /// How often.
@@ -219,8 +257,8 @@ fn read_all(
         for &one in &due {
             let (at, peer, other) = &kept[one];
             let subject = &mut subjects[*at];
-            let repaired = repairs.then_some(&undo);
-            let read = connection::read(subject.file.as_fd(), peer.clone(), other.is_some(), repaired);
+            let repairs = repairs.map(|manner| Repairs { undo: &undo, passed: manner.passed });
+            let read = connection::read(subject.file.as_fd(), peer.clone(), other.is_some(), repairs);
             match read.map_err(CollectError::at(subject.holder.0, "reading a TCP connection"))? {
                 Ok(connection) => subject.set(Role::Connected(Box::new(connection))),
                 Err(Trouble::Refused(reason)) => subject.refuse(findings, reason, "let it be read before"),

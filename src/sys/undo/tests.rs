@@ -1,0 +1,79 @@
+//! What is put back, and when.
+#![allow(unsafe_code)]
+
+use super::*;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::time::{Duration, Instant};
+
+fn offset(socket: &UnixDatagram) -> i32 {
+    socket::number(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF).unwrap()
+}
+
+fn hold<'a>(undo: &'a Undo, socket: &'a UnixDatagram, value: i32, back: i32) -> Held<'a> {
+    let (value, back) = (value.to_ne_bytes(), back.to_ne_bytes());
+    undo.set(socket.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, &value, &back).unwrap()
+}
+
+#[test]
+fn an_option_is_put_back_when_what_holds_it_ends() {
+    let (one, other) = UnixDatagram::pair().unwrap();
+    let undo = Undo::default();
+    let first = hold(&undo, &one, 5, -1);
+    let second = hold(&undo, &other, 7, 3);
+    assert_eq!([offset(&one), offset(&other)], [5, 7]);
+    drop(first);
+    assert_eq!([offset(&one), offset(&other)], [-1, 7]);
+    second.end().unwrap();
+    assert_eq!([offset(&one), offset(&other)], [-1, 3]);
+}
+
+#[test]
+fn a_promise_is_kept_when_its_process_is_killed_and_not_else() {
+    let (one, other) = UnixDatagram::pair().unwrap();
+    other.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    for (ends, expected) in [("killed", &b"died"[..]), ("forgotten", b"lives")] {
+        // SAFETY: the child ends itself by a signal.
+        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+            let undo = Undo::default();
+            drop(undo.promise(one.as_fd(), b"not this"));
+            let _promise = undo.promise(one.as_fd(), b"died").unwrap();
+            let _held = hold(&undo, &one, 5, -1);
+            if ends == "forgotten" {
+                undo.forget();
+                one.send(b"lives").unwrap();
+            }
+            loop {
+                let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+            }
+        };
+        waitpid(child, None).unwrap();
+        let mut bytes = [0; 16];
+        let count = other.recv(&mut bytes).unwrap();
+        assert_eq!(&bytes[..count], expected);
+        assert_eq!(offset(&one), if ends == "killed" { -1 } else { 5 });
+    }
+}
+
+#[test]
+fn options_are_put_back_when_their_process_is_killed() {
+    let (one, other) = UnixDatagram::pair().unwrap();
+    // SAFETY: the child ends itself by a signal.
+    let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+        let undo = Undo::default();
+        let _held = [hold(&undo, &one, 5, -1), hold(&undo, &one, 6, 5), hold(&undo, &other, 7, 3)];
+        drop(hold(&undo, &other, 9, 7));
+        loop {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+    };
+    let killed = waitpid(child, None).unwrap();
+    assert!(matches!(killed, WaitStatus::Signaled(..)), "{killed:?}");
+    let end = Instant::now() + Duration::from_secs(20);
+    while [offset(&one), offset(&other)] != [-1, 3] {
+        assert!(Instant::now() < end, "{:?}", [offset(&one), offset(&other)]);
+        std::thread::yield_now();
+    }
+}

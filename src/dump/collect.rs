@@ -13,7 +13,7 @@ use crate::image::model::memory::{Backing, ContentOwner, Mm};
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::SignalHandlers;
-use crate::image::model::thread::{BlockedSyscall, Resume, Thread};
+use crate::image::model::thread::Resume;
 use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
 use crate::proc::TaskDir;
@@ -348,19 +348,27 @@ fn shared_locks(descriptors: &Descriptors, inside: &[Pid]) -> Vec<String> {
 }
 
 /// Says which threads wait for longer than they would have.
-fn unknown_timeouts(processes: &[Process]) -> Option<String> {
-    const NAMED: usize = 5;
-    let is_unknown = |thread: &&Thread| {
-        matches!(thread.blocked, Some(BlockedSyscall { resume: Resume::Remaining { exact: false, .. }, .. }))
+fn unknown_timeouts(processes: &[Process]) -> Vec<String> {
+    let those = |is_meant: fn(&Resume) -> bool| {
+        let threads = processes.iter().flat_map(|process| &process.threads);
+        let meant = threads.filter(move |thread| thread.blocked.as_ref().is_some_and(|call| is_meant(&call.resume)));
+        named(meant.map(|thread| thread.tid.to_string()).collect())
     };
-    let threads = processes.iter().flat_map(|process| &process.threads);
-    let unknown: Vec<String> = threads.filter(is_unknown).map(|thread| thread.tid.to_string()).collect();
-    let (named, others) = unknown.split_at(unknown.len().min(NAMED));
-    let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-    (!named.is_empty()).then(|| {
+    let unknown = those(|resume| matches!(resume, Resume::Remaining { nanos: _, exact: false })).map(|tids| {
         format!(
-            "tid {}{others}: how much is left of the timeout of its call is not known; after a restore it waits for all of it",
-            named.join(", ")
+            "{tids}: how much is left of the timeout of its call is not known; after a restore it waits for all of it"
         )
-    })
+    });
+    let anew = those(|resume| matches!(resume, Resume::Anew)).map(|tids| {
+        format!("{tids}: the timeout of its call begins anew, here and after a restore: the kernel does not let a call go on that was stopped")
+    });
+    unknown.into_iter().chain(anew).collect()
+}
+
+/// The first of some threads, and how many more there are; `None` without any.
+fn named(tids: Vec<String>) -> Option<String> {
+    const NAMED: usize = 5;
+    let (first, others) = tids.split_at(tids.len().min(NAMED));
+    let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+    (!first.is_empty()).then(|| format!("tid {}{others}", first.join(", ")))
 }

@@ -85,6 +85,10 @@ pub(super) fn ends_when_stopped(number: i64) -> bool {
             | libc::SYS_epoll_pwait
             | libc::SYS_epoll_pwait2
             | libc::SYS_rt_sigtimedwait
+            // With STICKY_TIMEOUTS, or a timeout in memory that cannot be written (fs/select.c, `poll_select_finish`).
+            | libc::SYS_ppoll
+            | libc::SYS_select
+            | libc::SYS_pselect6
             | libc::SYS_semop
             | libc::SYS_semtimedop
             | libc::SYS_msgrcv

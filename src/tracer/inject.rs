@@ -179,7 +179,7 @@ pub(super) fn run_out(thread: &mut StoppedThread, inside: &dyn Fn(u64) -> bool) 
             && let Some(undone) = call::undo_interruption(&thread.regs)
         {
             regset::set_up_to_flags(driver.tid, &undone).map_err(driver.failed("setting registers"))?;
-            thread.regs = undone;
+            (thread.regs, thread.undone) = (undone, true);
         }
     }
     Ok(())

@@ -111,6 +111,14 @@ fn behind_segment(mapping: &Mapping, maps: &[Mapping], memory: &Memory) -> Optio
     (start.0 >= last_page && start < mapping.range.end).then(|| (start, (mapping.range.end.0 - start.0) as usize))
 }
 
+/// The part of the padding behind a vdso that is too short for a place, by its first page: start and length in bytes.
+pub(super) fn behind_places(base: Addr, header: &[u8]) -> Option<(Addr, usize)> {
+    let end = (1..=4).find_map(|pages| segment_end(header, 0, pages * PAGE_SIZE))?;
+    let (start, page_end) = (end.next_multiple_of(16), end.next_multiple_of(PAGE_SIZE));
+    let rest = (page_end - start) as usize % STRIDE;
+    Some((base.add(page_end - rest as u64), rest))
+}
+
 /// The offset in the file of the end of the loadable, executable segment that was mapped from `offset` on.
 fn segment_end(header: &[u8], offset: u64, len: u64) -> Option<u64> {
     const PT_LOAD: u64 = 1;

@@ -37,6 +37,7 @@ impl FrozenTree {
     /// # Errors
     /// [`Error::Kernel`] when the signal cannot be sent or a thread cannot be let go.
     pub fn leave_stopped(mut self) -> Result<(), Error> {
+        self.shorten_calls();
         let mut let_go = HashSet::new();
         for process in &self.processes {
             let Some(first) = self.threads_of(process.pid).first() else { continue };
@@ -94,6 +95,7 @@ impl FrozenTree {
 
     /// Lets go of everything; the first failure is told at the end.
     fn release(&mut self) -> Result<(), Error> {
+        self.shorten_calls();
         let mut first = Ok(());
         for thread in self.threads.drain(..) {
             let let_go = match ptrace::detach(thread.tid, 0) {

@@ -40,6 +40,8 @@ pub struct StoppedThread {
     pub(super) tid: Tid,
     pub(super) stop: Stop,
     pub(super) regs: UserRegs,
+    /// The kernel had ended its call with EINTR, which was undone.
+    pub(super) undone: bool,
     status: OnceCell<Rc<Status>>,
     signal_mask: OnceCell<u64>,
     rseq: OnceCell<Option<RseqConfiguration>>,
@@ -50,7 +52,7 @@ impl StoppedThread {
     pub(super) fn new(pid: Pid, tid: Tid, stop: Stop, regs: UserRegs) -> Self {
         let (status, signal_mask) = (OnceCell::new(), OnceCell::new());
         let (rseq, dispatch) = (OnceCell::new(), OnceCell::new());
-        Self { pid, tid, stop, regs, status, signal_mask, rseq, dispatch }
+        Self { pid, tid, stop, regs, undone: false, status, signal_mask, rseq, dispatch }
     }
 
     /// Its `status`, as it was when somebody first asked for it during this stop.
@@ -102,6 +104,12 @@ impl StoppedThread {
     #[must_use]
     pub fn blocked(&self) -> Option<Blocked> {
         call::blocked(&self.regs)
+    }
+
+    /// Whether the kernel had ended that call with EINTR, as it does with those that it never restarts.
+    #[must_use]
+    pub fn is_undone(&self) -> bool {
+        self.undone
     }
 
     /// The XSAVE area in standard format.

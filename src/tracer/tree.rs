@@ -1,6 +1,7 @@
 //! Processes that stand still, every thread of them: who they are, parents before their children.
 
 use super::family;
+use super::shorten::Shortened;
 use super::thread::{self, StoppedThread};
 use super::urgency::Urgency;
 use crate::image::model::id::{Pid, Tid};
@@ -65,6 +66,8 @@ pub struct FrozenTree {
     pub(super) running: VecDeque<(Pid, Tid)>,
     /// Held for as long as something is stopped.
     pub(super) urgency: Option<Urgency>,
+    /// Calls that are made again with what is left of their timeout.
+    pub(super) shortened: Vec<(Tid, Shortened)>,
     /// ptrace(2) is bound to the OS thread that seized.
     not_send: PhantomData<*const ()>,
 }
@@ -80,6 +83,7 @@ impl FrozenTree {
             ranges: HashMap::new(),
             running: VecDeque::new(),
             urgency: None,
+            shortened: Vec::new(),
             not_send: PhantomData,
         }
     }

@@ -3,7 +3,8 @@
 use super::State;
 use super::{Feature, Need, describe, feature, nothing};
 use crate::image::model::address::Addr;
-use crate::image::model::id::Fd;
+use crate::image::model::id::{Fd, Pid, Tid};
+use crate::proc::{TaskDir, sched};
 use crate::sys::probe::{self, Victim};
 use crate::sys::{self, kcmp, pidfd, process_vm, ptrace, ptrace_info, wait};
 use nix::errno::Errno;
@@ -71,6 +72,13 @@ fn on(victim: &Victim) -> Vec<Feature> {
             when_stopped(&|| ptrace_info::syscall_user_dispatch(tid).map(|_| 0)),
             nothing,
         ),
+        feature(
+            "/proc/PID/task/TID/sched",
+            Need::Sometimes,
+            "what is left of a timeout that the kernel does not tell (futex, poll, epoll_wait); else they begin anew",
+            sleep_account(tid),
+            nothing,
+        ),
         feature("process_vm_readv", Need::Sometimes, "reading memory fast", read_memory(victim), nothing),
         feature("pidfd_open", Need::Always, "naming a process safely while pids are reused", open(victim), nothing),
         feature("pidfd_getfd", Need::Always, "open files, without help of the target", steal(victim), nothing),
@@ -82,6 +90,11 @@ fn on(victim: &Victim) -> Vec<Feature> {
             nothing,
         ),
     ]
+}
+
+fn sleep_account(tid: Tid) -> sys::Result<u64> {
+    let account = TaskDir::thread(Pid(tid.0), tid).and_then(|dir| sched::read(&dir, &mut Vec::new()));
+    account.ok().and_then(|account| account.exec_start).ok_or(Errno::ENOENT)
 }
 
 fn stop(victim: &Victim) -> sys::Result<u64> {

@@ -116,6 +116,13 @@ pub enum Resume {
         /// False when the remainder could not be known and the full time is used.
         exact: bool,
     },
+    /// It is made again with this much of its relative timeout, in a register that the program does not look at afterwards.
+    Shortened {
+        /// Nanoseconds.
+        nanos: u64,
+    },
+    /// It is made again with all of a relative timeout: how much was left could not be known, or not be given.
+    Anew,
 }
 
 /// sigaltstack(2).

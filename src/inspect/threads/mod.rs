@@ -115,6 +115,8 @@ fn syscall(blocked: &BlockedSyscall) -> Syscall {
     let (remaining_ns, exact) = match blocked.resume {
         Resume::Again => (None, true),
         Resume::Remaining { nanos, exact } => (Some(nanos), exact),
+        Resume::Shortened { nanos } => (Some(nanos), true),
+        Resume::Anew => (None, false),
     };
     let used = syscalls::arguments(&name);
     Syscall {

@@ -33,7 +33,8 @@ fn head(out: &mut String, thread: &One) {
 fn call(syscall: &Syscall) -> String {
     let arguments: Vec<String> = syscall.arguments.iter().map(ToString::to_string).collect();
     let rest = match (syscall.remaining_ns, syscall.exact) {
-        (None, _) => String::new(),
+        (None, true) => String::new(),
+        (None, false) => ", starts again with its full timeout".to_owned(),
         (Some(left), true) => format!(", {} left", nanos(left)),
         (Some(full), false) => format!(", starts again with the full {}", nanos(full)),
     };

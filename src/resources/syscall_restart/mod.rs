@@ -5,8 +5,9 @@
 //! that make the call again, and the time that was left of a relative timeout.
 
 pub mod sample;
+pub mod timeout;
 
-pub use sample::{Sample, Samples};
+pub use sample::{Left, Sample, Samples};
 
 use crate::image::model::address::Addr;
 use crate::image::model::thread::{BlockedSyscall, Registers, Resume};
@@ -46,7 +47,11 @@ pub fn rewind(
     let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
     let blocked = match regs.rax.cast_signed() {
         ERESTARTSYS | ERESTARTNOINTR | ERESTARTNOHAND => {
-            BlockedSyscall { number: regs.orig_rax, args, resume: Resume::Again }
+            let resume = sample.and_then(|sample| sample.left).map_or(Resume::Again, |left| match left {
+                Left::Known(nanos) => Resume::Shortened { nanos },
+                Left::Unknown => Resume::Anew,
+            });
+            BlockedSyscall { number: regs.orig_rax, args, resume }
         }
         ERESTART_RESTARTBLOCK => {
             let number = original_number(regs.orig_rax, &args, sample);
@@ -194,6 +199,7 @@ mod tests {
             since: Some(frozen_at - Duration::from_secs(2)),
             switches: None,
             woke: false,
+            left: None,
         };
         let blocked = rewind(&mut regs, Some(sample), frozen_at, &mut |_| None).unwrap();
         assert_eq!(blocked.number, libc::SYS_poll as u64);
@@ -230,7 +236,8 @@ mod tests {
         regs.rdi = 0x2000;
         let frozen_at = Instant::now().checked_sub(Duration::from_millis(20)).unwrap();
         let since = frozen_at.checked_sub(Duration::from_millis(990)).unwrap();
-        let sample = Sample { number: libc::SYS_nanosleep as u64, since: Some(since), switches: None, woke: false };
+        let sample =
+            Sample { number: libc::SYS_nanosleep as u64, since: Some(since), switches: None, woke: false, left: None };
         let blocked = rewind(&mut regs, Some(sample), frozen_at, &mut |_| Some((1, 0))).unwrap();
         assert_eq!(blocked.resume, Resume::Remaining { nanos: 1_000_000_000, exact: true });
     }
@@ -245,6 +252,7 @@ mod tests {
             since: Some(frozen_at - Duration::from_secs(3)),
             switches: None,
             woke: false,
+            left: None,
         };
         let blocked = rewind(&mut regs, Some(sample), frozen_at, &mut |_| Some((1, 0))).unwrap();
         assert_eq!(blocked.resume, Resume::Remaining { nanos: 1_000_000_000, exact: true });

@@ -3,6 +3,7 @@
 //! The kernel keeps the end of a sleep to itself. What can be seen from outside is the scheduler's account of when the
 //! thread last left its CPU (`se.exec_start` of /proc/TID/sched), which is when it fell asleep, by the clock of that CPU.
 
+use super::timeout::Timeout;
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::syscall::{self, Activity};
 use crate::proc::{TaskDir, many, sched, stat, values};
@@ -21,13 +22,30 @@ pub struct Sample {
     pub switches: Option<u64>,
     /// Whether it has been awake since it was looked at.
     pub woke: bool,
+    /// What is left of the timeout of a call without a restart block, if it has one.
+    pub left: Option<Left>,
+}
+
+/// What is left of a relative timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nanoseconds, which the call can be given.
+    Known(u64),
+    /// It begins anew.
+    Unknown,
 }
 
 impl Sample {
     /// Of a thread that did not sleep when it was looked at: it can have slept for no longer than the freeze took.
     #[must_use]
     pub const fn awake(frozen_at: Instant) -> Self {
-        Self { number: libc::SYS_restart_syscall as u64, since: Some(frozen_at), switches: None, woke: false }
+        Self {
+            number: libc::SYS_restart_syscall as u64,
+            since: Some(frozen_at),
+            switches: None,
+            woke: false,
+            left: None,
+        }
     }
 
     /// The sample beside what the stopped thread says: its stop alone has switched it once more.
@@ -58,7 +76,7 @@ pub fn sleepers(pids: &[Pid]) -> Samples {
     let mut clocks = SchedulerClocks::new();
     let samples = looks.into_iter().flatten().map(|look| {
         let since = look.exec_start.zip(look.cpu).and_then(|(start, cpu)| clocks.instant(cpu, start));
-        (look.tid, Sample { number: look.number, since, switches: look.switches, woke: false })
+        (look.tid, Sample { number: look.number, since, switches: look.switches, woke: false, left: None })
     });
     samples.collect()
 }
@@ -83,7 +101,7 @@ impl Look {
     }
 }
 
-/// Calls with a restart block whose remaining time is written nowhere.
+/// Calls whose remaining time is written nowhere.
 fn hides_its_end(number: u64, args: &[u64; 6]) -> bool {
     const TIMER_ABSTIME: u64 = 1;
     const FUTEX_WAIT: u64 = 0;
@@ -92,6 +110,7 @@ fn hides_its_end(number: u64, args: &[u64; 6]) -> bool {
         libc::SYS_clock_nanosleep => args[1] & TIMER_ABSTIME == 0 && args[3] == 0,
         libc::SYS_futex => args[1] & 0x7f == FUTEX_WAIT && args[3] != 0,
         libc::SYS_poll => (args[2] as i32) > 0,
+        _ if Timeout::of(number as i64, args).is_some() => true,
         number => number == libc::SYS_restart_syscall,
     }
 }

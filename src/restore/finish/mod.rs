@@ -3,6 +3,7 @@
 //! Until [`Tracees::commit`] the death of `snap` kills the whole tree (PTRACE_O_EXITKILL).
 
 mod stops;
+mod timeouts;
 
 use super::guard::Guard;
 use super::lookup;
@@ -26,6 +27,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use stops::{continue_group, end_leader, look, remote_call, stop, stop_group, wait_stop};
+use timeouts::Timeouts;
 
 const PR_SET_PDEATHSIG: u64 = 1;
 
@@ -129,12 +131,14 @@ impl Tracees {
             }
         }
         let image = &snapshot.inventory.host.xsave;
+        let mut taken = HashSet::new();
         for (process, results) in snapshot.processes.iter().zip(results) {
             let leader = process.threads[0].tid;
+            let timeouts = timeouts::shortened(process, &mut taken)?;
             let size = regset::xstate(leader).map_err(failed(leader, "PTRACE_GETREGSET"))?.len();
             for (thread, result) in process.threads.iter().zip(results) {
                 let area = xstate::convert(&thread.cpu.xsave, image, own, size);
-                give(thread, &area, result)?;
+                give(thread, &timeouts, &area, result)?;
             }
         }
         snapshot.processes.iter().try_for_each(|process| seek_task_files(snapshot, process))
@@ -293,7 +297,7 @@ fn unmap_args(range: PageRange) -> [u64; 6] {
 }
 
 /// Registers, vector state, debug registers, system call dispatch and the signal mask of a stopped thread.
-fn give(thread: &Thread, area: &[u8], result: Option<i64>) -> Result<(), FinishError> {
+fn give(thread: &Thread, timeouts: &Timeouts, area: &[u8], result: Option<i64>) -> Result<(), FinishError> {
     let tid = thread.tid;
     regset::set_xstate(tid, area).map_err(failed(tid, "setting vector registers"))?;
     if let Some(debug) = &thread.cpu.debug {
@@ -310,6 +314,10 @@ fn give(thread: &Thread, area: &[u8], result: Option<i64>) -> Result<(), FinishE
             .map_err(failed(tid, "setting syscall user dispatch"))?;
     }
     let registers = resume::registers(&thread.cpu.regs, thread.blocked.as_ref(), result);
-    regset::set_all(tid, &(&registers).into()).map_err(failed(tid, "setting registers"))?;
+    let mut registers = (&registers).into();
+    if let Some((argument, value)) = timeouts.get(&tid) {
+        registers = argument.with(&registers, *value);
+    }
+    regset::set_all(tid, &registers).map_err(failed(tid, "setting registers"))?;
     ptrace_info::set_signal_mask(tid, thread.signal_mask).map_err(failed(tid, "setting the signal mask"))
 }

@@ -160,15 +160,18 @@ impl Freezer<'_> {
             return Ok(Progress::Helped);
         }
         // What a group stop interrupted before we came is none of our doing and ends as it would have.
+        let mut undone = false;
         if stop == Stop::Interrupted
             && let Some(again) = call::undo_interruption(&regs)
             && regset::set_up_to_flags(tid, &again).is_ok()
         {
-            regs = again;
+            (regs, undone) = (again, true);
         }
         if let Some(member) = self.members.get_mut(&pid) {
             member.running.remove(&tid);
-            member.stopped.insert(tid, StoppedThread::new(pid, tid, stop, regs));
+            let mut thread = StoppedThread::new(pid, tid, stop, regs);
+            thread.undone = undone;
+            member.stopped.insert(tid, thread);
         }
         self.take_back(tid);
         self.has_come_back(tid);

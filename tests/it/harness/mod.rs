@@ -70,6 +70,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("pty", &[]),
     ("tcp", &[]),
     ("timerfd", &[]),
+    ("timeouts", &[]),
     ("pidfd", &[]),
     ("epoll", &[]),
     ("procfs", &[]),

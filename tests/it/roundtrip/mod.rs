@@ -32,6 +32,7 @@ mod tcp;
 mod tcp_outside;
 mod terminal;
 mod threads;
+mod timeouts;
 mod timers;
 mod unix;
 mod vector;

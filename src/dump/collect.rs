@@ -31,7 +31,7 @@ use crate::resources::socket::tcp::tree::{Lock, Manner, Policy, Step};
 use crate::resources::syscall_restart::Samples;
 use crate::resources::sysv::undo::Adjustment;
 use crate::resources::sysv::{self, Uses};
-use crate::resources::{CollectError, Findings, settings, zombie};
+use crate::resources::{CollectError, Findings, robust, settings, zombie};
 use crate::tracer::{self, FrozenTree, Twin};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -214,6 +214,18 @@ fn passed(step: Step) -> std::io::Result<()> {
 }
 
 impl Builder {
+    /// Robust futexes in files, whose words the death of the tree would change.
+    fn note_held(&mut self) -> Result<(), CollectError> {
+        for process in &self.processes {
+            let (vmas, lists) = (&self.mms[process.mm.0 as usize].vmas, process.threads.iter().map(|t| &t.robust_list));
+            let held = robust::held(process.pid, vmas, lists);
+            for (file, futex) in held.map_err(CollectError::at(process.pid.leader(), "opening its memory"))? {
+                self.files.set_held(file, futex);
+            }
+        }
+        Ok(())
+    }
+
     /// What waits in sockets, once all tables are known: it may be open files.
     fn look_into_sockets(&mut self) -> Result<(), CollectError> {
         let mut tables = Tables {
@@ -242,10 +254,12 @@ impl Builder {
         }
         let terminals = std::mem::take(&mut self.descriptors.terminals);
         let terminals = terminals.finish(&mut self.descriptors.descriptions, &mut self.findings)?;
+        self.note_held()?;
         let inventory = super::inventory::collect(root, self.processes.first())?;
         let mapped = self.mapped.finish(&mut self.shared, &mut self.files, &mut self.findings)?;
         let (shared_memory, objects) = self.shared.finish();
-        let (files, contents) = self.files.finish();
+        let files = self.files.finish().map_err(CollectError::at(root.leader(), "reading shared memory"));
+        let (files, contents) = files?;
         let (sockets, connections) = self.descriptors.sockets.finish();
         let mut collected = Collected {
             snapshot: Snapshot {

@@ -26,6 +26,9 @@ struct One {
     /// `named`, `other-name` or `unlinked`.
     link: &'static str,
     other_name: Option<Raw>,
+    /// Whether it has a name and its content is in the image all the same.
+    shared_memory: bool,
+    held_locks: usize,
     mode: String,
     uid: u32,
     gid: u32,
@@ -136,6 +139,8 @@ fn one(file: &File, uses: &Uses, index: usize) -> One {
         path: Raw(file.path.clone()),
         link,
         other_name,
+        shared_memory: file.in_memory.is_some(),
+        held_locks: file.held.len(),
         mode: files::mode(file.mode),
         uid: file.uid,
         gid: file.gid,
@@ -188,6 +193,7 @@ impl One {
         match (self.link, &self.other_name) {
             (_, Some(other)) => format!("{path} (unlinked; also named {})", other.printable()),
             ("unlinked", None) => format!("{path} (unlinked; its content is in the image)"),
+            (_, None) if self.shared_memory => format!("{path} (shared memory; its content is in the image)"),
             (_, None) => path,
         }
     }
@@ -205,8 +211,10 @@ mod tests {
         assert!(text.contains("program, working directory, root, 1 mapping  /usr/bin/sample\n"), "{text}");
         assert!(text.contains("2 open"), "{text}");
         assert!(text.contains("/tmp/gone (unlinked; its content is in the image)"), "{text}");
+        assert!(text.contains("/dev/shm/named (shared memory; its content is in the image)"), "{text}");
         let json = serde_json::to_value(&report).expect("JSON");
         assert_eq!(json["files"][0]["build_id"], "07".repeat(20));
+        assert_eq!((&json["files"][2]["shared_memory"], &json["files"][2]["held_locks"]), (&true.into(), &1.into()));
         assert_eq!(json["files"][0]["mode"], "-rwxr-xr-x");
     }
 }

@@ -1,17 +1,35 @@
 //! Files by path: which inode a target holds, and by which name it can be had again.
 
+use super::named_memory;
 use crate::blocker::Blocker;
-use crate::image::model::file::{File, Link};
+use crate::image::model::file::{File, HeldFutex, Link};
 use crate::image::model::id::FileId;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::fs::Metadata;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What the kernel adds to the path of a file that it no longer leads to.
 pub const DELETED: &[u8] = b" (deleted)";
+
+/// The path by which a file is opened, if it has a name.
+#[must_use]
+pub fn name(file: &File) -> Option<&[u8]> {
+    match &file.link {
+        Link::Named => Some(&file.path),
+        Link::OtherName(name) => Some(name),
+        Link::Unlinked => None,
+    }
+}
+
+/// The same as a path.
+#[must_use]
+pub fn path(file: &File) -> Option<&Path> {
+    name(file).map(|name| Path::new(OsStr::from_bytes(name)))
+}
 
 /// The inodes of one dump, each once.
 #[derive(Debug, Default)]
@@ -98,6 +116,8 @@ impl FileTable {
             mtime: 0,
             rdev: 0,
             build_id: None,
+            in_memory: None,
+            held: Vec::new(),
         });
         self.known.insert((dev, ino, link.to_vec()), id);
         self.guessed.insert(id);
@@ -148,10 +168,47 @@ impl FileTable {
         self.contents.insert(id, file);
     }
 
-    /// All files in the order of their ids, and the contents of the unlinked ones.
+    /// Notes a robust futex in a file that somebody of the tree holds.
+    pub fn set_held(&mut self, id: FileId, held: HeldFutex) {
+        let (dev, ino) = (self.get(id).dev, self.get(id).ino);
+        for file in self.files.iter_mut().filter(|file| (file.dev, file.ino) == (dev, ino)) {
+            if !file.held.iter().any(|known| known.offset == held.offset) {
+                file.held.push(held);
+            }
+        }
+    }
+
+    /// Whether this is a file with a name, of which nobody has said yet that its content is wanted all the same.
     #[must_use]
-    pub fn finish(self) -> (Vec<File>, HashMap<FileId, std::fs::File>) {
-        (self.files, self.contents)
+    pub fn may_be_memory(&self, id: FileId) -> bool {
+        let file = self.get(id);
+        file.mode & libc::S_IFMT == libc::S_IFREG && file.link != Link::Unlinked && !self.contents.contains_key(&id)
+    }
+
+    /// All files in the order of their ids, and the contents of those that are unlinked or shared memory.
+    ///
+    /// # Errors
+    /// As read(2) of shared memory.
+    pub fn finish(mut self) -> io::Result<(Vec<File>, HashMap<FileId, std::fs::File>)> {
+        let is_named = |id: &FileId| self.files[id.0 as usize].link != Link::Unlinked;
+        let mut named: Vec<FileId> = self.contents.keys().copied().filter(is_named).collect();
+        named.sort();
+        let mut known: HashMap<(u64, u64), u32> = HashMap::new();
+        for id in named {
+            let (dev, ino, size) = (self.get(id).dev, self.get(id).ino, self.get(id).size);
+            let checksum = match known.get(&(dev, ino)) {
+                Some(&checksum) => {
+                    self.contents.remove(&id);
+                    checksum
+                }
+                None => named_memory::checksum(&self.contents[&id], size, &self.get(id).held)?,
+            };
+            known.insert((dev, ino), checksum);
+        }
+        for file in self.files.iter_mut().filter(|file| file.link != Link::Unlinked) {
+            file.in_memory = known.get(&(file.dev, file.ino)).copied();
+        }
+        Ok((self.files, self.contents))
     }
 }
 
@@ -169,6 +226,8 @@ fn described(id: FileId, path: Vec<u8>, link: Link, meta: &Metadata) -> File {
         mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
         rdev: meta.rdev(),
         build_id: None,
+        in_memory: None,
+        held: Vec::new(),
     }
 }
 

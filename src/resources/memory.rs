@@ -4,7 +4,7 @@ use super::border;
 use super::file::{DELETED, FileTable};
 use super::mapped_only::{Found, MappedOnly, Nature};
 use super::shared_memory::SharedMemoryTable;
-use super::{CollectError, Findings};
+use super::{CollectError, Findings, named_memory};
 use crate::image::model::address::PageRange;
 use crate::image::model::id::{FileId, Pid, ShmId};
 use crate::image::model::memory::{Backing, ContentOwner, MemoryPolicy, Vma, VmaFlags};
@@ -17,6 +17,7 @@ use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Collects the mappings of one address space.
 pub struct Mappings<'a> {
@@ -107,6 +108,7 @@ impl Mappings<'_> {
         Ok(match (object, mapping.shared) {
             (Object::File(file), false) => Backing::PrivateFile { file, offset },
             (Object::File(file), true) => {
+                self.carry(vma, file)?;
                 Backing::SharedFile { file, offset, may_write: vma.flags.contains(VmFlags::MAY_WRITE) }
             }
             (Object::Shared(shm), false) => Backing::PrivateShared { shm, offset },
@@ -114,6 +116,34 @@ impl Mappings<'_> {
                 Backing::Shared { shm, offset, may_write: vma.flags.contains(VmFlags::MAY_WRITE) }
             }
         })
+    }
+
+    /// Shared memory that has a name: its content goes into the image too.
+    fn carry(&mut self, vma: &smaps::Vma, id: FileId) -> Result<(), String> {
+        let file = self.files.get(id);
+        let is_wanted = vma.flags.contains(VmFlags::MAY_WRITE) || named_memory::is_posix(file);
+        if !is_wanted || !self.files.may_be_memory(id) {
+            return Ok(());
+        }
+        let opened = match named_memory::open(file) {
+            Some(file) => file,
+            None => match self.map_file(vma.mapping.range) {
+                Ok((file, _)) => file,
+                // What lies on a disk needs no reading.
+                Err(_) if !self.is_on_memory(id) => return Ok(()),
+                Err(error) => return Err(format!("its content, which goes with the machine, cannot be read: {error}")),
+            },
+        };
+        if named_memory::is_memory(&opened) {
+            self.files.set_content(id, opened);
+        }
+        Ok(())
+    }
+
+    /// The same of a file that may not be opened.
+    fn is_on_memory(&self, id: FileId) -> bool {
+        let directory = super::file::path(self.files.get(id)).and_then(Path::parent);
+        directory.and_then(|directory| File::open(directory).ok()).is_none_or(|file| named_memory::is_memory(&file))
     }
 
     fn object(&mut self, vma: &smaps::Vma) -> Result<Object, String> {

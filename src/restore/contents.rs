@@ -3,13 +3,13 @@
 use super::descriptors::Carriers;
 use super::pages::{Filler, Page};
 use super::plan::RestorePlan;
+use super::sysv::Objects;
 use super::{Error, Pages, step};
 use crate::image::model::Snapshot;
 use crate::image::model::id::{MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::image::model::process::Process;
 use crate::sys::arena::Arena;
-use crate::sys::sysv::Attachment;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
@@ -19,7 +19,7 @@ pub struct Contents<'a> {
     pages: &'a dyn Pages,
     carriers: &'a Carriers,
     arenas: &'a HashMap<ShmId, Arena>,
-    segments: &'a HashMap<ShmId, Attachment>,
+    objects: &'a Objects,
     /// Pages of a stream that came before they were wanted.
     early: Vec<Page>,
 }
@@ -32,9 +32,9 @@ impl<'a> Contents<'a> {
         pages: &'a dyn Pages,
         carriers: &'a Carriers,
         arenas: &'a HashMap<ShmId, Arena>,
-        segments: &'a HashMap<ShmId, Attachment>,
+        objects: &'a Objects,
     ) -> Self {
-        Self { snapshot, pages, carriers, arenas, segments, early: Vec::new() }
+        Self { snapshot, pages, carriers, arenas, objects, early: Vec::new() }
     }
 
     /// Fills all address spaces of a wave, with the first also everything that is shared.
@@ -47,8 +47,7 @@ impl<'a> Contents<'a> {
             birth.wave == wave && !birth.shares.memory
         };
         let members: Vec<usize> = (0..plan.processes.len()).filter(in_wave).collect();
-        let mut filler =
-            Filler::new(self.arenas, self.segments, &self.carriers.memfds, &self.carriers.files, wave == 0);
+        let mut filler = Filler::new(self.arenas, self.objects, &self.carriers.memfds, &self.carriers.files, wave == 0);
         for &index in &members {
             let (process, planned) = (&self.snapshot.processes[index], &plan.processes[index]);
             filler.add(planned.pid, process.mm, &planned.copied).map_err(step("opening the memory of a skeleton"))?;

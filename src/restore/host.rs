@@ -8,8 +8,8 @@ use crate::fault::{Pretence, pretends};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
 use crate::image::model::credentials::Credentials;
-use crate::image::model::file::{File, Link, OpenObject};
-use crate::image::model::id::{Pid, Tid};
+use crate::image::model::file::{File, OpenObject};
+use crate::image::model::id::{FileId, Pid, Tid};
 use crate::image::model::inventory::{XsaveComponent, XsaveLayout};
 use crate::proc::TaskDir;
 use crate::proc::build_id;
@@ -17,13 +17,15 @@ use crate::proc::host::own_vdso;
 use crate::proc::maps::{self, Mapping};
 use crate::proc::stat::{self, Stat};
 use crate::proc::status;
-use crate::resources::credentials;
+use crate::resources::file::path;
+use crate::resources::{credentials, named_memory, robust};
 use crate::sys::{cpuid, event, own, tun};
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// Facts about the host, `snap`, and what the image names there.
 #[derive(Clone, Debug)]
@@ -66,6 +68,8 @@ pub struct HostFacts {
     pub addresses: Vec<Taken>,
     /// What stands under the path of each file of the image.
     pub files: Vec<Result<Found, String>>,
+    /// Shared memory whose name is gone, and which is made again.
+    pub missing: BTreeSet<FileId>,
     /// Locks that others hold of files of the image.
     pub locks: Vec<Foreign>,
     /// Whether `enabled` of transparent huge pages is `always`.
@@ -133,6 +137,8 @@ pub struct Found {
     pub mtime: i64,
     pub rdev: u64,
     pub build_id: Option<Vec<u8>>,
+    pub in_memory: Option<u32>,
+    pub held: Vec<u32>,
 }
 
 /// Gathers them.
@@ -166,6 +172,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         taken: ids_taken(snapshot),
         addresses: taken::probe(snapshot),
         files: snapshot.files.iter().map(find).collect(),
+        missing: missing(snapshot),
         locks: locks::foreign(snapshot),
         huge_always: std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")
             .is_ok_and(|text| text.contains("[always]")),
@@ -265,12 +272,8 @@ fn await_reaper(pid: Pid) -> Option<Stat> {
 }
 
 fn find(file: &File) -> Result<Found, String> {
-    let path: &[u8] = match &file.link {
-        Link::Named => &file.path,
-        Link::OtherName(name) => name,
-        Link::Unlinked => return Err("it has no name".into()),
-    };
-    let meta = std::fs::symlink_metadata(OsStr::from_bytes(path)).map_err(|error| error.to_string())?;
+    let path = path(file).ok_or("it has no name")?;
+    let meta = std::fs::symlink_metadata(path).map_err(|error| error.to_string())?;
     Ok(Found {
         dev: meta.dev(),
         ino: meta.ino(),
@@ -279,13 +282,47 @@ fn find(file: &File) -> Result<Found, String> {
         mtime: meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec()),
         rdev: meta.rdev(),
         build_id: build_id(file, path),
+        in_memory: content(file, path, &meta),
+        held: words(file, path, &meta),
     })
 }
 
+/// Of shared memory, whose times do not tell that it was changed: as far as it went at the dump.
+fn content(file: &File, path: &Path, meta: &Metadata) -> Option<u32> {
+    file.in_memory.filter(|_| meta.is_file())?;
+    let opened = std::fs::File::open(path).ok()?;
+    named_memory::checksum(&opened, meta.size().min(file.size), &file.held).ok()
+}
+
+/// Words of the robust futexes that the tree has held, as far as they are there.
+fn words(file: &File, path: &Path, meta: &Metadata) -> Vec<u32> {
+    if file.held.is_empty() || !meta.is_file() {
+        return Vec::new();
+    }
+    let Ok(opened) = std::fs::File::open(path) else { return Vec::new() };
+    file.held.iter().map_while(|held| robust::word(&opened, held).ok()).collect()
+}
+
+/// Shared memory that has none of its names any more, in directories that are there.
+fn missing(snapshot: &Snapshot) -> BTreeSet<FileId> {
+    let is_gone = |file: &File| {
+        let missing = |path: &Path| {
+            let found = std::fs::symlink_metadata(path);
+            let is_gone = found.is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+            is_gone && path.parent().is_some_and(Path::is_dir)
+        };
+        path(file).is_some_and(missing)
+    };
+    let memory = || snapshot.files.iter().filter(|file| file.in_memory.is_some());
+    let same = |one: &File, other: &File| (one.dev, one.ino) == (other.dev, other.ino);
+    let all_gone = |file: &&File| memory().filter(|other| same(file, other)).all(is_gone);
+    memory().filter(all_gone).map(|file| file.id).collect()
+}
+
 /// Read only where the image has one to compare it with.
-fn build_id(file: &File, path: &[u8]) -> Option<Vec<u8>> {
+fn build_id(file: &File, path: &Path) -> Option<Vec<u8>> {
     file.build_id.as_ref()?;
-    let opened = std::fs::File::open(OsStr::from_bytes(path)).ok()?;
+    let opened = std::fs::File::open(path).ok()?;
     build_id::of_file(&opened).ok().flatten()
 }
 

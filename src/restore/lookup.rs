@@ -2,29 +2,11 @@
 
 use super::Choices;
 use crate::image::model::Snapshot;
-use crate::image::model::file::{File, Link, OpenObject};
+use crate::image::model::file::{Link, OpenObject};
 use crate::image::model::id::{DescriptionId, FileId, TerminalId};
 use crate::image::model::process::Process;
 use crate::image::model::socket::State;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-/// The path by which a file is opened, if it has a name.
-#[must_use]
-pub fn name(file: &File) -> Option<&[u8]> {
-    match &file.link {
-        Link::Named => Some(&file.path),
-        Link::OtherName(name) => Some(name),
-        Link::Unlinked => None,
-    }
-}
-
-/// The same as a path.
-#[must_use]
-pub fn path(file: &File) -> Option<&Path> {
-    name(file).map(|name| Path::new(OsStr::from_bytes(name)))
-}
+pub use crate::resources::file::{name, path};
 
 /// The path below `/proc` of a file there that belongs to a task of the image.
 #[must_use]

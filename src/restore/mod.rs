@@ -22,6 +22,7 @@ mod layout;
 mod locks;
 mod lookup;
 mod memory;
+mod named_memory;
 mod namespace;
 pub mod network;
 mod numbers;
@@ -53,6 +54,7 @@ use crate::image::model::id::Pid;
 use crate::image::model::terminal::TerminalModes;
 use crate::proc::{TaskDir, stat};
 use crate::progress::Progress;
+use crate::resources::robust;
 use crate::sys::interrupt;
 use crate::sys::sched::yield_now;
 use crate::sys::skeleton::{block_signals, restore_signals};
@@ -299,6 +301,15 @@ fn cut_back(plan: &RestorePlan) -> Result<(), Error> {
     Ok(())
 }
 
+/// Robust futexes whose holders live again. Should these die before they are let go of, the kernel marks the words once more.
+fn give_locks_back(plan: &RestorePlan) -> Result<(), Error> {
+    for (path, held) in &plan.marked {
+        let given = File::options().write(true).open(path).and_then(|file| robust::give_back(&file, held));
+        given.map_err(step(format!("giving back a lock in {}", path.display())))?;
+    }
+    Ok(())
+}
+
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Restores what `pages` holds. `above` is the `snap` outside of this pid namespace that stands in for the program there.
@@ -331,6 +342,7 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
     let commit = |error: finish::FinishError| Error::Step { step: error.action.to_owned(), source: error.source };
     let skeleton::Built { tracees, mut names, watchers, connections } = built?;
     cut_back(&plan)?;
+    give_locks_back(&plan)?;
     names.put().map_err(step("putting sockets where they belong"))?;
     if let Some(foreground) = &foreground {
         if let Some(modes) = outside_modes(snapshot) {

@@ -1,12 +1,12 @@
 //! Where the pages of an image go: into the skeleton, into shared memory, into unlinked files.
 
+use super::sysv::Objects;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::fork::common;
 use crate::image::model::id::{FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::sys::arena::Arena;
 use crate::sys::process_vm;
-use crate::sys::sysv::Attachment;
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -24,8 +24,8 @@ pub struct Filler<'a> {
     spaces: HashMap<MmId, Vec<Space>>,
     /// Anonymous shared memory, mapped here too.
     arenas: &'a HashMap<ShmId, Arena>,
-    /// System V segments, attached here.
-    segments: &'a HashMap<ShmId, Attachment>,
+    /// System V segments, attached here, and shared memory with a name.
+    objects: &'a Objects,
     /// Memfds.
     memfds: &'a HashMap<ShmId, File>,
     /// Unlinked files.
@@ -64,13 +64,13 @@ impl<'a> Filler<'a> {
     #[must_use]
     pub fn new(
         arenas: &'a HashMap<ShmId, Arena>,
-        segments: &'a HashMap<ShmId, Attachment>,
+        objects: &'a Objects,
         memfds: &'a HashMap<ShmId, File>,
         files: &'a HashMap<FileId, File>,
         shared: bool,
     ) -> Self {
         let (later, kept) = (HashSet::new(), Mutex::default());
-        Self { spaces: HashMap::new(), arenas, segments, memfds, files, shared, later, kept }
+        Self { spaces: HashMap::new(), arenas, objects, memfds, files, shared, later, kept }
     }
 
     /// Fills a skeleton too: with the pages of its own, and with copies of those that are only in the image of another.
@@ -110,7 +110,9 @@ impl<'a> Filler<'a> {
     fn has_place(&self, owner: ContentOwner) -> bool {
         match owner {
             ContentOwner::Mm(id) => self.spaces.contains_key(&id),
-            ContentOwner::SharedMemory(_) | ContentOwner::File(_) => self.shared,
+            ContentOwner::SharedMemory(_) => self.shared,
+            // Shared memory that still has its name is as it was.
+            ContentOwner::File(id) => self.shared && self.file(id).is_some(),
         }
     }
 
@@ -131,18 +133,22 @@ impl<'a> Filler<'a> {
                 self.spaces.get(&id).into_iter().flatten().try_for_each(|space| space.fill(start, data))
             }
             ContentOwner::SharedMemory(shm) => self.fill_shared(shm, start, data),
-            ContentOwner::File(file) => match self.files.get(&file) {
+            ContentOwner::File(file) => match self.file(file) {
                 Some(file) => write_within(file, data, start.0),
                 None => Err(io::ErrorKind::NotFound.into()),
             },
         }
     }
 
+    fn file(&self, id: FileId) -> Option<&File> {
+        self.files.get(&id).or_else(|| self.objects.files.get(id))
+    }
+
     fn fill_shared(&self, shm: ShmId, start: Addr, data: &[u8]) -> io::Result<()> {
         if let Some(arena) = self.arenas.get(&shm) {
             return arena.write(arena.range().start.add(start.0), data);
         }
-        if let Some(segment) = self.segments.get(&shm) {
+        if let Some(segment) = self.objects.segments.get(&shm) {
             return Ok(segment.write(start.0, data)?);
         }
         match self.memfds.get(&shm) {

@@ -14,7 +14,8 @@ use super::{Choices, check, inheritance, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
-use crate::image::model::id::{MmId, Pid, ShmId};
+use crate::image::model::file::HeldFutex;
+use crate::image::model::id::{FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::{Mm, SharedMemoryKind};
 use crate::image::model::process::{Process, ProcessState};
 use crate::sys::sysv::Kind;
@@ -56,6 +57,10 @@ pub struct RestorePlan {
     pub attachments: Vec<(ShmId, PageRange, bool)>,
     /// System V objects that are removed first, since those of the image take their places.
     pub replaced: Vec<(Kind, i32)>,
+    /// Shared memory with a name that is made again.
+    pub made: Vec<FileId>,
+    /// Robust futexes that were marked when their holders died, and that these hold again.
+    pub marked: Vec<(PathBuf, HeldFutex)>,
     /// From the first arena to the end of the script: what the host unmaps at the end.
     pub ours: PageRange,
     /// The script.
@@ -164,6 +169,8 @@ pub fn plan(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Re
         arenas,
         attachments,
         replaced: findings.replaced,
+        made: findings.made,
+        marked: findings.marked,
         script,
         places,
         genealogy: findings.genealogy,
@@ -340,6 +347,9 @@ impl fmt::Display for RestorePlan {
         }
         for (start, _) in self.processes.iter().filter_map(|process| process.old_vdso.as_ref()) {
             writeln!(f, "  let the vdso at {start} call that of this kernel")?;
+        }
+        for (path, held) in &self.marked {
+            writeln!(f, "  give the lock at {:#x} of {} back to its holder", held.offset, path.display())?;
         }
         for (path, size) in &self.cut_back {
             writeln!(f, "  cut {} back to {size} bytes", path.display())?;

@@ -64,7 +64,7 @@ pub fn build(
     let connections = carriers.take_connections();
     carriers.release();
     let names = carriers.take_names();
-    let filled = Contents::new(snapshot, pages, &carriers, &arenas, &objects.segments);
+    let filled = Contents::new(snapshot, pages, &carriers, &arenas, objects);
     let mut building = Building { plan, script, report, tracees: Tracees::default() };
     let built = building.follow(child, filled);
     built.map_err(|error| building.own_failure().unwrap_or(error))?;

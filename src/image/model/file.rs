@@ -33,6 +33,22 @@ pub struct File {
     pub rdev: u64,
     /// GNU build id, for mapped programs and libraries that have one.
     pub build_id: Option<Vec<u8>>,
+    /// For a file of tmpfs that is shared memory: what tells whether its content has changed. That is in the image under
+    /// [`super::memory::ContentOwner::File`], for it goes with the machine; of several files that are one inode, under the first.
+    pub in_memory: Option<u32>,
+    /// Robust futexes in it that threads of the tree hold: when these die, the kernel marks them.
+    pub held: Vec<HeldFutex>,
+}
+
+/// A robust futex that somebody holds (set_robust_list(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldFutex {
+    /// Where it is in the file.
+    pub offset: u64,
+    /// What it was.
+    pub word: u32,
+    /// Whether it inherits priorities (FUTEX_LOCK_PI).
+    pub inherits: bool,
 }
 
 /// Whether a file can be opened by a name.

@@ -343,7 +343,7 @@ fn owners_that_do_not_exist_are_refused() {
     for (kind, id, owner) in [
         (0, 1, ContentOwner::Mm(MmId(1))),
         (1, u32::MAX, ContentOwner::SharedMemory(ShmId(u32::MAX))),
-        (2, 2, ContentOwner::File(FileId(2))),
+        (2, 3, ContentOwner::File(FileId(3))),
     ] {
         let bytes = with_blocks(|b| {
             b.block_of(kind, id, 2, &[(0, PAGE)], &[], 0);

@@ -4,7 +4,9 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::credentials::Credentials;
 use crate::image::model::event::{BusyPoll, Epoll, Pidfd, Timerfd};
-use crate::image::model::file::{Description, FdEntry, FdTable, File, Link, LockRange, OpenObject, PosixLock};
+use crate::image::model::file::{
+    Description, FdEntry, FdTable, File, HeldFutex, Link, LockRange, OpenObject, PosixLock,
+};
 use crate::image::model::id::*;
 use crate::image::model::inventory::{Clocks, Host, Inventory, Stats, XsaveLayout};
 use crate::image::model::ipc::*;
@@ -49,6 +51,8 @@ pub fn snapshot() -> Snapshot {
     snapshot.shared_memory =
         vec![SharedMemory { id: ShmId(0), kind: SharedMemoryKind::Anonymous, size: 64 * PAGE_SIZE }];
     snapshot.files.push(file(1, b"/tmp/gone", Link::Unlinked));
+    let held = vec![HeldFutex { offset: 64, word: 100, inherits: false }];
+    snapshot.files.push(File { in_memory: Some(7), held, ..file(2, b"/dev/shm/named", Link::Named) });
     snapshot.shared_memory.push(segment(1));
     snapshot.descriptions = descriptions();
     let entry = |i| FdEntry { fd: Fd(i), description: DescriptionId(i as u32), close_on_exec: i == 2 };
@@ -406,6 +410,8 @@ fn vmas() -> Vec<Vma> {
 
 pub fn file(id: u32, path: &[u8], link: Link) -> File {
     File {
+        in_memory: None,
+        held: Vec::new(),
         id: FileId(id),
         path: path.to_vec(),
         link,

@@ -23,6 +23,7 @@ pub fn file(file: &File) -> Result<(), Error> {
         Link::OtherName(name) => ensure(is_path(name), object, "has an impossible other name")?,
     }
     ensure(i64::try_from(file.size).is_ok(), object, "has an impossible size")?;
+    ensure(file.in_memory.is_none() || file.link != Link::Unlinked, object, "cannot be shared memory with a name")?;
     ensure(file.build_id.as_ref().is_none_or(|id| id.len() <= BUILD_ID_MAX), object, "has an impossible build id")
 }
 

@@ -54,12 +54,12 @@ fn references_must_be_in_range() {
             |s| s.processes[0].threads[1].seccomp.filters.push(SeccompId(1)),
         ],
     );
-    assert_refused("mm 0", &[|s| s.mms[0].exe = FileId(2)]);
+    assert_refused("mm 0", &[|s| s.mms[0].exe = FileId(3)]);
     assert_refused(
         "mapping",
         &[
-            |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(2), offset: 0 },
-            |s| s.mms[0].vmas[1].backing = Backing::SharedFile { file: FileId(2), offset: 0, may_write: true },
+            |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(3), offset: 0 },
+            |s| s.mms[0].vmas[1].backing = Backing::SharedFile { file: FileId(3), offset: 0, may_write: true },
             |s| s.mms[0].vmas[1].backing = Backing::Shared { shm: ShmId(9), offset: 0, may_write: true },
             |s| s.mms[0].vmas[1].backing = Backing::PrivateShared { shm: ShmId(9), offset: 0 },
         ],
@@ -67,13 +67,13 @@ fn references_must_be_in_range() {
     assert_refused(
         "description",
         &[
-            |s| s.descriptions[0].object = OpenObject::Regular(FileId(2)),
+            |s| s.descriptions[0].object = OpenObject::Regular(FileId(3)),
             |s| s.descriptions[0].object = OpenObject::Pipe { pipe: PipeId(1), write: true, quiet: false },
             |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(9)),
         ],
     );
     assert_refused("fd table 0", &[|s| s.fd_tables[0].entries[0].description = DescriptionId(1000)]);
-    assert_refused("fs context", &[|s| s.fs_contexts[0].cwd = FileId(2), |s| s.fs_contexts[0].root = FileId(2)]);
+    assert_refused("fs context", &[|s| s.fs_contexts[0].cwd = FileId(3), |s| s.fs_contexts[0].root = FileId(3)]);
 }
 
 #[test]
@@ -262,6 +262,7 @@ fn files_and_descriptors_must_be_possible() {
             |s| s.files[0].path.push(0),
             |s| s.files[0].size = u64::MAX,
             |s| s.files[0].build_id = Some(vec![0; 65]),
+            |s| (s.files[0].link, s.files[0].in_memory) = (crate::image::model::file::Link::Unlinked, Some(7)),
             |s| s.files[0].link = crate::image::model::file::Link::OtherName(Vec::new()),
         ],
     );
@@ -292,7 +293,7 @@ fn files_and_descriptors_must_be_possible() {
             |s| s.pipes[0].capacity = 0,
             |s| s.pipes[0].capacity = 5000,
             |s| s.pipes[0].unread[0].bytes = vec![0; 65_537],
-            |s| s.pipes[0].fifo = Some(FileId(2)),
+            |s| s.pipes[0].fifo = Some(FileId(3)),
             |s| s.pipes[0].unread[0].bytes.clear(),
         ],
     );

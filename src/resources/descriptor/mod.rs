@@ -19,7 +19,7 @@ use super::file::{FileTable, ORPHAN, has_parent};
 use super::namespace::Namespaces;
 use super::shared_memory::SharedMemoryTable;
 use super::socket::{Refusal, Sockets};
-use super::{CollectError, Findings, event, tun};
+use super::{CollectError, Findings, event, named_memory, tun};
 use crate::blocker::Blocker;
 use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, Link, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
@@ -329,7 +329,9 @@ impl Descriptors {
         }
         match self.by_path(tid, fd, file, tables.files) {
             Ok(object) => {
-                if object == OpenObject::Regular(file) && tables.files.wants_content(file) {
+                let is_memory = tables.files.may_be_memory(file) && named_memory::is_posix(tables.files.get(file));
+                let is_memory = is_memory && named_memory::is_memory(&fd.file);
+                if object == OpenObject::Regular(file) && (is_memory || tables.files.wants_content(file)) {
                     // Opened anew: the target's own description may be for writing only.
                     let content = task_dir.open(&format!("fd/{}", fd.fd))?;
                     tables.files.set_content(file, content);

@@ -5,10 +5,11 @@ use crate::image::model::file::{File, OpenObject};
 use crate::image::model::id::FileId;
 use crate::image::model::memory::Backing;
 use crate::image::model::process::Process;
+use crate::resources::robust;
 use crate::restore::FilesPolicy;
 use crate::restore::host::Found;
 use crate::restore::locks::{self, Foreign};
-use crate::restore::lookup::{has_terminal, name, task_file, task_path};
+use crate::restore::lookup::{has_terminal, name, path, task_file, task_path};
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -26,6 +27,7 @@ impl Checker<'_> {
             }
             let path = String::from_utf8_lossy(&file.path).into_owned();
             match found {
+                Err(_) if self.facts.missing.contains(&file.id) => self.make_again(process, file),
                 Err(error) if file.mode & libc::S_IFMT == libc::S_IFIFO => {
                     self.block(process, path.clone(), error.clone(), format!("make it again: mkfifo {path}"));
                 }
@@ -57,29 +59,57 @@ impl Checker<'_> {
         self.terminals(process);
     }
 
+    /// Shared memory whose name is gone.
+    fn make_again(&mut self, process: &Process, file: &File) {
+        let path = path(file).unwrap_or(Path::new("")).display().to_string();
+        const CAP_CHOWN: u32 = 0;
+        let own = &self.facts.credentials;
+        let is_ours = file.uid == own.uid[3] && (file.gid == own.gid[3] || own.groups.contains(&file.gid));
+        if !is_ours && own.cap_effective >> CAP_CHOWN & 1 == 0 {
+            let reason = format!("it is gone, and belonged to uid {} and gid {}", file.uid, file.gid);
+            return self.block(process, path, reason, "run snap restore as that user, or with CAP_CHOWN");
+        }
+        self.findings.made.push(file.id);
+        let notice = format!("{path}, which is gone, is made again with what it held at the dump");
+        if !self.findings.notices.contains(&notice) {
+            self.findings.notices.push(notice);
+        }
+    }
+
     fn file(&mut self, process: &Process, file: &File, found: &Found, mapped: bool, written: bool) {
         if file.mode & libc::S_IFMT != libc::S_IFREG {
             return;
         }
         let path = Path::new(OsStr::from_bytes(&file.path));
         let change = change(file, found);
+        let words = file.held.iter().zip(&found.held).filter(|(held, now)| held.word != **now);
+        let marked = words.filter(|(held, now)| robust::is_marked(held, **now));
+        self.findings.marked.extend(marked.map(|(held, _)| (path.to_path_buf(), *held)));
+        let again = match file.in_memory {
+            Some(_) => "remove it, and it is made again with what it held at the dump",
+            None => "put it back",
+        };
         if mapped && !self.choices.ignore_changed.iter().any(|ignored| ignored == path) {
             if let Some(change) = &change {
-                let remedy = format!("put it back, or use --ignore-changed {}", path.display());
+                let remedy = format!("{again}, or use --ignore-changed {}", path.display());
                 self.block(process, path.display().to_string(), format!("mapped file: {change}"), remedy);
             }
         } else if written {
+            let has_grown = found.size > file.size && file.in_memory == found.in_memory;
             let bad = match self.choices.files {
                 FilesPolicy::Ignore => None,
                 FilesPolicy::Check => change,
-                FilesPolicy::Truncate if found.size > file.size => {
+                FilesPolicy::Truncate if has_grown => {
                     self.findings.cut_back.push((path.to_path_buf(), file.size));
                     None
                 }
                 FilesPolicy::Truncate => change,
             };
             if let Some(change) = bad {
-                let remedy = "use --files truncate to cut growth back, or --files ignore";
+                let remedy = match file.in_memory {
+                    Some(_) => format!("{again}, or use --files ignore"),
+                    None => "use --files truncate to cut growth back, or --files ignore".into(),
+                };
                 self.block(process, path.display().to_string(), format!("open for writing: {change}"), remedy);
             }
         }
@@ -165,6 +195,19 @@ fn change(file: &File, found: &Found) -> Option<String> {
     }
     if file.size != found.size {
         return Some(format!("its size was {} and is {}", file.size, found.size));
+    }
+    match (file.in_memory, found.in_memory) {
+        (None, _) => {}
+        (Some(_), None) => return Some("it cannot be read, to see whether it has changed since the dump".into()),
+        (before, now) if before != now => return Some("what it holds has changed since the dump".into()),
+        _ => {}
+    }
+    let mut words = file.held.iter().zip(&found.held);
+    if words.any(|(held, now)| held.word != *now && !robust::is_marked(held, *now)) {
+        return Some("a lock in it, which the program holds, was taken by somebody else since the dump".into());
+    }
+    if file.in_memory.is_some() {
+        return None;
     }
     (file.mtime != found.mtime).then(|| "it was modified since the dump".into())
 }

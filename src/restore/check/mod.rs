@@ -12,7 +12,8 @@ use super::{Choices, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
-use crate::image::model::id::Pid;
+use crate::image::model::file::HeldFutex;
+use crate::image::model::id::{FileId, Pid};
 use crate::image::model::process::Process;
 use crate::sys::sysv::Kind;
 use std::path::PathBuf;
@@ -36,6 +37,10 @@ pub struct Findings {
     pub vdsos: Vec<Vdso>,
     /// Who makes whom.
     pub genealogy: Genealogy,
+    /// Shared memory with a name that is made again.
+    pub made: Vec<FileId>,
+    /// Robust futexes that were marked when their holders died, and that these hold again.
+    pub marked: Vec<(PathBuf, HeldFutex)>,
     /// System V objects that are replaced.
     pub replaced: Vec<(Kind, i32)>,
 }

@@ -1,4 +1,4 @@
-//! Makes the System V objects of an image, and removes them again when the restore fails, however it does.
+//! Makes the System V objects of an image and its shared memory whose names are gone, and removes them again when the restore fails, however it does.
 
 use super::{objects, read_only, segments};
 use crate::image::model::Snapshot;
@@ -7,6 +7,7 @@ use crate::image::model::id::{Pid, ShmId};
 use crate::image::model::ipc::{IpcOwner, MessageQueue, Segment, SemaphoreSet};
 use crate::restore::descriptors::{OpenError, failed};
 use crate::restore::guard::Guard;
+use crate::restore::named_memory::{Name, NamedMemory};
 use crate::restore::plan::RestorePlan;
 use crate::sys::elsewhere::{self, Elsewhere, Failure};
 use crate::sys::pidfd;
@@ -22,6 +23,8 @@ use std::os::fd::AsFd;
 pub struct Objects {
     /// Segments, attached for filling.
     pub segments: HashMap<ShmId, Attachment>,
+    /// Shared memory with a name, for filling.
+    pub files: NamedMemory,
     /// Attached for the skeletons, for reading alone.
     read_only: Vec<Attachment>,
     /// Whoever removes the objects when we die.
@@ -37,7 +40,7 @@ impl Objects {
     pub fn make(snapshot: &Snapshot, plan: &RestorePlan) -> Result<Self, OpenError> {
         let mut made = Self::default();
         let wanted = objects(snapshot);
-        if wanted.is_empty() {
+        if wanted.is_empty() && plan.made.is_empty() {
             return Ok(made);
         }
         for &(kind, id) in &plan.replaced {
@@ -45,7 +48,11 @@ impl Objects {
             removed.map_err(failed(format!("removing {} {id}", kind.name())))?;
         }
         let ids: Vec<(Kind, i32)> = wanted.iter().map(|(kind, id, _)| (*kind, *id)).collect();
-        made.guard = Some(guard(snapshot, ids).map_err(failed("watching over System V objects"))?);
+        let memory = NamedMemory::make(snapshot, plan)?;
+        let guard = guard(snapshot, ids, memory.names());
+        made.guard = Some(guard.map_err(failed("watching over what outlives processes"))?);
+        made.files = memory;
+        made.files.link()?;
         for (shm, segment) in segments(snapshot) {
             made.segment(plan, shm, segment)?;
         }
@@ -119,6 +126,7 @@ impl Objects {
     pub fn settle(&mut self, snapshot: &Snapshot) -> Result<(), OpenError> {
         self.segments.clear();
         self.read_only.clear();
+        self.files.settle(snapshot)?;
         for (kind, id, owner) in objects(snapshot) {
             let IpcOwner { key: _, uid, gid, creator_uid: _, creator_gid: _, mode } = owner;
             let set = sysv::set_owner(kind, id, Owner { uid, gid, mode }, None).map_err(io::Error::from);
@@ -137,17 +145,19 @@ impl Objects {
     /// As write(2): somebody has ended the guard.
     pub fn keep(mut self) -> io::Result<()> {
         self.made.clear();
+        self.files.keep();
         self.guard.take().map_or(Ok(()), Guard::dismiss)
     }
 }
 
 impl Drop for Objects {
     fn drop(&mut self) {
-        if let Some(guard) = self.guard.take() {
-            let _ = guard.dismiss();
-        }
         for (kind, id) in self.made.drain(..) {
             let _ = sysv::remove(kind, id);
+        }
+        drop(std::mem::take(&mut self.files));
+        if let Some(guard) = self.guard.take() {
+            let _ = guard.dismiss();
         }
     }
 }
@@ -157,8 +167,8 @@ fn attach(id: i32, range: PageRange, read_only: bool) -> Result<Attachment, Open
     attached.map_err(failed(format!("attaching {} {id}", Kind::Segment.name())))
 }
 
-/// Removes the objects if we die: all of these identifiers are free now. Its process id is none that the image needs.
-fn guard(snapshot: &Snapshot, ids: Vec<(Kind, i32)>) -> io::Result<Guard> {
+/// Removes the objects if we die: all of these identifiers and names are free now. Its process id is none that the image needs.
+fn guard(snapshot: &Snapshot, ids: Vec<(Kind, i32)>, names: Vec<Name>) -> io::Result<Guard> {
     /// A process that lives on for so long has been let go of: the restore has succeeded.
     const LIVES: u16 = 10_000;
     /// A stand-in of ours may live a moment longer than we do.
@@ -177,6 +187,7 @@ fn guard(snapshot: &Snapshot, ids: Vec<(Kind, i32)>) -> io::Result<Guard> {
         for &(kind, id) in &ids {
             let _ = sysv::remove(kind, id);
         }
+        names.iter().for_each(Name::remove);
     };
     // Each has another id than the one before it, which lives until then.
     let mut tried = Vec::new();

@@ -109,6 +109,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("settings", &["membarrier"]),
     ("settings", &["gs"]),
     ("settings", &["cwd-gone"]),
+    ("named", &[]),
     ("sysv", &["segments"]),
     ("sysv", &["detached"]),
     ("sysv", &["semaphores"]),

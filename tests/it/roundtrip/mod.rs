@@ -15,6 +15,7 @@ mod idle;
 mod memory;
 mod mounts;
 mod much;
+mod named;
 mod nameless;
 mod netlink;
 mod pipe;

@@ -122,19 +122,17 @@ fn allow_everything() {
     }
 }
 
-/// Features of a userfaultfd: the bits of `struct uffdio_api.features`. With `user_mode_only` for faults of user space alone,
-/// which needs no privilege.
+/// Features of a userfaultfd for faults of user space alone, which needs no privilege: the bits of `struct uffdio_api.features`.
 ///
 /// # Errors
-/// ENOSYS, EPERM without CAP_SYS_PTRACE or vm.unprivileged_userfaultfd.
-pub fn userfaultfd(user_mode_only: bool) -> Result<u64> {
+/// ENOSYS.
+pub fn userfaultfd() -> Result<u64> {
     const UFFD_USER_MODE_ONLY: libc::c_int = 1;
     /// `_IOWR(0xAA, 0x3f, struct uffdio_api)`, whose three words are `api`, `features` and `ioctls`.
     const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
-    let flags = libc::O_CLOEXEC | if user_mode_only { UFFD_USER_MODE_ONLY } else { 0 };
     // SAFETY: userfaultfd takes no pointer and returns a descriptor that is ours.
     let fd = unsafe {
-        let raw = checked(libc::syscall(libc::SYS_userfaultfd, flags))?;
+        let raw = checked(libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC | UFFD_USER_MODE_ONLY))?;
         OwnedFd::from_raw_fd(raw as i32)
     };
     let mut api = [0xaau64, 0, 0];

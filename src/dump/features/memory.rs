@@ -5,42 +5,20 @@ use crate::image::model::address::PageRange;
 use crate::sys::pagemap::{self, Filter, Pages};
 use crate::sys::{self, probe};
 use nix::errno::Errno;
-use std::fs::{self, File};
+use std::fs::File;
 use std::hint::black_box;
 use std::io;
-use std::os::unix::fs::FileExt;
-
-const UFFD_WP_ASYNC: u64 = 1 << 15;
-const UFFD_MOVE: u64 = 1 << 16;
 
 /// Tries them.
 pub fn probe() -> Vec<Feature> {
-    let user_mode = probe::userfaultfd(true);
-    let has = |bit| user_mode.and_then(|features| if features & bit == bit { Ok(0) } else { Err(Errno::EINVAL) });
     vec![
         feature("PAGEMAP_SCAN", Need::Always, "finding the pages that are there", scan(), nothing),
         feature(
             "userfaultfd USER_MODE_ONLY",
             Need::Sometimes,
-            "tracking writes and lazy restore, without privilege",
-            user_mode,
+            "copying much memory straight into an image on tmpfs",
+            probe::userfaultfd(),
             |features| format!("features {features:#x}"),
-        ),
-        feature(
-            "userfaultfd",
-            Need::Informative,
-            "the same for faults inside system calls",
-            probe::userfaultfd(false),
-            nothing,
-        ),
-        feature("UFFD WP_ASYNC", Need::Sometimes, "incremental dumps", has(UFFD_WP_ASYNC), nothing),
-        feature("UFFDIO_MOVE", Need::Informative, "restoring huge pages fast", has(UFFD_MOVE), nothing),
-        feature(
-            "soft-dirty",
-            Need::Informative,
-            "the older way to track writes; not used",
-            probe::in_child(soft_dirty),
-            nothing,
         ),
         feature("mseal", Need::Sometimes, "programs with sealed mappings", probe::in_child(probe::mseal), nothing),
         feature(
@@ -98,20 +76,6 @@ fn scan() -> sys::Result<u64> {
     let filter = Filter { all: Pages::PRESENT, ..Filter::default() };
     let found = pagemap::scan(&pagemap, PageRange::new(start, start + 4096), filter).map_err(|error| errno(&error))?;
     if found.is_empty() { Err(Errno::EIO) } else { Ok(0) }
-}
-
-/// Clears the bits of a process of its own, writes to a page, and looks whether bit 55 of its pagemap entry is set.
-fn soft_dirty() -> sys::Result<u64> {
-    let mut page = vec![1u8; 8192];
-    let start = (page.as_ptr() as u64).next_multiple_of(4096);
-    fs::write("/proc/self/clear_refs", "4").map_err(|error| errno(&error))?;
-    let offset = (start - page.as_ptr() as u64) as usize;
-    page[offset] = 2;
-    black_box(&page);
-    let pagemap = File::open("/proc/self/pagemap").map_err(|error| errno(&error))?;
-    let mut entry = [0; 8];
-    pagemap.read_exact_at(&mut entry, start / 4096 * 8).map_err(|error| errno(&error))?;
-    if u64::from_le_bytes(entry) >> 55 & 1 == 1 { Ok(0) } else { Err(Errno::EINVAL) }
 }
 
 fn memfd() -> sys::Result<u64> {

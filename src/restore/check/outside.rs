@@ -3,6 +3,7 @@
 use super::{Checker, blocker};
 use crate::image::model::file::OpenObject;
 use crate::image::model::process::Process;
+use crate::image::model::socket::State;
 use crate::resources::socket::datagram;
 use crate::restore::late;
 use crate::restore::lookup::{inherited, on_their_way};
@@ -56,7 +57,10 @@ impl Checker<'_> {
     pub(super) fn addresses(&mut self) {
         for Taken { id, address, reason, remedy } in &self.facts.addresses {
             let socket = &self.snapshot.sockets[id.0 as usize];
-            let name = datagram::name((socket.domain, socket.kind, socket.protocol)).unwrap_or("TCP");
+            let name = match &socket.state {
+                State::Unix(_) => "UNIX",
+                _ => datagram::name((socket.domain, socket.kind, socket.protocol)).unwrap_or("TCP"),
+            };
             let holds = |process: &&Process| {
                 let table = &self.snapshot.fd_tables[process.threads[0].fd_table.0 as usize];
                 table.entries.iter().find(|entry| {

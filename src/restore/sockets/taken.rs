@@ -1,9 +1,11 @@
 //! Which addresses of an image cannot be had on this host, and who has them.
 
+use super::unix::rooms;
 use crate::image::model::Snapshot;
 use crate::image::model::id::{Pid, SocketId};
 use crate::image::model::socket::inet::{self, Shown};
 use crate::image::model::socket::tcp::Role;
+use crate::image::model::socket::unix::SocketFile;
 use crate::image::model::socket::{Socket, State};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::tcp_table::{self, Row};
@@ -11,9 +13,14 @@ use crate::proc::{TaskDir, many};
 use crate::resources::socket::datagram;
 use crate::resources::socket::options::{self, Moment};
 use crate::sys;
+use crate::sys::sock_diag::{self, UnixSocket};
+use std::ffi::OsStr;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// A socket that cannot have its address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +38,40 @@ pub struct Taken {
 /// Tries each address of a socket that is bound, but those of connections of TCP.
 #[must_use]
 pub fn probe(snapshot: &Snapshot) -> Vec<Taken> {
-    snapshot.sockets.iter().filter_map(one).collect()
+    snapshot.sockets.iter().filter_map(|wanted| unix(wanted).or_else(|| one(wanted))).collect()
+}
+
+/// A name of the UNIX domain.
+fn unix(wanted: &Socket) -> Option<Taken> {
+    let State::Unix(state) = &wanted.state else { return None };
+    if state.accepted || state.name.is_empty() {
+        return None;
+    }
+    let file = state.file.as_ref();
+    let trouble = rooms::obstacle(&state.name, file, wanted.kind).err()?;
+    let (reason, remedy) = match trouble.kind() {
+        io::ErrorKind::AddrInUse => match unix_holder(wanted.kind, &state.name, file) {
+            Some(holder) => (format!("another socket is bound to it, of {holder}"), "end that"),
+            None => ("another socket is bound to it".into(), "see who has it: ss -xap"),
+        },
+        io::ErrorKind::NotFound => ("its directory does not exist".into(), "make it again (mkdir)"),
+        io::ErrorKind::AlreadyExists => (trouble.to_string(), "move that away"),
+        io::ErrorKind::PermissionDenied => ("this user may not make a file there".into(), "run as root"),
+        // Whatever else it is will be said when the socket is made.
+        _ => return None,
+    };
+    let name = file.map_or(&state.name, |file| &file.path);
+    let address = String::from_utf8_lossy(name).replace('\0', "@");
+    Some(Taken { id: wanted.id, address, reason, remedy: remedy.into() })
+}
+
+fn unix_holder(kind: i32, name: &[u8], file: Option<&SocketFile>) -> Option<String> {
+    let known = file.and_then(|file| Path::new(OsStr::from_bytes(&file.path)).symlink_metadata().ok());
+    let is_it = |socket: &UnixSocket| match &known {
+        Some(meta) => socket.file.is_some_and(|(_, ino)| meta.ino() == ino),
+        None => socket.kind == kind && socket.name == name,
+    };
+    who_holds(&sock_diag::unix().ok()?.into_iter().filter(is_it).map(|socket| socket.ino).collect::<Vec<_>>())
 }
 
 fn one(wanted: &Socket) -> Option<Taken> {
@@ -78,13 +118,17 @@ fn bind(wanted: &Socket, local: &[u8]) -> io::Result<()> {
 fn holder(socket: &Socket, wanted: SocketAddr) -> Option<String> {
     let rows = tcp_table::read_of(datagram::table(socket.kind, socket.protocol)?, &mut Vec::new()).ok()?;
     let same = |row: &&Row| row.local.port() == wanted.port() && row.ino != 0;
-    let inodes: Vec<u64> = rows.iter().filter(same).map(|row| row.ino).collect();
+    who_holds(&rows.iter().filter(same).map(|row| row.ino).collect::<Vec<_>>())
+}
+
+/// A process that has one of these sockets open, as far as this user may see.
+fn who_holds(inodes: &[u64]) -> Option<String> {
     let pids: Vec<Pid> = std::fs::read_dir("/proc")
         .ok()?
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .map(Pid)
         .collect();
-    many::map(&pids, |&pid, buffer| holds(pid, &inodes, buffer)).into_iter().flatten().next()
+    many::map(&pids, |&pid, buffer| holds(pid, inodes, buffer)).into_iter().flatten().next()
 }
 
 /// Whether what has this port belongs to no process any more.

@@ -1,11 +1,13 @@
 //! UNIX sockets between processes of a tree, and between the tree and others.
 
 use super::survives;
+use crate::support::network::own_network;
 use crate::support::{Facts, Victim, isolated};
 use std::fs::File;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 
 #[test]
@@ -96,8 +98,12 @@ fn exam_21_what_cannot_be_seen_or_had_again_is_named() {
 #[test]
 fn a_name_that_somebody_has_is_refused_before_anything_runs() {
     isolated(|room| {
+        own_network();
         let mut victim = room.victim("unix", &[]);
         victim.check();
+        let names = std::fs::read_to_string("/proc/thread-self/net/unix").expect("names of sockets");
+        let abstract_name =
+            names.lines().find_map(|line| line.split_once(" @")).expect("an abstract name").1.to_owned();
         let image = room.dump(victim.pid(), "names.snap", &["--kill"]);
         victim.killed();
         let path = victim.directory().join("listener");
@@ -110,8 +116,18 @@ fn a_name_that_somebody_has_is_refused_before_anything_runs() {
         };
         let holder = UnixListener::bind(&path).expect("a listener");
         let before = listing();
-        room.snap(["restore", "--detach"]).arg(&image).run().expect(7).says("another socket is bound to it");
-        assert_eq!(listing(), before, "something is left of a failed restore");
+        let refused = || room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        let run = refused().says(&format!("UNIX socket bound to {}", path.display()));
+        run.says(&format!("another socket is bound to it, of pid {} (", std::process::id()));
+        assert_eq!(listing(), before, "something is left of a refused restore");
+        drop(holder);
+        std::fs::remove_file(&path).expect("the other socket");
+        std::fs::write(&path, "text").expect("a file");
+        refused().says("there is a file that is not a socket");
+        std::fs::remove_file(&path).expect("the file");
+        let abstract_name = SocketAddr::from_abstract_name(&abstract_name).expect("a name");
+        let holder = UnixDatagram::bind_addr(&abstract_name).expect("the name is free");
+        refused().says("another socket is bound to it");
         drop(holder);
         room.restore(&image, &[]);
         victim.check();

@@ -6,7 +6,7 @@
 mod author;
 mod fill;
 mod links;
-mod rooms;
+pub mod rooms;
 
 use super::super::descriptors::{OpenError, failed};
 use crate::image::model::Snapshot;

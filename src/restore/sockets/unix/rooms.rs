@@ -8,6 +8,8 @@ use crate::resources::socket::unix::{address_of, is_path};
 use crate::sys::elsewhere::{self, Elsewhere};
 use crate::sys::{open, socket};
 use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
 use std::ffi::{CString, OsStr};
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
@@ -150,6 +152,22 @@ fn free_place(path: &Path) -> io::Result<(PathBuf, bool)> {
         }
     }
     Err(io::Error::new(io::ErrorKind::AddrInUse, "another socket is bound to it"))
+}
+
+/// Whether something stands in the way of a name, as far as can be seen before it is wanted.
+///
+/// # Errors
+/// `AddrInUse` where another socket has it, `NotFound` without its directory, `AlreadyExists`, `PermissionDenied`.
+pub fn obstacle(name: &[u8], file: Option<&SocketFile>, kind: i32) -> io::Result<()> {
+    if !is_path(name) {
+        let trial = socket::make(libc::AF_UNIX, kind, 0)?;
+        return socket::bind(trial.as_fd(), &address_of(name));
+    }
+    let Some(file) = file else { return Ok(()) };
+    let path = Path::new(OsStr::from_bytes(&file.path));
+    free_place(path)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    Ok(faccessat(AT_FDCWD, directory, AccessFlags::W_OK | AccessFlags::X_OK, AtFlags::AT_EACCESS)?)
 }
 
 /// Binds a socket to a name of whatever kind; gives the room of one that is a path.

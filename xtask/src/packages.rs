@@ -16,7 +16,7 @@ enum Probe {
     Library(&'static str),
 }
 
-const PACKAGES: [Package; 25] = [
+const PACKAGES: [Package; 26] = [
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "tmux", probe: Probe::Program("tmux") },
     Package { name: "vim", probe: Probe::Program("vim") },
@@ -34,6 +34,7 @@ const PACKAGES: [Package; 25] = [
     Package { name: "xz-utils", probe: Probe::Program("xz") },
     Package { name: "zstd", probe: Probe::Program("zstd") },
     Package { name: "nodejs", probe: Probe::Program("node") },
+    Package { name: "default-jdk-headless", probe: Probe::Program("javac") },
     Package { name: "util-linux", probe: Probe::Program("unshare") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "iproute2", probe: Probe::Program("ip") },

@@ -2,6 +2,7 @@
 
 pub mod client;
 mod files;
+mod java;
 mod redis;
 
 use crate::support::network::own_network;

@@ -14,9 +14,11 @@ enum Probe {
     Program(&'static str),
     /// gcc finds this library.
     Library(&'static str),
+    /// There is this file.
+    File(&'static str),
 }
 
-const PACKAGES: [Package; 26] = [
+const PACKAGES: [Package; 32] = [
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "tmux", probe: Probe::Program("tmux") },
     Package { name: "vim", probe: Probe::Program("vim") },
@@ -35,6 +37,12 @@ const PACKAGES: [Package; 26] = [
     Package { name: "zstd", probe: Probe::Program("zstd") },
     Package { name: "nodejs", probe: Probe::Program("node") },
     Package { name: "default-jdk-headless", probe: Probe::Program("javac") },
+    Package { name: "xvfb", probe: Probe::Program("Xvfb") },
+    Package { name: "twm", probe: Probe::Program("twm") },
+    Package { name: "xterm", probe: Probe::Program("xterm") },
+    Package { name: "xfonts-base", probe: Probe::File("/usr/share/fonts/X11/misc/fonts.alias") },
+    Package { name: "xdotool", probe: Probe::Program("xdotool") },
+    Package { name: "x11-apps", probe: Probe::Program("xwd") },
     Package { name: "util-linux", probe: Probe::Program("unshare") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "iproute2", probe: Probe::Program("ip") },
@@ -75,6 +83,7 @@ impl Probe {
         match self {
             Self::Program(name) => on_search_path(name),
             Self::Library(name) => gcc_finds(name),
+            Self::File(path) => Path::new(path).is_file(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Real, unprepared programs: start, work, dump, kill, restore, go on; and dump, go on, restore later.
 
 mod compressors;
+mod desktop;
 mod interpreters;
 mod python;
 mod servers;

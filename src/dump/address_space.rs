@@ -156,7 +156,7 @@ impl Builder {
         pid: Pid,
         dir: &TaskDir,
         stat: &proc::stat::Stat,
-        answers: &process::Answers,
+        (greeting, answers): (process::Greeting, &process::Answers),
         surveyed: Surveyed,
     ) -> Result<MmId, CollectError> {
         let id = MmId(self.mms.len() as u32);
@@ -190,7 +190,7 @@ impl Builder {
             exe,
             dumpable: answers.dumpable,
             coredump_filter: proc::values::coredump_filter(dir, &mut self.buffer)?.unwrap_or(0),
-            thp_disable: answers.thp_disable,
+            thp_disable: greeting.thp_disable,
             mdwe: answers.mdwe,
             ksm_merge_any: answers.ksm_merge_any,
             membarrier: answers.membarrier,

@@ -21,6 +21,7 @@ use crate::proc::sysvipc::{self, SemaphoreSet};
 use crate::resources::border;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
+use crate::resources::keyring::Descriptions;
 use crate::resources::mapped_only::{MappedOnly, PageSource};
 use crate::resources::namespace::Namespaces;
 use crate::resources::pages::{self, PageSet};
@@ -77,6 +78,7 @@ pub(super) struct Builder {
     pub(super) shared: SharedMemoryTable,
     pub(super) mapped: MappedOnly,
     pub(super) seccomp: SeccompTable,
+    pub(super) keyrings: Descriptions,
     pub(super) descriptors: Descriptors,
     pub(super) pipes: Pipes,
     pub(super) fs_contexts: Vec<FsContext>,

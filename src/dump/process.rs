@@ -16,7 +16,7 @@ use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::{Sample, Samples};
 use crate::resources::sysv::undo;
 use crate::resources::thread::{Shared, Threads};
-use crate::resources::{CollectError, keyring, process, signal, stopped, thread, timer};
+use crate::resources::{CollectError, process, signal, stopped, thread, timer};
 use crate::sys::kcmp::{self, Object};
 use crate::sys::pidfd;
 use crate::sys::plain_task::PlainTask;
@@ -169,6 +169,13 @@ impl Builder {
             None => Space::New(Survey::begin(shown_as, &session, stat.rss)?),
         };
         let mut asker = Asker::new(&mut session);
+        let greeting = match process::greet(&mut asker, tids[0]) {
+            Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
+                self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
+                None
+            }
+            greeting => Some(greeting?),
+        };
         let mut collector = Threads {
             process: dir,
             frozen_at: view.frozen_at,
@@ -179,7 +186,8 @@ impl Builder {
             buffer: &mut self.buffer,
         };
         let mut threads = Vec::with_capacity(tids.len());
-        for (&tid, shared) in tids.iter().zip(shared) {
+        let refused = if greeting.is_none() { 1 } else { 0 };
+        for (&tid, shared) in tids.iter().zip(shared).skip(refused) {
             match collector.collect(
                 &mut asker,
                 tid,
@@ -192,9 +200,7 @@ impl Builder {
                 thread => threads.push(thread?),
             }
         }
-        if threads.len() < tids.len() {
-            return Ok(None);
-        }
+        let Some(greeting) = greeting.filter(|_| threads.len() == tids.len()) else { return Ok(None) };
         self.states.extend(stopped::of_children(&mut asker, tids[0], &children)?);
         let answers = process::ask(&mut asker, tids[0])?;
         let listed = proc::timers::read(dir, &mut self.buffer)?;
@@ -204,7 +210,7 @@ impl Builder {
             self.findings.block(format!("pid {pid}"), "local descriptor table", reason, "");
         }
         self.undo(&mut asker, pid, &tids)?;
-        let keyring = keyring::collect(&mut asker, tids[0], &mut self.findings)?;
+        let keyring = self.keyrings.collect(&mut asker, tids[0], greeting.keyrings, &mut self.findings)?;
         threads[0].credentials.session_keyring = keyring;
         let task_policy = threads[0].settings.memory_policy.as_ref();
         let adopts = answers.child_subreaper || pid.0 == 1 || self.adopted.contains(&stat.ppid);
@@ -215,7 +221,7 @@ impl Builder {
             Space::Known(known) => known,
             Space::New(survey) => {
                 let surveyed = survey.finish(&mut asker, tids[0], task_policy)?;
-                let mm = self.address_space(shown_as, dir, stat, &answers, surveyed)?;
+                let mm = self.address_space(shown_as, dir, stat, (greeting, &answers), surveyed)?;
                 self.mapped.ask(shown_as, &mut asker, tids[0])?;
                 let twin = if !adopts && self.is_worth_a_twin(mm, dir) { fork_twin(&mut session)? } else { None };
                 self.twins.push(twin);

@@ -2,8 +2,9 @@
 
 use super::CollectError;
 use super::ask::Asker;
+use super::keyring::Keyrings;
 use super::signal::{ACTION_SIZE, SIGNALS, decode_action};
-use crate::image::model::address::Addr;
+use crate::image::model::address::{Addr, PAGE_SIZE};
 use crate::image::model::id::Tid;
 use crate::image::model::memory::MmLayout;
 use crate::image::model::signal::SignalAction;
@@ -17,6 +18,17 @@ const PR_GET_MEMORY_MERGE: i32 = 68;
 const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
 const MEMBARRIER_CMD_GET_REGISTRATIONS: u64 = 1 << 9;
 
+/// What a process says first.
+#[derive(Clone, Copy, Debug)]
+pub struct Greeting {
+    /// Its keyrings.
+    pub keyrings: Keyrings,
+    /// PR_GET_THP_DISABLE.
+    pub thp_disable: u32,
+    /// Whether mlockall(MCL_FUTURE) holds: a mapping made just now is locked.
+    pub locks_new_mappings: bool,
+}
+
 /// What only the process can say of itself and of its address space.
 #[derive(Debug)]
 pub struct Answers {
@@ -24,8 +36,6 @@ pub struct Answers {
     pub brk: Addr,
     /// PR_GET_DUMPABLE.
     pub dumpable: u8,
-    /// PR_GET_THP_DISABLE.
-    pub thp_disable: u32,
     /// PR_GET_MDWE.
     pub mdwe: u32,
     /// PR_GET_MEMORY_MERGE.
@@ -60,6 +70,30 @@ const UNANSWERED: u64 = 0x5a5a_5a5a_5a5a_5a5a;
 /// Words that a `struct itimerval` takes.
 const TIMER_WORDS: usize = 4;
 
+/// Asks a process, by its main thread, before anything else is asked of it.
+///
+/// # Errors
+/// When a question cannot be asked.
+pub fn greet(asker: &mut Asker<'_, '_>, tid: Tid) -> Result<Greeting, CollectError> {
+    let returned = |number, args| Question { number, args, returns: true };
+    let [thread, process, session] = Keyrings::QUESTIONS;
+    let questions = [
+        thread,
+        process,
+        session,
+        returned(libc::SYS_prctl, [libc::PR_GET_THP_DISABLE as u64, 0, 0]),
+        // Nothing is in this page yet. Pages that are locked cannot be given up (madvise(2)).
+        returned(libc::SYS_madvise, [asker.scratch(0).0, PAGE_SIZE, libc::MADV_DONTNEED as u64]),
+    ];
+    let [thread, process, session, thp_disable, given_up, _] =
+        asker.answers(tid, "asking for its manner", &questions)?;
+    Ok(Greeting {
+        keyrings: Keyrings::of([thread, process, session]),
+        thp_disable: thp_disable.unwrap_or(0) as u32,
+        locks_new_mappings: given_up.is_none(),
+    })
+}
+
 /// Asks a process through one of its threads.
 ///
 /// # Errors
@@ -71,11 +105,9 @@ pub fn ask(asker: &mut Asker<'_, '_>, tid: Tid) -> Result<Answers, CollectError>
         asker.answers_and_dispositions(tid, "asking for what its threads share", &questions, Some(out::ACTIONS))?;
     let [xcomp_permitted, child_subreaper] = asker.words::<2>(out::XCOMP_PERMITTED)?;
     let brk = brk.ok_or_else(|| CollectError::at(tid, "brk")(nix::errno::Errno::ENOSYS))?;
-    let thp_disable = asker.prctl(tid, "PR_GET_THP_DISABLE", libc::PR_GET_THP_DISABLE)?;
     Ok(Answers {
         brk: Addr(brk),
         dumpable: dumpable.unwrap_or(1) as u8,
-        thp_disable: thp_disable.unwrap_or(0) as u32,
         mdwe: mdwe.unwrap_or(0) as u32,
         ksm_merge_any: merge.unwrap_or(0) != 0,
         // An int, so that the upper half stays as it was.

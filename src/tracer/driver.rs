@@ -32,6 +32,12 @@ pub(super) struct Outcome {
     pub newborn: Option<Tid>,
 }
 
+/// What a system call has returned.
+pub(super) fn returned(rax: u64) -> Result<u64, Errno> {
+    const MAX_ERRNO: u64 = -4095i64 as u64;
+    if rax < MAX_ERRNO { Ok(rax) } else { Err(Errno::from_raw(-(rax as i64) as i32)) }
+}
+
 impl Driver {
     /// Makes a call with `regs` as all other registers. The task stands behind the call's instruction then.
     pub fn call(self, regs: &UserRegs, entry: Addr, number: u64, args: [u64; 6]) -> Result<Outcome, Error> {
@@ -66,9 +72,7 @@ impl Driver {
         if (regs.orig_rax, regs.rip) != (number, after.0) {
             return Err(Error::Astray { tid: self.tid, rip: Addr(regs.rip) });
         }
-        const MAX_ERRNO: u64 = -4095i64 as u64;
-        let result = if regs.rax < MAX_ERRNO { Ok(regs.rax) } else { Err(Errno::from_raw(-(regs.rax as i64) as i32)) };
-        Ok(Outcome { result, newborn })
+        Ok(Outcome { result: returned(regs.rax), newborn })
     }
 
     fn resume(self, signal: i32) -> Result<(), Error> {

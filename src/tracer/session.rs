@@ -5,6 +5,7 @@
 //! pointer that a call writes through must point into the scratch mapping, and every call must be harmless to be made again or not at all.
 
 use super::batch::{ANSWERS, Batch, Question};
+use super::driver;
 use super::error::Error;
 use super::inject::{self, Visit};
 use super::memory::{Memory, RemotePtr};
@@ -42,6 +43,8 @@ pub struct RemoteSession<'a> {
     signal: Option<Option<i32>>,
     scratch: PageRange,
     mapped: bool,
+    /// Whether children do not get the scratch mapping: another thread, let go by our death, could make one before the host has unmapped it.
+    kept_from_children: bool,
     open: bool,
     policies: HashMap<Tid, Policy>,
     mappings: usize,
@@ -85,9 +88,22 @@ impl<'a> RemoteSession<'a> {
         };
         let policies = HashMap::from([(thread.tid, policy)]);
         let (guest, batch, signal) = (None, None, None);
-        let (mapped, open, mappings) = (false, true, maps.len());
-        let mut session =
-            Self { tree, pid, memory, place, host, guest, batch, signal, scratch, mapped, open, policies, mappings };
+        let mut session = Self {
+            tree,
+            pid,
+            memory,
+            place,
+            host,
+            guest,
+            batch,
+            signal,
+            scratch,
+            mapped: false,
+            kept_from_children: false,
+            open: true,
+            policies,
+            mappings: maps.len(),
+        };
         fault::pass(fault::Point::StubWritten)?;
         session.map()?;
         fault::pass(fault::Point::Mapped)?;
@@ -96,16 +112,31 @@ impl<'a> RemoteSession<'a> {
 
     /// Makes the scratch mapping. From here on the host's stub unmaps it.
     fn map(&mut self) -> Result<(), Error> {
-        let [map, advise, ..] = host_calls(self.scratch, self.place.host);
+        let [map, ..] = host_calls(self.scratch, self.place.host);
         let got = self.host.call(self.place.host.map_entry(), map.number, map.args)?;
         let tid = self.host.tid();
         let at = got.result.map_err(|source| Error::Kernel { tid, action: "mapping memory in the target", source })?;
         self.mapped = true;
         // A kernel before 4.17 takes the address for a hint.
         self.scratch = PageRange::new(at, at + self.scratch.len());
-        self.memory.put(RemotePtr::new(self.place.host.mapping()), at)?;
+        self.memory.put(RemotePtr::new(self.place.host.mapping()), at)
+    }
+
+    /// Keeps the scratch mapping from children, unless that was done together with the first questions.
+    fn keep_from_children(&mut self) -> Result<(), Error> {
+        if self.kept_from_children {
+            return Ok(());
+        }
+        let [_, advise, ..] = host_calls(self.scratch, self.place.host);
         let advised = self.host.call(self.place.host.call_entry(), advise.number, advise.args)?;
-        advised.result.map(drop).map_err(|source| Error::Kernel { tid, action: "keeping memory from children", source })
+        self.has_kept_from_children(advised.result)
+    }
+
+    fn has_kept_from_children(&mut self, advised: Result<u64, Errno>) -> Result<(), Error> {
+        let (tid, action) = (self.host.tid(), "keeping memory from children");
+        advised.map_err(|source| Error::Kernel { tid, action, source })?;
+        self.kept_from_children = true;
+        Ok(())
     }
 
     /// The mapping that calls may use; what it holds is kept from call to call.
@@ -173,6 +204,7 @@ impl<'a> RemoteSession<'a> {
     /// The outer error is ours; after it the session can only be closed. [`Error::Refused`] comes before anything was changed.
     pub fn syscall(&mut self, tid: Tid, number: i64, args: [u64; 6]) -> Result<Result<u64, Errno>, Error> {
         self.permits(tid, number, args)?;
+        self.keep_from_children()?;
         let visit = if tid == self.host.tid() { &mut self.host } else { self.welcome(tid)? };
         let entry = visit.stub().call_entry();
         visit.call(entry, number as u64, args).map(|outcome| outcome.result)
@@ -202,6 +234,7 @@ impl<'a> RemoteSession<'a> {
         if dispositions.is_some() {
             return Ok(None);
         }
+        self.keep_from_children()?;
         let Some(batch) = self.batch(questions)? else { return Ok(None) };
         self.welcome(tid)?.answer(batch).map(Some)
     }
@@ -214,9 +247,13 @@ impl<'a> RemoteSession<'a> {
     ) -> Result<Option<[u64; ANSWERS]>, Error> {
         let at = self.place.guest.batch();
         let Some(signal) = self.signal()? else { return Ok(None) };
-        let Some((batch, bytes)) = Batch::new(at, self.place.host, questions, dispositions, signal) else {
-            return Ok(None);
-        };
+        let fitting = |questions: &[Question]| Batch::new(at, self.place.host, questions, dispositions, signal);
+        let first = if self.kept_from_children { None } else { fitting(&[&[self.advice()], questions].concat()) };
+        let advises = first.is_some();
+        let Some((batch, bytes)) = first.or_else(|| fitting(questions)) else { return Ok(None) };
+        if !advises {
+            self.keep_from_children()?;
+        }
         self.dismiss()?;
         self.batch = None;
         write_verified(at, &bytes, &self.memory)?;
@@ -227,7 +264,19 @@ impl<'a> RemoteSession<'a> {
         }
         // On its way out it has to unmap the scratch mapping, wherever it was.
         self.host.park()?;
-        answers.map(Some)
+        let mut answers = answers?;
+        if advises {
+            let [advised, ..] = answers;
+            self.has_kept_from_children(driver::returned(advised))?;
+            answers.rotate_left(1);
+        }
+        Ok(Some(answers))
+    }
+
+    /// What keeps the scratch mapping from children, as a question.
+    fn advice(&self) -> Question {
+        let [_, Call { number, args: [start, len, advice, ..], ip: _ }, ..] = host_calls(self.scratch, self.place.host);
+        Question { number: number as i64, args: [start, len, advice], returns: true }
     }
 
     /// The batch of these questions, written where guests find it.
@@ -278,6 +327,7 @@ impl<'a> RemoteSession<'a> {
         if !self.place.in_vdso {
             return Err(Error::NoRoom { pid: self.pid, what: "stubs in the vdso, as a copy of the memory needs them" });
         }
+        self.keep_from_children()?;
         let tid = self.host.tid();
         let thread = self.tree.thread(tid).ok_or(Error::Vanished(self.pid))?;
         for call in twin::calls(self.place.host) {
@@ -296,6 +346,7 @@ impl<'a> RemoteSession<'a> {
             let reason = "a seccomp filter watches what it calls".to_owned();
             return Err(Error::Refused { tid, reason, remedy: "" });
         }
+        self.keep_from_children()?;
         Child::make(&mut self.host, self.scratch)
     }
 

@@ -55,15 +55,24 @@ impl Descriptors {
         self.sockets.look_around().map_err(CollectError::at(task::own_tid(), "asking for all UNIX sockets"))
     }
 
-    /// Whether it is a pidfd or a file of `/proc/PID`.
+    /// Whether it is a pidfd, a file of `/proc/PID`, or `/dev/tty`.
     fn belongs_to_a_task(&self, id: DescriptionId, tables: &Tables<'_>) -> bool {
         match &self.descriptions[id.0 as usize].object {
-            OpenObject::Pidfd(_) => true,
+            OpenObject::Pidfd(_) | OpenObject::ControllingTerminal(_) => true,
             OpenObject::Pseudo(file) | OpenObject::PathOnly(file) => {
                 let path = tables.files.get(*file).path.strip_prefix(b"/proc/").unwrap_or_default();
                 path.first().is_some_and(u8::is_ascii_digit)
             }
             _ => false,
+        }
+    }
+
+    /// One that can be had only once the task exists that it belongs to is refused: what waits in sockets is sent before.
+    fn refuse_of_task(&self, description: Option<DescriptionId>, tid: Tid, seen: &Seen, tables: &mut Tables<'_>) {
+        if description.is_some_and(|id| self.belongs_to_a_task(id, tables)) {
+            let reason = "it can be opened only once the task exists that it belongs to: not supported yet";
+            let remedy = "let the program receive it before the dump";
+            tables.findings.block(format!("pid {tid}"), seen.shown(), reason, remedy);
         }
     }
 
@@ -78,11 +87,12 @@ impl Descriptors {
         let mut seen = Seen::at(&dir, number, &mut Vec::new())?;
         let like = seen.likeness();
         let known = self.identities.find(like, own, number).map_err(CollectError::at(own, "kcmp KCMP_FILE"))?;
-        if let Some(known) = known {
-            return Ok(known);
-        }
         let (tid, fd) = holder;
         seen.on_its_way_to = Some(fd);
+        if let Some(known) = known {
+            self.refuse_of_task(known, tid, &seen, tables);
+            return Ok(known);
+        }
         let refused = match &seen.link {
             FdLink::AnonInode(kind) if kind == b"eventpoll" => {
                 let watches = seen.info.epoll_targets().is_none_or(|targets| !targets.is_empty());
@@ -102,11 +112,7 @@ impl Descriptors {
             let description = self.describe(&dir, tid, &open, tables)?;
             let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
             locks::of_description(tid, &seen, held, tables.findings);
-            if description.is_some_and(|id| self.belongs_to_a_task(id, tables)) {
-                let reason = "it can be opened only once the task exists that it belongs to: not supported yet";
-                let remedy = "let the program receive it before the dump";
-                tables.findings.block(format!("pid {tid}"), seen.shown(), reason, remedy);
-            }
+            self.refuse_of_task(description, tid, &seen, tables);
             description
         };
         let noted = self.identities.note(like, own, number, description);

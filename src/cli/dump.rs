@@ -9,6 +9,7 @@ use super::progress_bar::Bar;
 use crate::dump::{self, After, Border, Error, Options, Output, Policy, Report, interrupt};
 use crate::image::model::id::Pid;
 use crate::inspect::text::{bytes, count, nanos};
+use crate::restore;
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -42,6 +43,7 @@ pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
             drop_events: args.drop_events,
             tcp: policy(args.tcp),
         },
+        unrestorable: restore::unrestorable,
         progress: &bar,
     })
     .map_err(|error| explain(args.pid, error))?;

@@ -19,6 +19,7 @@ mod standard_output;
 pub use error::Error;
 pub use preflight::{SEEN_ONLY_WHEN_FROZEN, preflight};
 
+use crate::blocker::Blocker;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
@@ -60,6 +61,8 @@ pub struct Options<'a> {
     pub compression: Option<i32>,
     /// What is said of descriptors that lead out of the tree.
     pub border: Border,
+    /// What of an image no restore could bring back, wherever it is.
+    pub unrestorable: fn(&Snapshot) -> Vec<Blocker>,
     /// Who is told how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -165,10 +168,13 @@ impl Dump<'_> {
         let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
         tracing::info!("{threads} threads stand still after {microseconds} us");
         options.progress.phase("collecting");
-        let (mut collected, findings) =
+        let (mut collected, mut findings) =
             collect::collect(&mut tree, options.pid, &samples, frozen_at, options.after, &own, &options.border)
                 .map_err(|e| self.collect_failure(e, &tree))?;
         self.pass(Point::Collected)?;
+        if findings.blockers.is_empty() {
+            findings.blockers = (options.unrestorable)(&collected.snapshot);
+        }
         if !findings.blockers.is_empty() {
             let blockers = findings.blockers.into_iter().chain(findings.passing);
             return Err(Error::Blocked(blockers.collect()).into());

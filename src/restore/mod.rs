@@ -44,6 +44,7 @@ mod watches;
 mod xstate;
 mod zombie;
 
+pub use check::unrestorable;
 pub use pages::Filler;
 pub use plan::RestorePlan;
 pub use renumber::Ids;

@@ -14,6 +14,7 @@ use crate::dump::{self, After, Options, interrupt};
 use crate::image::model::id::Pid;
 use crate::inspect::text::{bytes, count as counted, nanos};
 use crate::progress::Silent;
+use crate::restore;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -68,6 +69,7 @@ fn dump_and_kill(place: &Workplace, say: &dyn Fn(&str) -> Result<(), Failure>) -
         timeout: Some(PATIENCE),
         compression: None,
         border: dump::Border::default(),
+        unrestorable: restore::unrestorable,
         progress: &Silent,
     })
     .map_err(|error| super::dump::explain(pid.0, error))?;

@@ -38,15 +38,6 @@ impl Checker<'_> {
                 Ok(found) => self.file(process, file, found, mapped.contains(&file.id), written.contains(&file.id)),
             }
         }
-        for process in &self.snapshot.processes {
-            for thread in process.others().iter().filter(|thread| thread.fs != process.threads[0].fs) {
-                let cwd = self.snapshot.fs_contexts[thread.fs.0 as usize].cwd;
-                if let Some(path) = task_path(self.snapshot, cwd) {
-                    let object = format!("tid {}: /proc/{}", thread.tid, String::from_utf8_lossy(path));
-                    self.block(process, object, "a thread has it as a working directory of its own", "no option");
-                }
-            }
-        }
         for Foreign { file, lock, name } in locks::conflicts(self.snapshot, &self.facts.locks) {
             let path = String::from_utf8_lossy(&self.snapshot.files[file.0 as usize].path).into_owned();
             let owner = match lock.pid {

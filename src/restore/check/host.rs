@@ -33,10 +33,7 @@ impl Checker<'_> {
         }
     }
 
-    pub(super) fn sharing(&mut self, process: &Process) {
-        if process.threads.iter().any(|thread| thread.scheduling.core_cookie != 0) {
-            self.block(process, "core scheduling", "its cookie cannot be made again", "no option; not supported yet");
-        }
+    pub(super) fn timers(&mut self, process: &Process) {
         let last = process.timers.iter().map(|timer| timer.id).max().unwrap_or(0);
         if last > TIMERS_COUNTED && !self.facts.timer_ids {
             let reason = "this kernel makes no timer under a wanted id, and to count up to this one takes too long";

@@ -1,10 +1,8 @@
-//! Address spaces: the vdso, and mappings that this host has no place for.
+//! Address spaces: what becomes of the vdso.
 
 use super::Checker;
-use crate::image::model::memory::{Backing, SharedMemoryKind, VmaFlags};
 use crate::image::model::process::Process;
 use crate::restore::genealogy::Being;
-use crate::restore::memory;
 use crate::restore::vdso::{self, Vdso};
 
 impl Checker<'_> {
@@ -32,20 +30,6 @@ impl Checker<'_> {
                 let new: Vec<String> = new.cloned().collect();
                 self.findings.notices.extend(new);
                 self.findings.vdsos[index] = vdso;
-            }
-        }
-        for vma in &mm.vmas {
-            let object = || format!("mapping {}", vma.range);
-            if vma.range.end.0 > memory::TASK_END && !matches!(vma.backing, Backing::Vsyscall) {
-                self.block(process, object(), "it lies beyond the four-level address space", "no option");
-            }
-            if vma.flags.contains(VmaFlags::SYNC) {
-                self.block(process, object(), "it is mapped MAP_SYNC", "no option");
-            }
-            if let Backing::PrivateShared { shm, offset: _ } = &vma.backing
-                && matches!(self.snapshot.shared_memory[shm.0 as usize].kind, SharedMemoryKind::Anonymous)
-            {
-                self.block(process, object(), "a private mapping of anonymous shared memory", "no option");
             }
         }
     }

@@ -2,8 +2,11 @@
 
 mod files;
 mod host;
+mod image;
 mod memory;
 mod outside;
+
+pub use image::unrestorable;
 
 use super::genealogy::{Genealogy, genealogy};
 use super::host::HostFacts;
@@ -77,7 +80,7 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.ids(root);
     checker.events(root);
     for process in &snapshot.processes {
-        checker.sharing(process);
+        checker.timers(process);
         checker.cpu(process);
         checker.privileges(process);
     }
@@ -85,7 +88,7 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.files(root);
     checker.externals(root);
     checker.addresses();
-    checker.late_on_their_way(root);
+    checker.findings.blockers.extend(image::objects(snapshot));
     let sysv::Planned { replaced, notices, blockers } = sysv::check(snapshot, facts, choices);
     checker.findings.replaced = replaced;
     checker.findings.notices.extend(notices);

@@ -5,8 +5,7 @@ use crate::image::model::file::OpenObject;
 use crate::image::model::process::Process;
 use crate::image::model::socket::State;
 use crate::resources::socket::datagram;
-use crate::restore::late;
-use crate::restore::lookup::{inherited, on_their_way};
+use crate::restore::lookup::inherited;
 use crate::restore::sockets::taken::Taken;
 use std::collections::BTreeSet;
 
@@ -74,16 +73,6 @@ impl Checker<'_> {
                 None => (self.snapshot.inventory.root, format!("{name} socket bound to {address}")),
             };
             self.findings.blockers.push(blocker(pid, object, reason, remedy));
-        }
-    }
-
-    /// What only a task can open, and what is on its way through a socket before there is one.
-    pub(super) fn late_on_their_way(&mut self, root: &Process) {
-        for id in on_their_way(self.snapshot) {
-            if late::late(self.snapshot, &self.snapshot.descriptions[id.0 as usize].object).is_some() {
-                let reason = "it can be opened only once the task exists that it belongs to";
-                self.block(root, "a descriptor on its way through a socket", reason, "no option; not supported yet");
-            }
         }
     }
 }

@@ -7,10 +7,8 @@ use super::facts::{Present, slot};
 use super::{objects, segments};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
-use crate::image::model::address::Addr;
 use crate::image::model::id::Pid;
 use crate::image::model::ipc::IpcOwner;
-use crate::image::model::memory::{Backing, SharedMemoryKind};
 use crate::restore::Choices;
 use crate::restore::host::HostFacts;
 use crate::sys::sysv::Kind;
@@ -39,7 +37,6 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> P
         }
     }
     checker.queue_limits();
-    checker.huge_pages();
     checker.planned
 }
 
@@ -133,23 +130,6 @@ impl Checker<'_> {
             let reason = format!("it takes {} bytes, and kernel.msgmnb is {limit}", queue.capacity);
             let remedy = format!("run snap with CAP_SYS_RESOURCE, or set kernel.msgmnb={}", queue.capacity);
             self.block(name(Kind::Queue, queue.id), reason, remedy);
-        }
-    }
-
-    /// A part of an attachment of huge pages cannot be made: no call gives it.
-    fn huge_pages(&mut self) {
-        for process in &self.snapshot.processes {
-            for vma in &self.snapshot.mms[process.mm.0 as usize].vmas {
-                let Backing::Shared { shm, offset, may_write: _ } = vma.backing else { continue };
-                let object = &self.snapshot.shared_memory[shm.0 as usize];
-                let SharedMemoryKind::SystemV(segment) = &object.kind else { continue };
-                let whole = vma.range.len() == object.size && Addr(offset) == Addr::NULL;
-                if segment.huge_page.is_some() && !whole {
-                    let what = format!("mapping {}", vma.range);
-                    let reason = "it is a part of an attachment of huge pages (SHM_HUGETLB)";
-                    self.block(what, reason, "no option; not supported yet");
-                }
-            }
         }
     }
 }

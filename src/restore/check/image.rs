@@ -1,0 +1,114 @@
+//! What no host can restore. A dump asks too, so that there is no such image.
+
+use super::blocker;
+use crate::blocker::Blocker;
+use crate::image::model::Snapshot;
+use crate::image::model::address::Addr;
+use crate::image::model::memory::{Backing, SharedMemoryKind, Vma, VmaFlags};
+use crate::image::model::process::Process;
+use crate::restore::genealogy::genealogy;
+use crate::restore::lookup::{on_their_way, task_path};
+use crate::restore::{Choices, FilesPolicy, late, memory};
+
+/// Everything in an image that no restore could bring back, wherever it is.
+#[must_use]
+pub fn unrestorable(snapshot: &Snapshot) -> Vec<Blocker> {
+    let choices = Choices {
+        files: FilesPolicy::Check,
+        ignore_changed: &[],
+        inherit: &[],
+        orphan: false,
+        new_pid_namespace: false,
+        new_ipc_namespace: false,
+    };
+    let relations = genealogy(snapshot, &choices).err().unwrap_or_default();
+    relations.into_iter().chain(objects(snapshot)).collect()
+}
+
+/// The same without the relations between tasks, which the plan of a restore finds by itself.
+pub fn objects(snapshot: &Snapshot) -> Vec<Blocker> {
+    let mut blockers: Vec<Blocker> = snapshot
+        .processes
+        .iter()
+        .flat_map(|process| {
+            let vmas = &snapshot.mms[process.mm.0 as usize].vmas;
+            let mappings = vmas.iter().filter_map(|vma| mapping(snapshot, process, vma));
+            mappings.chain(threads(snapshot, process)).collect::<Vec<_>>()
+        })
+        .collect();
+    for id in on_their_way(snapshot) {
+        if late::late(snapshot, &snapshot.descriptions[id.0 as usize].object).is_some() {
+            let object = "a descriptor on its way through a socket";
+            let reason = "it can be opened only once the task exists that it belongs to";
+            blockers.push(blocker(
+                snapshot.inventory.root,
+                object,
+                reason,
+                "let the program receive it before the dump",
+            ));
+        }
+    }
+    blockers
+}
+
+fn mapping(snapshot: &Snapshot, process: &Process, vma: &Vma) -> Option<Blocker> {
+    let kind = |shm: &crate::image::model::id::ShmId| &snapshot.shared_memory[shm.0 as usize];
+    let reason = match &vma.backing {
+        backing if vma.range.end.0 > memory::TASK_END && !matches!(backing, Backing::Vsyscall) => {
+            "it lies beyond the four-level address space"
+        }
+        _ if vma.flags.contains(VmaFlags::SYNC) => "it is mapped MAP_SYNC",
+        Backing::PrivateShared { shm, offset: _ } if matches!(kind(shm).kind, SharedMemoryKind::Anonymous) => {
+            "a private mapping of anonymous shared memory"
+        }
+        Backing::Shared { shm, offset, may_write: _ } => match &kind(shm).kind {
+            SharedMemoryKind::SystemV(segment)
+                if segment.huge_page.is_some()
+                    && (vma.range.len() != kind(shm).size || Addr(*offset) != Addr::NULL) =>
+            {
+                "it is a part of an attachment of huge pages (SHM_HUGETLB)"
+            }
+            _ => return None,
+        },
+        _ => return None,
+    };
+    Some(blocker(process.pid, format!("mapping {}", vma.range), reason, "no option; not supported yet"))
+}
+
+fn threads<'a>(snapshot: &'a Snapshot, process: &'a Process) -> impl Iterator<Item = Blocker> + 'a {
+    let own_directory =
+        process.others().iter().filter(|thread| thread.fs != process.threads[0].fs).filter_map(|thread| {
+            let path = task_path(snapshot, snapshot.fs_contexts[thread.fs.0 as usize].cwd)?;
+            let object = format!("tid {}: /proc/{}", thread.tid, String::from_utf8_lossy(path));
+            let reason = "a thread has it as a working directory of its own";
+            Some(blocker(process.pid, object, reason, "no option; not supported yet"))
+        });
+    let cookies = process.threads.iter().filter(|thread| thread.scheduling.core_cookie != 0).map(|thread| {
+        let object = format!("tid {}: core scheduling", thread.tid);
+        blocker(process.pid, object, "its cookie cannot be made again", "no option; not supported yet")
+    });
+    own_directory.chain(cookies)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tests::sample;
+
+    #[test]
+    fn what_no_host_can_restore_is_named() {
+        let mut snapshot = sample::snapshot();
+        let before = objects(&snapshot).len();
+        let named = |snapshot: &Snapshot, words: &str| {
+            let blockers = objects(snapshot);
+            assert_eq!(blockers.len(), before + 1, "{blockers:?}");
+            assert!(blockers.iter().any(|blocker| format!("{blocker:?}").contains(words)), "{blockers:?}");
+        };
+        snapshot.processes[0].threads[0].scheduling.core_cookie = 7;
+        named(&snapshot, "core scheduling");
+        snapshot.processes[0].threads[0].scheduling.core_cookie = 0;
+        let mm = snapshot.processes[0].mm.0 as usize;
+        snapshot.mms[mm].vmas[0].flags |= VmaFlags::SYNC;
+        named(&snapshot, "MAP_SYNC");
+    }
+}

@@ -14,11 +14,11 @@ enum Probe {
     Program(&'static str),
     /// gcc finds this library.
     Library(&'static str),
-    /// There is this file.
+    /// There is this file or directory.
     File(&'static str),
 }
 
-const PACKAGES: [Package; 32] = [
+const PACKAGES: [Package; 33] = [
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "tmux", probe: Probe::Program("tmux") },
     Package { name: "vim", probe: Probe::Program("vim") },
@@ -50,6 +50,7 @@ const PACKAGES: [Package; 32] = [
     Package { name: "redis-tools", probe: Probe::Program("redis-benchmark") },
     Package { name: "nginx-light", probe: Probe::Program("nginx") },
     Package { name: "memcached", probe: Probe::Program("memcached") },
+    Package { name: "postgresql", probe: Probe::File("/usr/lib/postgresql") },
     Package { name: "wrk", probe: Probe::Program("wrk") },
 ];
 
@@ -83,7 +84,7 @@ impl Probe {
         match self {
             Self::Program(name) => on_search_path(name),
             Self::Library(name) => gcc_finds(name),
-            Self::File(path) => Path::new(path).is_file(),
+            Self::File(path) => Path::new(path).exists(),
         }
     }
 }

@@ -3,6 +3,7 @@
 mod compressors;
 mod desktop;
 mod interpreters;
+mod postgres;
 mod python;
 mod servers;
 mod sqlite;

@@ -60,12 +60,18 @@ pub fn gone_within(pid: i32, limit: Duration) -> Option<WaitStatus> {
 
 /// Waits until there is no process but this one in its pid namespace; reaps orphans.
 pub fn alone() {
+    alone_but_for(&[]);
+}
+
+/// As [`alone`], but these go on.
+pub fn alone_but_for(others: &[u32]) {
     until("every orphan to be gone", || {
         while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
-        let others = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-            entry.file_name().to_str()?.parse::<u32>().ok().filter(|pid| *pid != std::process::id())
+        let found = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse::<u32>().ok()?;
+            (pid != std::process::id() && !others.contains(&pid)).then_some(())
         });
-        (others.count() == 0).then_some(())
+        (found.count() == 0).then_some(())
     });
 }
 

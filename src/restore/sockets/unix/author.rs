@@ -37,6 +37,8 @@ impl Authors {
         if let Some(PeerCredentials { pid, uid, gid, groups }) = credentials {
             place.pid = (*pid > 0).then_some(*pid);
             place.user = Some((*uid, *gid)).filter(|user| *user != self.user);
+            // The way to a name may be closed to that user, as it is when a server of root's has made the name.
+            place.keeps_capabilities = true;
             place.groups = Some(groups.clone()).filter(|groups| *groups != self.groups);
         }
         loop {

@@ -170,7 +170,8 @@ impl Mappings<'_> {
             return Err("Linux AIO contexts are not supported yet".into());
         }
         let anonymous = name == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
-        if (anonymous || memfd_name(name).is_some()) && mapping.dev == internal_device()? {
+        let huge = memfd_name(name).is_some() && vma.flags.contains(VmFlags::HUGETLB);
+        if huge || (anonymous || memfd_name(name).is_some()) && mapping.dev == internal_device()? {
             return self.shared_memory(vma, anonymous).map(Object::Shared);
         }
         let id = match self.files.find(mapping.dev, mapping.ino, name) {

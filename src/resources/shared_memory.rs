@@ -9,6 +9,7 @@ use crate::image::model::ipc::Segment;
 use crate::image::model::memory::{SharedMemory, SharedMemoryKind};
 use crate::proc::fd_link::memfd_name;
 use crate::proc::sysvipc;
+use crate::sys::file_map;
 use crate::sys::sysv::Attachment;
 use nix::fcntl::{FcntlArg, fcntl};
 use std::collections::HashMap;
@@ -54,8 +55,8 @@ impl SharedMemoryTable {
         }
         let name = memfd_name(text).ok_or("it is not a memfd")?;
         let seals = fcntl(file, FcntlArg::F_GET_SEALS).map_err(|e| format!("its seals cannot be read: {e}"))?;
-        let page = meta.blksize();
-        let flags = if page > 4096 { libc::MFD_HUGETLB | (page.trailing_zeros() << libc::MFD_HUGE_SHIFT) } else { 0 };
+        let size = |page: u64| libc::MFD_HUGETLB | (page.trailing_zeros() << libc::MFD_HUGE_SHIFT);
+        let flags = file_map::huge_page(file).map_or(0, size);
         let kind = SharedMemoryKind::Memfd {
             name: String::from_utf8_lossy(name).into_owned(),
             flags,

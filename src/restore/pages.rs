@@ -6,7 +6,7 @@ use crate::image::model::fork::common;
 use crate::image::model::id::{FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::sys::arena::Arena;
-use crate::sys::process_vm;
+use crate::sys::{file_map, process_vm};
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
@@ -196,5 +196,9 @@ impl Space {
 /// Writes what lies before the end of a file: its last page is stored whole, but the file must not grow.
 fn write_within(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
     let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-    file.write_all_at(&data[..data.len().min(left)], offset)
+    let data = &data[..data.len().min(left)];
+    match file_map::huge_page(file) {
+        Some(page) => file_map::write_huge(file, page, offset, data),
+        None => file.write_all_at(data, offset),
+    }
 }

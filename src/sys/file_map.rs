@@ -1,7 +1,8 @@
-//! Mapping a whole file for reading.
+//! Mapping a whole file for reading, and files of huge pages, which take no write(2).
 #![allow(unsafe_code)]
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
+use nix::sys::statfs::fstatfs;
 use std::fs::File;
 use std::io;
 
@@ -16,4 +17,26 @@ pub fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: the mapping is private and read-only. Rust wants bytes behind a slice not to change; nothing but bytes is
     // read from it, no value has an invalid bit pattern, and what was checked is read again at most to be copied.
     unsafe { Mmap::map(file) }
+}
+
+/// Bytes of a page of a file in hugetlbfs, which the memfds of MFD_HUGETLB are; `None` for any other file.
+#[must_use]
+pub fn huge_page(file: &File) -> Option<u64> {
+    const HUGETLBFS_MAGIC: i64 = 0x9584_58f6;
+    let system = fstatfs(file).ok()?;
+    (system.filesystem_type().0 == HUGETLBFS_MAGIC).then(|| system.block_size().cast_unsigned())
+}
+
+/// Writes into a file of huge pages, within its size. The kernel reserves the pages before, so that none is missing when it is written to.
+///
+/// # Errors
+/// mmap(2): ENOMEM without free huge pages.
+pub fn write_huge(file: &File, page: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    let start = offset - offset % page;
+    let len = (offset - start + bytes.len() as u64).next_multiple_of(page);
+    // SAFETY: the file is a memfd of ours that nobody else has written to or will cut off; the mapping is gone when this returns.
+    let mut map = unsafe { MmapOptions::new().offset(start).len(len as usize).map_mut(file) }?;
+    let at = (offset - start) as usize;
+    map[at..at + bytes.len()].copy_from_slice(bytes);
+    Ok(())
 }

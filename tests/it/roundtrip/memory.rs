@@ -1,6 +1,6 @@
 //! Mappings of every kind, their content, protection and advice.
 
-use crate::support::{Victim, isolated, require, require_cpu, require_root};
+use crate::support::{HugePages, Victim, isolated, require, require_cpu, require_root};
 use std::fs;
 
 #[test]
@@ -115,36 +115,23 @@ fn transparent_huge_pages_are_given_back_as_such() {
     });
 }
 
-/// Huge pages that this test has reserved, given back when it ends.
-struct Reserved(u64);
-
-impl Reserved {
-    const FILE: &str = "/proc/sys/vm/nr_hugepages";
-
-    fn more(pages: u64) -> Self {
-        let before = Self::number();
-        fs::write(Self::FILE, (before + pages).to_string()).expect("nr_hugepages");
-        Self(before)
-    }
-
-    fn number() -> u64 {
-        fs::read_to_string(Self::FILE).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        let _ = fs::write(Self::FILE, self.0.to_string());
-    }
-}
-
 #[test]
 fn hugetlb_pages() {
     isolated(|room| {
         require_root!("to reserve huge pages");
-        let reserved = Reserved::more(16);
-        require!(Reserved::number() >= reserved.0 + 16, "no memory for huge pages");
+        let reserved = HugePages::reserve(16);
+        require!(reserved.are_there(), "no memory for huge pages");
         room.survives(room.victim("memory", &["hugetlb"]));
+    });
+}
+
+#[test]
+fn memfds_of_huge_pages() {
+    isolated(|room| {
+        require_root!("to reserve huge pages");
+        let reserved = HugePages::reserve(24);
+        require!(reserved.are_there(), "no memory for huge pages");
+        room.survives(room.victim("huge", &[]));
     });
 }
 

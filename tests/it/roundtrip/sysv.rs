@@ -1,6 +1,6 @@
 //! System V IPC: shared memory, semaphores, message queues.
 
-use crate::support::{Room, Victim, isolated, require, require_root, wait};
+use crate::support::{HugePages, Room, Victim, isolated, require, require_root, wait};
 use std::fs;
 use std::path::PathBuf;
 
@@ -13,12 +13,9 @@ fn segments_in_every_state() {
 fn segments_of_huge_pages() {
     isolated(|room| {
         require_root!("to reserve huge pages");
-        let pages = || fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
-        let before = pages();
-        let reserve = |count: &str| fs::write("/proc/sys/vm/nr_hugepages", count);
-        require!(reserve("4").is_ok() && pages().trim() != "0", "huge pages");
+        let reserved = HugePages::reserve(4);
+        require!(reserved.are_there(), "no memory for huge pages");
         room.survives(room.victim("sysv", &["huge"]));
-        let _ = reserve(before.trim());
     });
 }
 

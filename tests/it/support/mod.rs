@@ -3,6 +3,7 @@
 pub mod code;
 pub mod exchange;
 pub mod facts;
+pub mod huge_pages;
 pub mod namespace;
 pub mod needs;
 pub mod network;
@@ -12,6 +13,7 @@ pub mod victim;
 pub mod wait;
 
 pub use facts::Facts;
+pub use huge_pages::HugePages;
 pub use namespace::{isolated, isolated_as, isolated_for};
 pub(crate) use needs::{only_once, require, require_cpu, require_root};
 pub use room::Room;

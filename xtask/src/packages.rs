@@ -18,7 +18,7 @@ enum Probe {
     File(&'static str),
 }
 
-const PACKAGES: [Package; 33] = [
+const PACKAGES: &[Package] = &[
     Package { name: "make", probe: Probe::Program("make") },
     Package { name: "tmux", probe: Probe::Program("tmux") },
     Package { name: "vim", probe: Probe::Program("vim") },
@@ -43,6 +43,8 @@ const PACKAGES: [Package; 33] = [
     Package { name: "xfonts-base", probe: Probe::File("/usr/share/fonts/X11/misc/fonts.alias") },
     Package { name: "xdotool", probe: Probe::Program("xdotool") },
     Package { name: "x11-apps", probe: Probe::Program("xwd") },
+    Package { name: "openssh-server", probe: Probe::File("/usr/sbin/sshd") },
+    Package { name: "openssh-client", probe: Probe::Program("ssh") },
     Package { name: "util-linux", probe: Probe::Program("unshare") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "iproute2", probe: Probe::Program("ip") },

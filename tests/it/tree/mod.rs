@@ -45,7 +45,7 @@ fn family(victim: &Victim) -> Vec<i32> {
 }
 
 /// A process with all its living descendants.
-fn members(pid: i32) -> Vec<i32> {
+pub(crate) fn members(pid: i32) -> Vec<i32> {
     let mut members = vec![pid];
     let mut at = 0;
     while let Some(&pid) = members.get(at) {

@@ -4,6 +4,7 @@ pub mod client;
 mod files;
 mod java;
 mod redis;
+mod sshd;
 
 use crate::support::network::own_network;
 use crate::support::{Room, isolated, require_root, wait};

@@ -28,6 +28,7 @@ use crate::resources::pages::{self, PageSet};
 use crate::resources::seccomp::SeccompTable;
 use crate::resources::shared_memory::{Content, SharedMemoryTable};
 use crate::resources::sharing::Sharing;
+use crate::resources::socket::Leaks;
 use crate::resources::socket::tcp::tree::{Lock, Manner, Policy, Step};
 use crate::resources::syscall_restart::Samples;
 use crate::resources::sysv::undo::Adjustment;
@@ -183,7 +184,8 @@ pub fn collect(
         builder.shared.refuse_unseen(&attached(&builder.mms), &mut builder.findings);
     }
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
-    builder.descriptors.sockets.link(&outsiders, border.leaks, &mut builder.findings)?;
+    let leaks = if border.leaks { Leaks::Allow } else { Leaks::Refuse };
+    builder.descriptors.sockets.link(&outsiders, leaks, &mut builder.findings)?;
     let manner = Manner { policy: border.tcp, ends: after == After::Kill, frozen: true, passed };
     let lock = builder.descriptors.sockets.connections(&outsiders, manner, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);

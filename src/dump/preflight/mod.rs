@@ -30,6 +30,7 @@ pub const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
     "seccomp filters that forbid the system calls which a dump makes in its place, and filters that cannot be read back",
     "descriptors of threads that do not share those of their process (unshare(2))",
     "a vfork parent, or a task in uninterruptible sleep, that does not stop in time",
+    "what waits in sockets, and descriptors that are on their way through them",
     "a program without room for the stub behind its code",
     "descriptors, mappings and processes that appear until then",
 ];

@@ -13,6 +13,7 @@ use crate::resources::mapped_only::MappedOnly;
 use crate::resources::memory::Mappings;
 use crate::resources::shared_memory::SharedMemoryTable;
 use crate::resources::sharing::Sharing;
+use crate::resources::socket::Leaks;
 use crate::resources::socket::tcp::tree::{Manner, Policy};
 use crate::resources::sysv::{self, Uses};
 use crate::resources::{CollectError, Findings, border};
@@ -133,11 +134,13 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     let mut shared = shared;
     shared.add_detached(&uses, findings)?;
     sysv::collect(&uses, findings)?;
+    descriptors.sockets.look_around().map_err(CollectError::at(root.leader(), "asking for all UNIX sockets"))?;
     let ties = pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties());
     let outsiders = border::outsiders(inside, &ties.chain(descriptors.sockets.ties()).collect());
     mapped.refuse(&shared, &files, findings);
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
+    descriptors.sockets.link(&outsiders, Leaks::RefuseSeen, findings)?;
     let manner = Manner { policy: Policy::Keep, ends: false, frozen: false, passed: |_| Ok(()) };
     descriptors.sockets.connections(&outsiders, manner, findings)?;
     pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)

@@ -118,7 +118,7 @@ impl Sockets {
     pub fn link(
         &mut self,
         outsiders: &HashMap<Tie, Outsider>,
-        leaks: bool,
+        leaks: Leaks,
         findings: &mut Findings,
     ) -> Result<(), CollectError> {
         self.refuse_shared(outsiders, leaks, findings);
@@ -137,7 +137,7 @@ impl Sockets {
     }
 
     /// Refuses sockets that somebody outside has too, but those of the UNIX domain and of TCP, which know more of it.
-    fn refuse_shared(&self, outsiders: &HashMap<Tie, Outsider>, leaks: bool, findings: &mut Findings) {
+    fn refuse_shared(&self, outsiders: &HashMap<Tie, Outsider>, leaks: Leaks, findings: &mut Findings) {
         let others = self
             .sockets
             .iter()
@@ -145,7 +145,7 @@ impl Sockets {
             .filter(|(socket, _)| !matches!(socket.state, State::Unix(_) | State::Tcp(_)));
         for (socket, (_, (tid, fd))) in others {
             let ino = socket.ino;
-            let Some(outsider) = outsiders.get(&Tie::Socket(ino)).filter(|_| !leaks) else { continue };
+            let Some(outsider) = outsiders.get(&Tie::Socket(ino)).filter(|_| leaks != Leaks::Allow) else { continue };
             let reason = format!("it is shared with {outsider}, which is outside");
             let remedy = "dump the process that made it (snap dump PID of their common parent), or let it have the socket alone (--allow-leak)";
             findings.block(format!("pid {tid}"), format!("fd {fd}: socket:[{ino}]"), reason, remedy);
@@ -183,6 +183,17 @@ impl Sockets {
 fn is_connection(socket: &Socket, file: &File) -> bool {
     matches!(&socket.state, State::Tcp(tcp) if tcp.role == Role::Unconnected)
         && socket::peer_address(file.as_fd()).is_ok()
+}
+
+/// What becomes of sockets that are tied to processes outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Leaks {
+    /// They are refused.
+    Refuse,
+    /// The same, but for what nobody is seen to hold: it may be on its way through a socket that was not looked into.
+    RefuseSeen,
+    /// What is outside counts for closed.
+    Allow,
 }
 
 /// Why a socket cannot be saved.

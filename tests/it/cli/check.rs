@@ -1,6 +1,6 @@
 //! `snap check`: what this kernel lacks, and what stands against a dump, seen without touching the target.
 
-use crate::support::{Facts, isolated};
+use crate::support::{Facts, isolated, wait};
 
 #[test]
 fn the_host() {
@@ -15,11 +15,21 @@ fn the_host() {
 #[test]
 fn a_process_that_can_be_dumped() {
     isolated(|room| {
-        let victim = room.victim("threads", &["3"]);
-        let before = Facts::of(victim.pid());
-        room.snap(["check", &victim.pid().to_string()]).run().expect(0);
-        before.assert_same(&Facts::of(victim.pid()), "after a check");
-        victim.check();
+        for (program, arguments) in [
+            ("threads", &["3"][..]),
+            ("unix", &[]),
+            ("unix_family", &[]),
+            ("unix_states", &[]),
+            ("sysv", &["semaphores"]),
+        ] {
+            let mut victim = room.victim(program, arguments);
+            let before = Facts::of(victim.pid());
+            room.snap(["check", &victim.pid().to_string()]).run().expect(0);
+            before.assert_same(&Facts::of(victim.pid()), &format!("after a check of {program}"));
+            victim.check();
+            victim.end();
+            wait::alone();
+        }
     });
 }
 

@@ -37,6 +37,8 @@ fn exam_18_a_socket_with_its_other_end_outside_is_named() {
         {
             run = run.says(word);
         }
+        let check = room.snap(["check", &victim.pid().to_string()]).run().expect(3);
+        assert!(check.stdout.contains("its other end is outside") && check.stdout.contains(&held), "{check}");
         before.assert_same(&Facts::of(victim.pid()), "after a refused dump");
         victim.check();
         let image = room.dump(victim.pid(), "closed.snap", &["--allow-leak", "--kill"]);

@@ -6,6 +6,7 @@ use crate::image::model::id::{Fd, Pid, SocketId, Tid};
 use crate::image::model::socket::unix::{Link, Unix};
 use crate::proc::TaskDir;
 use crate::resources::border::{Outsider, Tie};
+use crate::resources::socket::Leaks;
 use crate::resources::{CollectError, Findings};
 use crate::sys::sock_diag::{self, LISTENING, UnixSocket};
 use crate::sys::socket;
@@ -84,7 +85,7 @@ impl Links {
         others.chain([ino]).map(Tie::Socket).collect()
     }
 
-    /// Notes what a socket is connected to. With `leaks` what is outside counts for closed.
+    /// Notes what a socket is connected to. `leaks` says what becomes of what is outside.
     ///
     /// # Errors
     /// A kernel interface that failed.
@@ -92,7 +93,7 @@ impl Links {
         &self,
         subject: Subject<'_>,
         outsiders: &HashMap<Tie, Outsider>,
-        leaks: bool,
+        leaks: Leaks,
         findings: &mut Findings,
     ) -> Result<(), CollectError> {
         let Some(own) = self.get(subject.ino) else { return Ok(()) };
@@ -231,7 +232,7 @@ struct Report<'a> {
     fd: Fd,
     ino: u64,
     outsiders: &'a HashMap<Tie, Outsider>,
-    leaks: bool,
+    leaks: Leaks,
     findings: &'a mut Findings,
 }
 
@@ -258,18 +259,20 @@ impl Report<'_> {
 
     /// Something outside, which the user may have said to give up.
     fn leak(&mut self, other: u64, what: &str) {
-        if self.leaks {
-            return;
+        match (self.leaks, self.outsiders.get(&Tie::Socket(other))) {
+            (Leaks::Allow, _) | (Leaks::RefuseSeen, None) => {}
+            (Leaks::Refuse | Leaks::RefuseSeen, Some(outsider)) => {
+                self.refuse(format!("{what}: socket:[{other}], held by {outsider}"));
+            }
+            (Leaks::Refuse, None) => {
+                self.refuse(format!("{what}: socket:[{other}], held by a process that cannot be seen"));
+            }
         }
-        self.refuse(match self.outsiders.get(&Tie::Socket(other)) {
-            Some(outsider) => format!("{what}: socket:[{other}], held by {outsider}"),
-            None => format!("{what}: socket:[{other}], held by a process that cannot be seen"),
-        });
     }
 
     /// A socket that somebody outside has too.
     fn shared(&mut self, outsider: &Outsider) {
-        if !self.leaks {
+        if self.leaks != Leaks::Allow {
             self.refuse(format!("it is shared with {outsider}, which is outside"));
         }
     }

@@ -1,10 +1,15 @@
 //! Network namespaces of a test's own: ports and addresses that nobody else has, in which root of a user namespace may do everything.
 
+use super::wait;
+use nix::sched::{CloneFlags, setns, unshare};
+use std::fs::File;
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
 use std::process::Command;
 
 /// Puts this thread, and whatever it starts, into a network namespace of its own with a loopback interface.
 pub fn own_network() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
+    unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace");
     ip("link set lo up");
 }
 
@@ -12,4 +17,73 @@ pub fn own_network() {
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The network namespace of this thread.
+fn current() -> File {
+    File::open("/proc/thread-self/ns/net").expect("a network namespace")
+}
+
+/// A network namespace that lives as long as this, and as what runs in it.
+pub struct Namespace {
+    file: File,
+    name: &'static str,
+}
+
+impl Namespace {
+    /// Does something in it; what is started there stays there.
+    pub fn inside<T>(&self, body: impl FnOnce() -> T) -> T {
+        let before = current();
+        setns(&self.file, CloneFlags::CLONE_NEWNET).expect("setns");
+        let done = body();
+        setns(before, CloneFlags::CLONE_NEWNET).expect("setns");
+        done
+    }
+
+    /// Takes an address and begins to send and to receive.
+    pub fn take(&self, address: IpAddr) {
+        let name = self.name;
+        let (length, more) = if address.is_ipv4() { (24, "") } else { (64, " nodad") };
+        self.inside(|| {
+            ip(&format!("link set {name}-in up"));
+            ip(&format!("address add {address}/{length} dev {name}-in{more}"));
+        });
+    }
+}
+
+/// What connects namespaces, in one of its own.
+pub struct Bridge(());
+
+impl Bridge {
+    /// In a new namespace of this thread.
+    pub fn new() -> Self {
+        own_network();
+        ip("link add bridge type bridge");
+        ip("link set bridge up");
+        Self(())
+    }
+
+    /// A new namespace that is connected, and has no address yet.
+    pub fn attach(&self, name: &'static str) -> Namespace {
+        let before = current();
+        own_network();
+        let namespace = Namespace { file: current(), name };
+        setns(before, CloneFlags::CLONE_NEWNET).expect("setns");
+        ip(&format!("link add {name} type veth peer name {name}-in"));
+        let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.file.as_raw_fd());
+        ip(&format!("link set {name}-in netns {path}"));
+        ip(&format!("link set {name} master bridge"));
+        ip(&format!("link set {name} up"));
+        namespace
+    }
+
+    /// Lets go of a namespace in which nothing runs any more, and waits until the kernel has taken it apart.
+    pub fn ends(&self, namespace: Namespace) {
+        let Namespace { file, name } = namespace;
+        drop(file);
+        wait::until(&format!("the end of namespace {name}"), || {
+            let shown = Command::new("ip").args(["link", "show", name]).output().expect("ip of iproute2");
+            (!shown.status.success()).then_some(())
+        });
+    }
 }

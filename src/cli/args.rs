@@ -2,6 +2,7 @@
 
 use super::exit_code::Code;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -158,7 +159,9 @@ Examples:
   snap restore job.snap --stopped            stopped at the very instant of the dump, for gdb
   snap restore job.snap --dry-run            say what would be done
   snap restore job.snap --new-pid-namespace  when its pid is taken, or without privilege
-  snap restore job.snap --new-pids --detach  many times side by side")]
+  snap restore job.snap --new-pids --detach  many times side by side
+  snap restore job.snap --tcp-close --map-address 10.0.0.1=10.0.0.7
+                                             on a host with another address")]
 pub struct RestoreArgs {
     /// The image; - is standard input
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -193,6 +196,12 @@ pub struct RestoreArgs {
     /// Restore into an IPC namespace of its own, in which every System V identifier and key is free
     #[arg(long)]
     pub new_ipc_namespace: bool,
+    /// Restore TCP connections to the outside as reset, whatever the dump has kept of them
+    #[arg(long)]
+    pub tcp_close: bool,
+    /// Bind to NEW what was bound to OLD, and tell it so: listeners, UDP sockets, and connections within the image; may be given more than once
+    #[arg(long, value_name = "OLD=NEW", value_parser = mapped)]
+    pub map_address: Vec<(IpAddr, IpAddr)>,
 }
 
 /// `--files`.
@@ -386,6 +395,14 @@ fn inherited(text: &str) -> Result<(i32, String), String> {
     let (fd, link) = text.split_once(':').ok_or("not FD:LINK, as in 3:pipe:[4711]")?;
     let fd = fd.parse().ok().filter(|fd| *fd >= 0).ok_or_else(|| format!("{fd} is no descriptor"))?;
     Ok((fd, link.to_owned()))
+}
+
+/// `OLD=NEW`, both of one family.
+fn mapped(text: &str) -> Result<(IpAddr, IpAddr), String> {
+    let (old, new) = text.split_once('=').ok_or("not OLD=NEW, as in 10.0.0.1=10.0.0.7")?;
+    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text} is no address"));
+    let (old, new) = (address(old)?, address(new)?);
+    if old.is_ipv4() == new.is_ipv4() { Ok((old, new)) } else { Err("one is of IPv4 and one of IPv6".to_owned()) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

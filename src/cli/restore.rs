@@ -7,7 +7,7 @@ use super::failure::Failure;
 use super::output::Output;
 use super::progress_bar::Bar;
 use crate::inspect::text::count;
-use crate::restore::{self, Error, FilesPolicy, Ids, Input, Options, Outcome, RestorePlan, Restored};
+use crate::restore::{self, Addresses, Error, FilesPolicy, Ids, Input, Options, Outcome, RestorePlan, Restored};
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 
@@ -29,6 +29,7 @@ pub fn run(args: &RestoreArgs, output: Output) -> Result<Exit, Failure> {
         new_pid_namespace: args.new_pid_namespace,
         new_pids: args.new_pids,
         new_ipc_namespace: args.new_ipc_namespace,
+        addresses: Addresses { close: args.tcp_close, mapped: args.map_address.clone() },
         progress: &bar,
     };
     if args.dry_run {

@@ -30,6 +30,7 @@ mod pages;
 mod pipes;
 mod plan;
 mod process;
+mod readdress;
 mod renumber;
 mod resume;
 mod script;
@@ -47,6 +48,7 @@ mod zombie;
 pub use check::unrestorable;
 pub use pages::Filler;
 pub use plan::RestorePlan;
+pub use readdress::Addresses;
 pub use renumber::Ids;
 
 use crate::blocker::Blocker;
@@ -57,10 +59,12 @@ use crate::proc::{TaskDir, stat};
 use crate::progress::Progress;
 use crate::resources::robust;
 use crate::sys::interrupt;
+use crate::sys::nftables;
 use crate::sys::sched::yield_now;
 use crate::sys::skeleton::{block_signals, restore_signals};
 use foreground::Foreground;
 use nix::sys::signal::Signal;
+use readdress::{Consequences, Readdressed};
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -87,6 +91,8 @@ pub struct Options<'a> {
     pub new_pids: bool,
     /// Restore into an IPC namespace of its own.
     pub new_ipc_namespace: bool,
+    /// What becomes of addresses, and of connections to the outside.
+    pub addresses: Addresses,
     /// Who is told how far it is.
     pub progress: &'a dyn Progress,
 }
@@ -178,6 +184,8 @@ pub struct Choices<'a> {
     pub new_pid_namespace: bool,
     /// See [`Options::new_ipc_namespace`].
     pub new_ipc_namespace: bool,
+    /// What follows from [`Options::addresses`].
+    pub readdressed: &'a Consequences,
 }
 
 /// An image as a restore sees it.
@@ -207,19 +215,22 @@ pub fn run(options: &Options<'_>) -> Result<Restored, Error> {
     }
     let opened = source::Opened::open(options)?;
     namespace::give_way(opened.snapshot())?;
-    let choices = choices(options);
+    let consequences = options.addresses.consequences(opened.snapshot());
+    let choices = choices(options, &consequences);
+    let readdressed = Readdressed::where_changed(&opened, &options.addresses);
+    let pages: &dyn Pages = readdressed.as_ref().map_or(&opened, |readdressed| readdressed);
     let above = outside.as_ref().map(namespace::Outside::above).transpose();
     let above = above.map_err(|source| Error::Step { step: "dup".into(), source })?.flatten();
     if options.new_pids {
-        return restore_under_new_ids(&opened, &choices, options.stopped);
+        return restore_under_new_ids(pages, &choices, options.stopped);
     }
-    let outcome = restore(&opened, &choices, options.stopped, above)?;
+    let outcome = restore(pages, &choices, options.stopped, above)?;
     let outcome = outside.map_or(outcome, |outside| outside.translate(outcome));
     Ok(Restored { outcome, ids: None })
 }
 
 /// Tries other ids when somebody takes one of those that were free. A stream can be read but once.
-fn restore_under_new_ids(opened: &source::Opened, choices: &Choices<'_>, stopped: bool) -> Result<Restored, Error> {
+fn restore_under_new_ids(opened: &dyn Pages, choices: &Choices<'_>, stopped: bool) -> Result<Restored, Error> {
     const TRIES: usize = 8;
     let mut attempt = 0;
     loop {
@@ -257,9 +268,12 @@ fn is_taken(error: &Error) -> bool {
 /// See [`Error`].
 pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
     let opened = source::Opened::open(options)?;
-    let choices = choices(options);
+    let consequences = options.addresses.consequences(opened.snapshot());
+    let choices = choices(options, &consequences);
+    let readdressed = Readdressed::where_changed(&opened, &options.addresses);
+    let pages: &dyn Pages = readdressed.as_ref().map_or(&opened, |readdressed| readdressed);
     let ids = if options.new_pids { new_ids(opened.snapshot(), 0)? } else { Ids::new() };
-    let renumbered = renumber::Renumbered::new(&opened, &ids);
+    let renumbered = renumber::Renumbered::new(pages, &ids);
     let snapshot = renumbered.snapshot();
     let facts = host::probe(snapshot).map_err(|source| Error::Step { step: "looking at this host".into(), source })?;
     let mut plan = plan::plan(snapshot, &facts, &choices).map_err(Error::Blocked)?;
@@ -269,7 +283,7 @@ pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
     Ok(plan)
 }
 
-fn choices<'a>(options: &'a Options<'_>) -> Choices<'a> {
+fn choices<'a>(options: &'a Options<'_>, readdressed: &'a Consequences) -> Choices<'a> {
     let orphan = options.detach || options.stopped;
     Choices {
         files: options.files,
@@ -278,6 +292,7 @@ fn choices<'a>(options: &'a Options<'_>) -> Choices<'a> {
         orphan,
         new_pid_namespace: options.new_pid_namespace,
         new_ipc_namespace: options.new_ipc_namespace,
+        readdressed,
     }
 }
 
@@ -352,6 +367,9 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
         foreground.give_terminal(plan.pid);
     }
     connections.revive(snapshot).map_err(step("bringing TCP connections to life"))?;
+    if let Some(lock) = &choices.readdressed.unlock {
+        nftables::remove(lock).map_err(step("letting packets pass (nf_tables)"))?;
+    }
     watchers.arm(snapshot).map_err(|error| Error::Step { step: error.what, source: error.source })?;
     drop(watchers);
     tracees.commit().map_err(commit)?;

@@ -3,6 +3,7 @@
 //! A restore takes pids and descriptor numbers that it has found free. Other tests in the same process draw from the same tables at the same
 //! time; so each test here has a process and a pid namespace of its own.
 
+use super::readdress::Consequences;
 use super::{Choices, Error, FilesPolicy, Filler, Outcome, Pages, restore};
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
@@ -88,6 +89,8 @@ fn free_id() -> i32 {
     }
 }
 
+static UNCHANGED: Consequences = Consequences { blockers: Vec::new(), notices: Vec::new(), unlock: None };
+
 fn choices() -> Choices<'static> {
     Choices {
         files: FilesPolicy::Check,
@@ -96,6 +99,7 @@ fn choices() -> Choices<'static> {
         orphan: false,
         new_pid_namespace: false,
         new_ipc_namespace: false,
+        readdressed: &UNCHANGED,
     }
 }
 

@@ -8,11 +8,13 @@ use crate::image::model::memory::{Backing, SharedMemoryKind, Vma, VmaFlags};
 use crate::image::model::process::Process;
 use crate::restore::genealogy::genealogy;
 use crate::restore::lookup::{on_their_way, task_path};
+use crate::restore::readdress::Consequences;
 use crate::restore::{Choices, FilesPolicy, late, memory};
 
 /// Everything in an image that no restore could bring back, wherever it is.
 #[must_use]
 pub fn unrestorable(snapshot: &Snapshot) -> Vec<Blocker> {
+    let readdressed = Consequences::default();
     let choices = Choices {
         files: FilesPolicy::Check,
         ignore_changed: &[],
@@ -20,6 +22,7 @@ pub fn unrestorable(snapshot: &Snapshot) -> Vec<Blocker> {
         orphan: false,
         new_pid_namespace: false,
         new_ipc_namespace: false,
+        readdressed: &readdressed,
     };
     let relations = genealogy(snapshot, &choices).err().unwrap_or_default();
     relations.into_iter().chain(objects(snapshot)).collect()

@@ -6,6 +6,7 @@ use crate::image::model::process::Process;
 use crate::image::model::socket::State;
 use crate::resources::socket::datagram;
 use crate::restore::lookup::inherited;
+use crate::restore::readdress::Consequences;
 use crate::restore::sockets::taken::Taken;
 use std::collections::BTreeSet;
 
@@ -54,6 +55,9 @@ impl Checker<'_> {
 
     /// Addresses that somebody has, or that this host has not.
     pub(super) fn addresses(&mut self) {
+        let Consequences { blockers, notices, unlock: _ } = self.choices.readdressed;
+        self.findings.blockers.extend(blockers.iter().cloned());
+        self.findings.notices.extend(notices.iter().cloned());
         for Taken { id, address, reason, remedy } in &self.facts.addresses {
             let socket = &self.snapshot.sockets[id.0 as usize];
             let name = match &socket.state {

@@ -5,6 +5,7 @@ use crate::image::model::id::{FdTableId, FsId, HandlersId, MmId, Tid};
 use crate::image::model::process::Process;
 use crate::image::tests::sample;
 use crate::restore::FilesPolicy;
+use crate::restore::readdress::Consequences;
 
 /// A tree of (pid, ppid, pgid, sid); the root first.
 fn tree(ids: &[[i32; 4]]) -> Snapshot {
@@ -34,6 +35,7 @@ fn made(snapshot: &Snapshot) -> Result<Genealogy, Vec<Blocker>> {
         orphan: true,
         new_pid_namespace: false,
         new_ipc_namespace: false,
+        readdressed: &Consequences { blockers: Vec::new(), notices: Vec::new(), unlock: None },
     };
     genealogy(snapshot, &choices)
 }

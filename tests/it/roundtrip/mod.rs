@@ -30,6 +30,7 @@ mod socket;
 mod stopped;
 mod sysv;
 mod tcp;
+mod tcp_elsewhere;
 mod tcp_namespaces;
 mod tcp_outside;
 mod terminal;

@@ -1,6 +1,7 @@
 //! Asks every kind of resource for its part of the frozen tree and puts the parts together.
 
 use super::After;
+use super::ahead::{Ahead, Member};
 use super::content::TargetMemory;
 use super::own::Own;
 use super::process::{Known, View};
@@ -19,6 +20,7 @@ use crate::proc;
 use crate::proc::TaskDir;
 use crate::proc::sysvipc::{self, SemaphoreSet};
 use crate::resources::border;
+use crate::resources::copy_on_write::Above;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
 use crate::resources::keyring::Descriptions;
@@ -92,12 +94,16 @@ pub(super) struct Builder {
     pub(super) memories: Vec<Option<TargetMemory>>,
     pub(super) pages: Vec<PageSet>,
     pub(super) twins: Vec<Option<Twin>>,
+    /// The parent with whose pages those of a child were compared last.
+    pub(super) above: Option<Above>,
     pub(super) wants_twins: bool,
+    /// Bytes of the pages that they are copies of.
+    pub(super) copied: u64,
     pub(super) processes: Vec<Process>,
     /// What processes have to undo in sets of semaphores.
     pub(super) undo: HashMap<Pid, Vec<Adjustment>>,
-    /// Threads whose lists of operations to undo were looked at.
-    pub(super) undo_seen: Vec<Tid>,
+    /// Lists of operations to undo that were looked at, by the place of the first task that has each.
+    pub(super) undo_seen: HashSet<usize>,
     /// Sets of semaphores that may be in these lists.
     pub(super) semaphores: Vec<SemaphoreSet>,
     /// The terminal of each process and its foreground group, as /proc/PID/stat has them.
@@ -149,12 +155,24 @@ pub fn collect(
     let tids = |pid: &Pid| tree.threads_of(*pid).iter().map(|thread| thread.tid()).collect();
     let threads: Vec<Vec<Tid>> = living.iter().map(tids).collect();
     let sharing = Sharing::among(&threads)?;
+    let member = |(at, process): (usize, &tracer::Process)| Member {
+        shown_as: process.shown_as(),
+        has_known_memory: sharing.memory(at) != at,
+        has_known_files: sharing.files(at) != at,
+    };
+    let ahead = Ahead::begin(tree.processes().iter().enumerate().map(member).collect())?;
+    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+    for process in tree.processes() {
+        children.entry(process.parent()).or_default().push(process.pid());
+    }
     let own_label = proc::values::lsm_label(&TaskDir::current()?, &mut Vec::new());
     let view = View {
         samples,
         frozen_at,
         exposed: sharing.refuse_outside(&inside, &mut builder.findings),
         sharing,
+        ahead,
+        children,
         namespaces: Namespaces::own(),
         own_speculation: settings::own_speculation(),
         has_labels: own_label.is_ok_and(|own| !own.is_empty()),

@@ -1,6 +1,7 @@
 //! A dump: orders the phases, owns no kind of resource.
 
 mod address_space;
+mod ahead;
 mod collect;
 mod connections;
 mod content;

@@ -1,6 +1,7 @@
 //! One process of the tree: what it says of itself and of its threads, and what it shares with those before it.
 
 use super::address_space::Survey;
+use super::ahead::{Ahead, Facts, Found};
 use super::collect::{Builder, CALLS};
 use crate::image::model::id::{FdTableId, FileId, FsId, HandlersId, IoContextId, MmId, Pid, Tid, UndoListId};
 use crate::image::model::process::{FsContext, Process, ProcessState};
@@ -9,7 +10,7 @@ use crate::image::model::thread::Thread;
 use crate::image::model::timer::PosixTimer;
 use crate::proc::{self, TaskDir};
 use crate::resources::ask::Asker;
-use crate::resources::descriptor::Tables;
+use crate::resources::descriptor::{Look, Tables};
 use crate::resources::file::{ORPHAN, has_parent};
 use crate::resources::namespace::Namespaces;
 use crate::resources::sharing::Sharing;
@@ -36,6 +37,10 @@ pub(super) struct View<'a> {
     pub samples: &'a Samples,
     pub frozen_at: Instant,
     pub sharing: Sharing,
+    /// What /proc says of each process.
+    pub ahead: Ahead,
+    /// The children of each.
+    pub children: HashMap<Pid, Vec<Pid>>,
     /// Processes whose memory somebody outside can change.
     pub exposed: HashSet<usize>,
     pub namespaces: Namespaces,
@@ -63,7 +68,7 @@ struct Subject<'a> {
     /// The number under which /proc shows what its threads share.
     shown_as: Pid,
     dir: &'a TaskDir,
-    stat: &'a proc::stat::Stat,
+    facts: &'a Facts,
     view: &'a View<'a>,
 }
 
@@ -71,8 +76,8 @@ struct Subject<'a> {
 enum Space {
     /// It is that of an earlier one.
     Known(MmId),
-    /// It is being looked at.
-    New(Survey),
+    /// Nobody had it before.
+    New,
 }
 
 /// What was learnt inside a process.
@@ -93,16 +98,17 @@ impl Builder {
     ) -> Result<(), CollectError> {
         let process = &tree.processes()[at];
         let (shown_as, is_led) = (process.shown_as(), !process.dead_leader());
-        let dir = &TaskDir::process(shown_as)?;
-        let stat = &proc::stat::read(dir, &mut self.buffer)?;
-        view.namespaces.check(shown_as, &mut self.findings);
+        let mut facts = view.ahead.facts(at)?;
+        view.namespaces.check(shown_as, &facts.namespaces, &mut self.findings);
         if view.exposed.contains(&at) {
             // Whoever shares the memory runs on, and could change what we do there.
             return Ok(());
         }
         let stop = stopped_by(tree, pid);
-        let subject = Subject { at, pid, shown_as, dir, stat, view };
-        let Some(inside) = self.enter(tree, subject)? else { return Ok(()) };
+        let seen = (facts.descriptors.take(), facts.pages.take());
+        let subject = Subject { at, pid, shown_as, dir: &facts.dir, facts: &facts, view };
+        let Some(inside) = self.enter(tree, subject, seen)? else { return Ok(()) };
+        let stat = &facts.stat;
         let (ended_leader, exit_signal) = if is_led {
             (None, stat.exit_signal)
         } else {
@@ -132,28 +138,29 @@ impl Builder {
             undo: Vec::new(),
             itimers: inside.answers.itimers,
             timers: inside.timers,
-            rlimits: process::limits(dir)?,
-            oom_score_adj: proc::values::oom_score_adj(dir, &mut self.buffer)?,
+            rlimits: facts.rlimits,
+            oom_score_adj: facts.oom_score_adj,
             child_subreaper: inside.answers.child_subreaper,
-            argv: proc::strings::cmdline(dir, &mut self.buffer)?,
-            cgroups: cgroups(dir, &mut self.buffer)?,
-            loginuid: proc::if_present(proc::values::loginuid(dir, &mut self.buffer))?.unwrap_or(u32::MAX),
-            autogroup_nice: proc::if_present(proc::values::autogroup_nice(dir, &mut self.buffer))?.flatten(),
+            argv: facts.argv,
+            cgroups: facts.cgroups,
+            loginuid: facts.loginuid.unwrap_or(u32::MAX),
+            autogroup_nice: facts.autogroup_nice,
         });
         Ok(())
     }
 
     /// Asks what only the tasks themselves can say; `None` with a blocker noted where they must not be made to.
-    fn enter(&mut self, tree: &mut FrozenTree, subject: Subject<'_>) -> Result<Option<Inside>, CollectError> {
-        let Subject { at, pid, shown_as, dir, stat, view } = subject;
+    fn enter(
+        &mut self,
+        tree: &mut FrozenTree,
+        subject: Subject<'_>,
+        (looks, found): (Option<Vec<Look>>, Option<Found>),
+    ) -> Result<Option<Inside>, CollectError> {
+        let Subject { at, pid, shown_as, dir, facts, view } = subject;
         let tids: Vec<Tid> = tree.threads_of(pid).iter().map(|thread| thread.tid()).collect();
-        let shared = self.shared(tree, subject, &tids)?;
-        let children: Vec<(Pid, Option<i32>)> = tree
-            .processes()
-            .iter()
-            .filter(|process| process.parent() == pid)
-            .map(|process| (process.pid(), stopped_by(tree, process.pid())))
-            .collect();
+        let shared = self.shared(tree, subject, &tids, looks)?;
+        let children = view.children.get(&pid).into_iter().flatten();
+        let children: Vec<(Pid, Option<i32>)> = children.map(|child| (*child, stopped_by(tree, *child))).collect();
         let remote = |action| move |source| CollectError::Remote { tid: pid.leader(), action, source };
         let mut session = match RemoteSession::open(tree, pid) {
             Ok(session) => session,
@@ -166,7 +173,7 @@ impl Builder {
         let memory = view.sharing.memory(at);
         let space = match self.known.mms.get(&memory) {
             Some(&known) => Space::Known(known),
-            None => Space::New(Survey::begin(shown_as, &session, stat.rss)?),
+            None => Space::New,
         };
         let mut asker = Asker::new(&mut session);
         let greeting = match process::greet(&mut asker, tids[0]) {
@@ -203,27 +210,28 @@ impl Builder {
         let Some(greeting) = greeting.filter(|_| threads.len() == tids.len()) else { return Ok(None) };
         self.states.extend(stopped::of_children(&mut asker, tids[0], &children)?);
         let answers = process::ask(&mut asker, tids[0])?;
-        let listed = proc::timers::read(dir, &mut self.buffer)?;
-        let timers = timer::posix_timers(&mut asker, tids[0], &listed)?;
+        let timers = timer::posix_timers(&mut asker, tids[0], &facts.timers)?;
         if answers.has_ldt {
             let reason = "segments of modify_ldt(2) are not supported";
             self.findings.block(format!("pid {pid}"), "local descriptor table", reason, "");
         }
-        self.undo(&mut asker, pid, &tids)?;
+        self.undo(&mut asker, subject, &tids)?;
         let keyring = self.keyrings.collect(&mut asker, tids[0], greeting.keyrings, &mut self.findings)?;
         threads[0].credentials.session_keyring = keyring;
         let task_policy = threads[0].settings.memory_policy.as_ref();
-        let adopts = answers.child_subreaper || pid.0 == 1 || self.adopted.contains(&stat.ppid);
+        let adopts = answers.child_subreaper || pid.0 == 1 || self.adopted.contains(&facts.stat.ppid);
         if adopts {
             self.adopted.insert(pid);
         }
         let mm = match space {
             Space::Known(known) => known,
-            Space::New(survey) => {
-                let surveyed = survey.finish(&mut asker, tids[0], task_policy)?;
-                let mm = self.address_space(shown_as, dir, stat, (greeting, &answers), surveyed)?;
+            Space::New => {
+                let survey = Survey { ahead: &view.ahead, at, dir, pid: shown_as };
+                let surveyed = survey.finish(&mut asker, tids[0], task_policy, (greeting, found))?;
+                let mm = self.address_space(shown_as, facts, (greeting, &answers), surveyed)?;
                 self.mapped.ask(shown_as, &mut asker, tids[0])?;
                 let twin = if !adopts && self.is_worth_a_twin(mm, dir) { fork_twin(&mut session)? } else { None };
+                self.copied += twin.as_ref().map_or(0, |_| self.pages[mm.0 as usize].len());
                 self.twins.push(twin);
                 self.known.mms.insert(memory, mm);
                 mm
@@ -235,31 +243,29 @@ impl Builder {
     }
 
     /// What a process has to undo in sets of semaphores, if there are any and it has a list of its own.
-    fn undo(&mut self, asker: &mut Asker<'_, '_>, pid: Pid, tids: &[Tid]) -> Result<(), CollectError> {
-        let same = |a: Tid, b: Tid| {
-            let order = kcmp::compare(a, b, Object::SysvSem, 0, 0).map_err(CollectError::at(a, "kcmp KCMP_SYSVSEM"));
-            order.map(|order| order == Some(Ordering::Equal))
-        };
+    fn undo(&mut self, asker: &mut Asker<'_, '_>, subject: Subject<'_>, tids: &[Tid]) -> Result<(), CollectError> {
         if self.semaphores.is_empty() {
             return Ok(());
         }
-        let main = tids[0];
+        let (at, pid, sharing) = (subject.at, subject.pid, &subject.view.sharing);
+        let (main, list) = (tids[0], sharing.first_with_undo_list(at));
         for &other in &tids[1..] {
-            if !same(main, other)? {
+            if sharing.first_with_undo_list(sharing.task(at, other)) != list {
                 let reason = "its list of System V semaphores to undo is not that of the main thread, which is not supported yet";
                 self.findings.block(format!("tid {other}"), "CLONE_SYSVSEM", reason, "");
             }
         }
-        let none = PlainTask::start().map_err(CollectError::at(main, "fork of snap"))?;
-        if same(main, none.tid())? {
+        let is_without = match sharing.has_undo_list(at) {
+            Some(has) => !has,
+            None => {
+                let none = PlainTask::start().map_err(CollectError::at(main, "fork of snap"))?;
+                let order = kcmp::compare(main, none.tid(), Object::SysvSem, 0, 0);
+                order.map_err(CollectError::at(main, "kcmp KCMP_SYSVSEM"))? == Some(Ordering::Equal)
+            }
+        };
+        if is_without || !self.undo_seen.insert(list) {
             return Ok(());
         }
-        for &seen in &self.undo_seen {
-            if same(main, seen)? {
-                return Ok(());
-            }
-        }
-        self.undo_seen.push(main);
         let found = undo::adjustments(asker, main, &self.semaphores, &mut self.findings);
         match found {
             Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
@@ -273,15 +279,20 @@ impl Builder {
     /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.
     fn is_worth_a_twin(&mut self, mm: MmId, dir: &TaskDir) -> bool {
         let pages = self.pages[mm.0 as usize].len();
-        let copied = self.twins.iter().zip(&self.pages).filter(|(twin, _)| twin.is_some()).map(|(_, set)| set.len());
         self.wants_twins
             && pages > LITTLE_MEMORY
             && self.findings.blockers.is_empty()
-            && pages + copied.sum::<u64>() < memory_left(dir, &mut self.buffer) / 2
+            && pages + self.copied < memory_left(dir, &mut self.buffer) / 2
     }
 
     /// What each thread has in common with others, collected once.
-    fn shared(&mut self, tree: &FrozenTree, subject: Subject<'_>, tids: &[Tid]) -> Result<Vec<Shared>, CollectError> {
+    fn shared(
+        &mut self,
+        tree: &FrozenTree,
+        subject: Subject<'_>,
+        tids: &[Tid],
+        mut looks: Option<Vec<Look>>,
+    ) -> Result<Vec<Shared>, CollectError> {
         let sharing = &subject.view.sharing;
         let mut found = Vec::with_capacity(tids.len());
         let mut known = HashMap::new();
@@ -292,8 +303,8 @@ impl Builder {
                 continue;
             }
             let shared = Shared {
-                fd_table: self.fd_table(tree, subject, task, tid)?,
-                fs: self.fs_of(subject, task, tid)?,
+                fd_table: self.fd_table(tree, subject, task, tid, &mut looks)?,
+                fs: self.fs_of(tree, subject, task, tid)?,
                 undo_list: sharing.undo_list(task).map(|first| {
                     let next = UndoListId(self.known.undo_lists.len() as u32);
                     *self.known.undo_lists.entry(first).or_insert(next)
@@ -324,6 +335,7 @@ impl Builder {
         subject: Subject<'_>,
         task: usize,
         tid: Tid,
+        looks: &mut Option<Vec<Look>>,
     ) -> Result<FdTableId, CollectError> {
         let first = subject.view.sharing.files(task);
         if let Some(&known) = self.known.fd_tables.get(&first) {
@@ -337,12 +349,13 @@ impl Builder {
         };
         let id = if tid == subject.pid.leader() {
             let pidfd = tree.processes()[subject.at].pidfd();
-            self.descriptors.collect(subject.dir, tid, pidfd, tables)?
+            let looks = looks.take().map_or_else(|| Look::at_all(subject.dir), Ok)?;
+            self.descriptors.collect(subject.dir, tid, pidfd, looks, tables)?
         } else {
             match pidfd::open_thread(tid) {
                 Ok(pidfd) => {
                     let dir = TaskDir::process(Pid(tid.0))?;
-                    self.descriptors.collect(&dir, tid, pidfd.as_fd(), tables)?
+                    self.descriptors.collect(&dir, tid, pidfd.as_fd(), Look::at_all(&dir)?, tables)?
                 }
                 Err(Errno::EINVAL) => {
                     let reason = "it is not that of the main thread, and this kernel has no pidfds of other threads";
@@ -357,21 +370,25 @@ impl Builder {
         Ok(id)
     }
 
-    fn fs_of(&mut self, subject: Subject<'_>, task: usize, tid: Tid) -> Result<FsId, CollectError> {
+    fn fs_of(&mut self, tree: &FrozenTree, subject: Subject<'_>, task: usize, tid: Tid) -> Result<FsId, CollectError> {
         let first = subject.view.sharing.fs(task);
         if let Some(&known) = self.known.fs_contexts.get(&first) {
             return Ok(known);
         }
-        let id = self.fs_context(subject.pid, &TaskDir::process(Pid(tid.0))?)?;
+        let status =
+            tree.thread(tid).ok_or(Errno::ESRCH).map_err(CollectError::at(tid, "finding the thread"))?.status();
+        let failed = |source| CollectError::Remote { tid, action: "reading its status", source };
+        let umask = status.map_err(failed)?.umask.unwrap_or(0o022);
+        let own = if tid == subject.shown_as.leader() { None } else { Some(TaskDir::process(Pid(tid.0))?) };
+        let id = self.fs_context(subject.pid, own.as_ref().unwrap_or(subject.dir), umask)?;
         self.known.fs_contexts.insert(first, id);
         Ok(id)
     }
 
-    fn fs_context(&mut self, pid: Pid, dir: &TaskDir) -> Result<FsId, CollectError> {
+    fn fs_context(&mut self, pid: Pid, dir: &TaskDir, umask: u32) -> Result<FsId, CollectError> {
         let id = FsId(self.fs_contexts.len() as u32);
         let cwd = self.linked_file(pid, dir, "cwd")?;
         let root = self.linked_file(pid, dir, "root")?;
-        let umask = proc::status::read(dir, &mut self.buffer)?.umask.unwrap_or(0o022);
         if let (Some(cwd), Some(root)) = (cwd, root) {
             self.fs_contexts.push(FsContext { id, cwd, root, umask });
         }
@@ -432,12 +449,6 @@ fn fork_twin(session: &mut RemoteSession<'_>) -> Result<Option<Twin>, CollectErr
         }
         Err(source) => Err(CollectError::Remote { tid, action: "copying its memory", source }),
     }
-}
-
-/// Memberships as the lines of `/proc/PID/cgroup` name them.
-fn cgroups(dir: &TaskDir, buffer: &mut Vec<u8>) -> Result<Vec<String>, CollectError> {
-    let lines = dir.read_into("cgroup", buffer)?;
-    Ok(String::from_utf8_lossy(lines).lines().map(str::to_owned).collect())
 }
 
 /// Whether a directory behind a link of /proc/PID can be had neither by a name nor by making it again.

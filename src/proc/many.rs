@@ -33,9 +33,29 @@ pub fn map<T: Sync, R: Send>(items: &[T], look: impl Fn(&T, &mut Vec<u8>) -> R +
     })
 }
 
+/// What both find, at the same time where there are so many things to look at that it is worth a thread.
+///
+/// # Panics
+/// When one of them does.
+pub fn both<A, B: Send>(count: usize, one: impl FnOnce() -> A, other: impl FnOnce() -> B + Send) -> (A, B) {
+    if count < 2 * FEW || thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return (one(), other());
+    }
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        let one = one();
+        (one, other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn both_are_found_however_many_there_are() {
+        assert_eq!([both(1, || 1, || 2), both(1000, || 1, || 2)], [(1, 2); 2]);
+    }
 
     #[test]
     fn every_item_in_its_order() {

@@ -2,7 +2,7 @@
 
 use super::CollectError;
 use super::signal::{ACTION_SIZE, SIGNALS};
-use crate::image::model::address::Addr;
+use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::Tid;
 use crate::tracer::{ANSWERS, Question, RemoteSession, StoppedThread};
 use nix::errno::Errno;
@@ -28,6 +28,12 @@ impl<'s, 't> Asker<'s, 't> {
     /// When there is no such thread.
     pub fn thread(&self, tid: Tid) -> Result<&StoppedThread, CollectError> {
         self.session.tree().thread(tid).ok_or_else(|| CollectError::at(tid, "finding the thread")(Errno::ESRCH))
+    }
+
+    /// The scratch mapping.
+    #[must_use]
+    pub fn mapping(&self) -> PageRange {
+        self.session.scratch()
     }
 
     /// The address in the target, `offset` bytes into the scratch mapping, to which a call writes its answer.

@@ -31,14 +31,22 @@ pub struct Side<'a> {
 ///
 /// # Errors
 /// When a page table or the memory cannot be read.
-pub fn shared(parent: Side<'_>, child: Side<'_>, pages: &PageSet) -> Result<Vec<PageRange>, CollectError> {
+pub fn shared(
+    (parent, above): (Side<'_>, &mut Option<Above>),
+    (child, pagemap): (Side<'_>, File),
+    pages: &PageSet,
+) -> Result<Vec<PageRange>, CollectError> {
     let spans: Vec<PageRange> = pages.spans.iter().map(|span| span.range).collect();
     let continued: Vec<PageRange> = continued(parent.vmas, child.vmas).into_iter().map(|(range, _, _)| range).collect();
     let candidates = common(&continued, &spans);
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    let mut pair = Pair::open(parent.pid, child.pid)?;
+    let above = match above {
+        Some(above) if above.pid == parent.pid => above,
+        _ => above.insert(Above { pid: parent.pid, pagemap: TaskDir::process(parent.pid)?.open("pagemap")? }),
+    };
+    let mut pair = Pair { above, pid: child.pid, pagemap, memories: None, shared: Vec::new() };
     for batch in batches(&candidates) {
         pair.look(&batch)
             .map_err(CollectError::at(child.pid.leader(), "comparing its pages with those of its parent"))?;
@@ -46,28 +54,29 @@ pub fn shared(parent: Side<'_>, child: Side<'_>, pages: &PageSet) -> Result<Vec<
     Ok(pair.shared)
 }
 
+/// A parent.
+#[derive(Debug)]
+pub struct Above {
+    pid: Pid,
+    pagemap: File,
+}
+
 /// The pages of two address spaces.
-struct Pair {
-    pagemaps: [File; 2],
-    memories: [File; 2],
+struct Pair<'a> {
+    above: &'a Above,
+    pid: Pid,
+    pagemap: File,
+    /// Opened where the content has to tell.
+    memories: Option<[File; 2]>,
     shared: Vec<PageRange>,
 }
 
-impl Pair {
-    fn open(parent: Pid, child: Pid) -> Result<Self, CollectError> {
-        let (parent, child) = (TaskDir::process(parent)?, TaskDir::process(child)?);
-        Ok(Self {
-            pagemaps: [parent.open("pagemap")?, child.open("pagemap")?],
-            memories: [parent.open("mem")?, child.open("mem")?],
-            shared: Vec::new(),
-        })
-    }
-
+impl Pair<'_> {
     /// Looks at ranges that lie close together.
     fn look(&mut self, ranges: &[PageRange]) -> io::Result<()> {
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
         let all = PageRange { start: first.start, end: last.end };
-        let [parent, child] = &self.pagemaps;
+        let (parent, child) = (&self.above.pagemap, &self.pagemap);
         // The kernel may move a page at any time, and another one to its old place: what is found where it was before has stayed there.
         let before = pagemap::entries(child, all)?;
         let between = pagemap::entries(parent, all)?;
@@ -89,11 +98,18 @@ impl Pair {
     /// Compares the content of pages.
     fn compare(&mut self, range: PageRange) -> io::Result<()> {
         const CHUNK: u64 = 256 << 10;
+        let memories = match &self.memories {
+            Some(memories) => memories,
+            None => {
+                let open = |pid: Pid| File::open(format!("/proc/{pid}/mem"));
+                self.memories.insert([open(self.above.pid)?, open(self.pid)?])
+            }
+        };
         let mut contents = [vec![0; CHUNK as usize], vec![0; CHUNK as usize]];
         let mut at = range.start;
         while at < range.end {
             let len = CHUNK.min(range.end.0 - at.0);
-            for (memory, content) in self.memories.iter().zip(&mut contents) {
+            for (memory, content) in memories.iter().zip(&mut contents) {
                 memory.read_exact_at(&mut content[..len as usize], at.0)?;
             }
             let [parent, child] = contents.each_ref().map(|content| content.chunks_exact(PAGE_SIZE as usize));

@@ -2,8 +2,10 @@
 
 use super::Findings;
 use crate::image::model::id::Pid;
+use crate::proc::TaskDir;
+use std::ffi::OsString;
 use std::fs::read_link;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 /// Each kind with what would differ after a restore.
@@ -26,7 +28,13 @@ impl Namespaces {
     /// Those of the calling process.
     #[must_use]
     pub fn own() -> Self {
-        Self(of("self"))
+        Self(of(|link| read_link(format!("/proc/self/{link}")).ok()))
+    }
+
+    /// Those of a process.
+    #[must_use]
+    pub fn of(task: &TaskDir) -> Self {
+        Self(of(|link| task.read_link(link).ok().map(|text| OsString::from_vec(text).into())))
     }
 
     /// The kind of namespace behind a descriptor, if it is one of these.
@@ -37,9 +45,9 @@ impl Namespaces {
     }
 
     /// Refuses a process that is in another one.
-    pub fn check(&self, pid: Pid, findings: &mut Findings) {
-        for (((kind, difference), theirs), ours) in KINDS.iter().zip(of(&pid.to_string())).zip(&self.0) {
-            if theirs.is_some() && theirs != *ours {
+    pub fn check(&self, pid: Pid, theirs: &Self, findings: &mut Findings) {
+        for (((kind, difference), theirs), ours) in KINDS.iter().zip(&theirs.0).zip(&self.0) {
+            if theirs.is_some() && theirs != ours {
                 findings.block(
                     format!("pid {pid}"),
                     format!("{kind} namespace"),
@@ -52,6 +60,6 @@ impl Namespaces {
 }
 
 /// What the links say: kind and inode number.
-fn of(who: &str) -> [Option<PathBuf>; KINDS.len()] {
-    KINDS.map(|(kind, _)| read_link(format!("/proc/{who}/ns/{kind}")).ok())
+fn of(look: impl Fn(&str) -> Option<PathBuf>) -> [Option<PathBuf>; KINDS.len()] {
+    KINDS.map(|(kind, _)| look(&format!("ns/{kind}")))
 }

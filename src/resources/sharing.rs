@@ -3,7 +3,7 @@
 
 use super::{CollectError, Findings};
 use crate::image::model::id::{Pid, Tid};
-use crate::proc::TaskDir;
+use crate::proc::{TaskDir, many};
 use crate::sys::kcmp::{self, Object};
 use crate::sys::plain_task::PlainTask;
 use std::cell::Cell;
@@ -26,8 +26,6 @@ pub struct Sharing {
     tasks: Vec<Tid>,
     /// The places of the latter.
     strays: HashMap<Tid, usize>,
-    /// How many threads each of these stands for.
-    weights: Vec<usize>,
     memory: Classes,
     handlers: Classes,
     files: Classes,
@@ -44,6 +42,8 @@ struct Optional {
     classes: Classes,
     /// The place of the first task that has none.
     absent: Option<usize>,
+    /// How many threads have the object of the task at each place, if that is the first of them.
+    holders: Vec<usize>,
 }
 
 /// What a thread may have apart from the others of its process: by `unshare(2)`, or by having been made so.
@@ -58,30 +58,37 @@ impl Sharing {
         let firsts: Vec<Tid> = processes.iter().map(|threads| threads[0]).collect();
         let mut tasks = firsts.clone();
         let mut weights: Vec<usize> = processes.iter().map(Vec::len).collect();
-        for (at, threads) in processes.iter().enumerate() {
-            for &tid in &threads[1..] {
-                if !is_like(tid, threads[0])? {
-                    tasks.push(tid);
-                    weights.push(1);
-                    weights[at] -= 1;
-                }
+        let places = processes.iter().enumerate();
+        let others: Vec<(usize, Tid)> =
+            places.flat_map(|(at, threads)| threads[1..].iter().map(move |tid| (at, *tid))).collect();
+        let alike = many::map(&others, |(at, tid), _| is_like(*tid, processes[*at][0]));
+        for ((at, tid), alike) in others.into_iter().zip(alike) {
+            if !alike? {
+                tasks.push(tid);
+                weights.push(1);
+                weights[at] -= 1;
             }
         }
         let strays = tasks.iter().enumerate().skip(firsts.len()).map(|(at, tid)| (*tid, at)).collect();
         let alone = processes.iter().map(Vec::len).sum::<usize>() < 2;
         let none = if alone { None } else { Some(plain_task(tasks[0])?) };
         let none = none.as_ref().map(PlainTask::tid);
+        let processes =
+            || Classes::of(&firsts, Object::Vm).and_then(|vm| Ok((vm, Classes::of(&firsts, Object::Sighand)?)));
+        let threads =
+            || Classes::of(&tasks, Object::Files).and_then(|files| Ok((files, Classes::of(&tasks, Object::Fs)?)));
+        let (processes, threads) = many::both(tasks.len(), processes, threads);
+        let ((memory, handlers), (files, fs)) = (processes?, threads?);
         Ok(Self {
-            memory: Classes::of(&firsts, Object::Vm)?,
-            handlers: Classes::of(&firsts, Object::Sighand)?,
-            files: Classes::of(&tasks, Object::Files)?,
-            fs: Classes::of(&tasks, Object::Fs)?,
-            undo_lists: Optional::of(&tasks, Object::SysvSem, none)?,
-            io_contexts: Optional::of(&tasks, Object::Io, none)?,
+            memory,
+            handlers,
+            files,
+            fs,
+            undo_lists: Optional::of(&tasks, &weights, Object::SysvSem, none)?,
+            io_contexts: Optional::of(&tasks, &weights, Object::Io, none)?,
             knows_absence: none.is_some(),
             tasks,
             strays,
-            weights,
         })
     }
 
@@ -118,20 +125,25 @@ impl Sharing {
     /// The first task with the list of semaphores to undo of this one, if there is another that has it.
     #[must_use]
     pub fn undo_list(&self, task: usize) -> Option<usize> {
-        self.shared(&self.undo_lists, task)
+        shared(&self.undo_lists, task)
     }
 
     /// The first task with the I/O context of this one, if there is another that has it.
     #[must_use]
     pub fn io_context(&self, task: usize) -> Option<usize> {
-        self.shared(&self.io_contexts, task)
+        shared(&self.io_contexts, task)
     }
 
-    fn shared(&self, objects: &Optional, task: usize) -> Option<usize> {
-        let first = objects.classes.first[task];
-        let holders = self.weights.iter().zip(&objects.classes.first).filter(|(_, other)| **other == first);
-        let is_shared = objects.absent != Some(first) && holders.map(|(weight, _)| weight).sum::<usize>() > 1;
-        is_shared.then_some(first)
+    /// The first task with the list of semaphores to undo of this one. To have none is taken for one list.
+    #[must_use]
+    pub fn first_with_undo_list(&self, task: usize) -> usize {
+        self.undo_lists.classes.first[task]
+    }
+
+    /// Whether a task has a list of semaphores to undo, if that was asked.
+    #[must_use]
+    pub fn has_undo_list(&self, task: usize) -> Option<bool> {
+        self.knows_absence.then(|| self.undo_lists.absent != Some(self.first_with_undo_list(task)))
     }
 
     /// Refuses what processes outside share with the tree; the places of those processes whose memory it is.
@@ -173,6 +185,13 @@ impl Sharing {
     }
 }
 
+/// The first task with the object of this one, if there is another that has it.
+fn shared(objects: &Optional, task: usize) -> Option<usize> {
+    let first = objects.classes.first[task];
+    let is_shared = objects.absent != Some(first) && objects.holders[first] > 1;
+    is_shared.then_some(first)
+}
+
 /// Whether a thread has all that another one has.
 fn is_like(tid: Tid, first: Tid) -> Result<bool, CollectError> {
     for object in OF_THREADS {
@@ -189,11 +208,16 @@ fn plain_task(tid: Tid) -> Result<PlainTask, CollectError> {
 }
 
 impl Optional {
-    fn of(tasks: &[Tid], object: Object, none: Option<Tid>) -> Result<Self, CollectError> {
+    /// `weights` says how many threads each task stands for.
+    fn of(tasks: &[Tid], weights: &[usize], object: Object, none: Option<Tid>) -> Result<Self, CollectError> {
         let classes = Classes::of(tasks, object)?;
         // Somebody who is alone shares nothing, whether it has one or not.
         let absent = none.and_then(|none| classes.find(tasks, none, object));
-        Ok(Self { classes, absent })
+        let mut holders = vec![0; tasks.len()];
+        for (first, weight) in classes.first.iter().zip(weights) {
+            holders[*first] += weight;
+        }
+        Ok(Self { classes, absent, holders })
     }
 }
 

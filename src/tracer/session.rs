@@ -47,7 +47,6 @@ pub struct RemoteSession<'a> {
     kept_from_children: bool,
     open: bool,
     policies: HashMap<Tid, Policy>,
-    mappings: usize,
 }
 
 impl<'a> RemoteSession<'a> {
@@ -102,7 +101,6 @@ impl<'a> RemoteSession<'a> {
             kept_from_children: false,
             open: true,
             policies,
-            mappings: maps.len(),
         };
         fault::pass(fault::Point::StubWritten)?;
         session.map()?;
@@ -143,12 +141,6 @@ impl<'a> RemoteSession<'a> {
     #[must_use]
     pub fn scratch(&self) -> PageRange {
         self.scratch
-    }
-
-    /// The number of mappings that the target had when the session began.
-    #[must_use]
-    pub fn mappings(&self) -> usize {
-        self.mappings
     }
 
     /// The tree that this session works on.

@@ -153,7 +153,7 @@ fn may_look(pid: Pid) -> Result<(), Error> {
 
 /// Everything that the collectors of a dump can say of one living process.
 fn look(pid: Pid, dir: &TaskDir, findings: &mut Findings) {
-    Namespaces::own().check(Pid(thread_of(pid).0), findings);
+    Namespaces::own().check(Pid(thread_of(pid).0), &Namespaces::of(dir), findings);
     refuse_32_bit(pid, dir, findings);
     refuse_unlinked_directories(pid, dir, findings);
 }

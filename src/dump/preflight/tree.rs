@@ -7,7 +7,7 @@ use super::{explain, may_look, pidfd_of};
 use crate::blocker::Blocker;
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::{self, TaskDir, many, smaps};
-use crate::resources::descriptor::{Descriptors, Pipes, Tables};
+use crate::resources::descriptor::{Descriptors, Look, Pipes, Tables};
 use crate::resources::file::FileTable;
 use crate::resources::mapped_only::MappedOnly;
 use crate::resources::memory::Mappings;
@@ -162,7 +162,7 @@ fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut
     let tables = &mut Tables { files, shared, pipes, findings };
     for (pid, dir) in members {
         let pidfd = pidfd_of(*pid).map_err(CollectError::at(pid.leader(), "pidfd_open"))?;
-        descriptors.collect(dir, thread_of(*pid), pidfd.as_fd(), tables)?;
+        descriptors.collect(dir, thread_of(*pid), pidfd.as_fd(), Look::at_all(dir)?, tables)?;
     }
     Ok(())
 }

@@ -9,10 +9,12 @@ mod locks;
 mod mounts;
 mod pipes;
 mod refused;
+mod seen;
 mod terminals;
 mod watches;
 
 pub use pipes::Pipes;
+pub use seen::Look;
 pub use terminals::Terminals;
 
 use super::file::{FileTable, ORPHAN, has_parent};
@@ -24,11 +26,11 @@ use crate::blocker::Blocker;
 use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, Link, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
 use crate::proc::TaskDir;
-use crate::proc::fd_link::{self, FdLink};
-use crate::proc::fdinfo::{self, FdInfo};
+use crate::proc::fd_link::FdLink;
 use crate::sys::descriptor::{get_owner, get_signal};
 use crate::sys::pidfd;
 use identity::Identities;
+use seen::Seen;
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
 use std::io;
@@ -73,40 +75,6 @@ struct Holder {
     description: Option<DescriptionId>,
 }
 
-/// One descriptor of the target, as /proc shows it.
-struct Seen {
-    fd: Fd,
-    meta: Metadata,
-    link: FdLink,
-    text: Vec<u8>,
-    info: FdInfo,
-    /// For one that is on its way through a socket, and that we have as `fd`: which descriptor will receive it.
-    on_its_way_to: Option<Fd>,
-}
-
-impl Seen {
-    fn at(task: &TaskDir, fd: Fd, buffer: &mut Vec<u8>) -> Result<Self, CollectError> {
-        let text = task.read_link(&format!("fd/{fd}"))?;
-        let meta = task.metadata(&format!("fd/{fd}"))?;
-        let info = fdinfo::read(task, fd, buffer)?;
-        Ok(Self { fd, meta, link: fd_link::parse(&text), text, info, on_its_way_to: None })
-    }
-
-    /// What descriptors that share a description have in common.
-    fn likeness(&self) -> identity::Likeness {
-        (self.meta.dev(), self.meta.ino(), self.info.pos, self.info.flags & !(libc::O_CLOEXEC as u32))
-    }
-
-    /// What it is called when it is refused.
-    fn shown(&self) -> String {
-        let text = String::from_utf8_lossy(&self.text);
-        match self.on_its_way_to {
-            None => format!("fd {}: {text}", self.fd),
-            Some(fd) => format!("on its way to fd {fd}: {text}"),
-        }
-    }
-}
-
 /// The same with its duplicate in our table.
 struct OpenFd<'a> {
     seen: &'a Seen,
@@ -134,7 +102,7 @@ pub struct Tables<'a> {
 }
 
 impl Descriptors {
-    /// Collects the table that `tid` uses.
+    /// Collects the table that `tid` uses, of which this was seen.
     ///
     /// # Errors
     /// A kernel interface that failed. What cannot be restored is noted in the findings instead.
@@ -143,22 +111,20 @@ impl Descriptors {
         task: &TaskDir,
         tid: Tid,
         pidfd: BorrowedFd<'_>,
+        looks: Vec<Look>,
         tables: &mut Tables<'_>,
     ) -> Result<FdTableId, CollectError> {
         let id = FdTableId(self.tables.len() as u32);
         let mut table = FdTable { id, entries: Vec::new(), locks: Vec::new() };
-        let mut buffer = Vec::new();
-        for fd in task.fds()? {
-            let fd = match Seen::at(task, fd, &mut buffer) {
-                // Not even fstat(2) works on the list of descriptors of a process that has ended (fs/proc/fd.c, `proc_fd_getattr`).
-                Err(CollectError::Proc(error)) if error.is_absent() => {
-                    let Ok(text) = task.read_link(&format!("fd/{fd}")) else { return Err(error.into()) };
+        for look in looks {
+            let fd = match look {
+                Look::Seen(seen) => *seen,
+                Look::Lost { fd, text } => {
                     let object = format!("fd {fd}: {}", String::from_utf8_lossy(&text));
                     let reason = "the process behind it is gone, and nothing tells any more what it is";
                     tables.findings.block(format!("pid {tid}"), object, reason, "close it before the dump");
                     continue;
                 }
-                seen => seen?,
             };
             if let Some(description) = self.description(task, tid, pidfd, &fd, tables)? {
                 let close_on_exec = fd.info.flags & libc::O_CLOEXEC as u32 != 0;

@@ -134,7 +134,7 @@ impl Mappings<'_> {
                 Err(error) => return Err(format!("its content, which goes with the machine, cannot be read: {error}")),
             },
         };
-        if named_memory::is_memory(&opened) {
+        if named_memory::travels(self.files.get(id), &opened) {
             self.files.set_content(id, opened);
         }
         Ok(())

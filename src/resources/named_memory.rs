@@ -1,4 +1,5 @@
-//! Files of tmpfs that are shared memory, as POSIX shared memory and named semaphores are: they go with the machine, so that their content travels.
+//! Files of tmpfs that are shared memory, as POSIX shared memory and named semaphores are, and small ones of /tmp: they go with the machine, so that
+//! their content travels.
 
 use super::file::path;
 use super::pages::data_ranges;
@@ -9,6 +10,9 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+
+/// Where anybody may tidy up, and a start of the machine does (hier(7), file-hierarchy(7)).
+const PASSING: [&str; 2] = ["/tmp", "/var/tmp"];
 
 /// Bytes that are read at once.
 const STEP: usize = 1 << 20;
@@ -24,6 +28,15 @@ pub fn is_posix(file: &FileModel) -> bool {
 pub fn is_memory(file: &File) -> bool {
     const TMPFS: i64 = 0x0102_1994;
     fstatfs(file).is_ok_and(|fs| fs.filesystem_type().0 == TMPFS)
+}
+
+/// Whether the content of a shared mapping travels: it lies in memory, or it is small and where files go as they do with the machine, as those are in which
+/// Java shows what it does, and which the next one that starts removes.
+#[must_use]
+pub fn travels(model: &FileModel, file: &File) -> bool {
+    const LARGEST: u64 = 1 << 20;
+    let is_passing = path(model).is_some_and(|path| PASSING.iter().any(|place| path.starts_with(place)));
+    is_memory(file) || is_passing && model.size <= LARGEST
 }
 
 /// Opens it by its name for reading, if that still leads to it.

@@ -1,9 +1,11 @@
 //! POSIX shared memory, and what processes wait for in it.
 
+use crate::support::victim::program;
 use crate::support::{Facts, Room, Victim, isolated, wait};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::process::Command;
 
 /// What a victim has in memory under a name, removed at the end.
 struct Names(Vec<PathBuf>);
@@ -29,7 +31,10 @@ impl Drop for Names {
 }
 
 fn killed(room: &Room) -> (Victim, PathBuf, Facts, Names) {
-    let mut victim = room.victim("named", &[]);
+    killed_of(room, room.victim("named", &[]))
+}
+
+fn killed_of(room: &Room, mut victim: Victim) -> (Victim, PathBuf, Facts, Names) {
     let names = Names::of(&mut victim);
     victim.check();
     let facts = Facts::of(victim.pid());
@@ -72,6 +77,25 @@ fn memory_with_a_name_is_made_again_when_it_is_gone() {
         run.says("is made again with what it held at the dump");
         before.without("map ").assert_same(&Facts::of(victim.pid()).without("map "), "after the restore");
         assert_eq!(names.0.iter().map(look).collect::<Vec<_>>(), attributes);
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+#[test]
+fn small_memory_in_tmp_is_made_again_too() {
+    isolated(|room| {
+        // On a disk, where /tmp is on one.
+        let directory = tempfile::Builder::new().prefix("snap-named-").tempdir_in("/tmp").expect("a directory");
+        let mut command = Command::new(program("named"));
+        command.arg(directory.path());
+        let victim = Victim::start_command(command, directory.path().to_path_buf());
+        let (mut victim, image, before, names) = killed_of(room, victim);
+        names.remove();
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(0);
+        run.says("/memory, which is gone, is made again with what it held at the dump");
+        before.without("map ").assert_same(&Facts::of(victim.pid()).without("map "), "after the restore");
         victim.check();
         victim.ask("final");
         victim.end();

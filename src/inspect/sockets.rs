@@ -3,6 +3,7 @@
 use crate::image::model::socket::datagram::{Datagram, Membership};
 use crate::image::model::socket::inet::Shown;
 use crate::image::model::socket::netlink::Netlink;
+use crate::image::model::socket::packet::{Packet, PacketMembership};
 use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::unix::{Link, Unix};
 use crate::image::model::socket::{Socket, State};
@@ -16,6 +17,7 @@ pub fn describe(socket: &Socket) -> String {
         State::Tcp(state) => format!("TCP {}", tcp(state)),
         State::Datagram(state) => format!("{} {}", protocol(socket), datagram(state)),
         State::Netlink(state) => format!("netlink protocol {} {}", socket.protocol, netlink(state)),
+        State::Packet(state) => format!("packet {} {}", kind(socket.kind), packet(state)),
     };
     format!("socket:[{}] {what}", socket.ino)
 }
@@ -109,6 +111,32 @@ fn datagram(Datagram { local, peer, groups, queue, shutdown }: &Datagram) -> Str
     text
 }
 
+fn packet(Packet { protocol, device, running, memberships }: &Packet) -> String {
+    let name = device.as_ref().map_or("any device", |device| &device.name);
+    let mut text = format!("protocol {protocol:#06x} on {name}");
+    for PacketMembership { device, kind, address, count: _ } in memberships {
+        let what = match kind {
+            0 => "in a multicast group",
+            1 => "promiscuous",
+            2 => "in all multicast groups",
+            3 => "under another address",
+            _ => "with a membership",
+        };
+        let address: Vec<String> = address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let _ = write!(
+            text,
+            ", {what} {}{}{}",
+            address.join(":"),
+            if address.is_empty() { "on " } else { " on " },
+            device.name
+        );
+    }
+    if !running {
+        text.push_str(", receives nothing");
+    }
+    text
+}
+
 fn netlink(Netlink { port, groups, peer: _ }: &Netlink) -> String {
     let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() { String::new() } else { format!(", in groups {}", groups.join(", ")) };
@@ -128,6 +156,10 @@ mod tests {
             "socket:[12] UDP 127.0.0.1:8080 to 127.0.0.2:8080, in 127.0.0.3:8080 on lo (1 datagrams of 8 B unread), shut down"
         );
         assert_eq!(text(sample::netlink(3)), "socket:[13] netlink protocol 0 port 77, in groups 1, 40");
+        assert_eq!(
+            text(sample::packet(4)),
+            "socket:[14] packet raw protocol 0x0003 on lo, in a multicast group 01:00:5e:00:00:01 on lo, promiscuous on lo"
+        );
         assert_eq!(
             text(sample::socket(0)),
             "socket:[11] UNIX datagram name to /dev/log outside (1 messages of 7 B unread), shut down"

@@ -167,7 +167,7 @@ impl Mappings<'_> {
             return Err("secret memory (memfd_secret), which nobody but its owner can read".into());
         }
         if name == b"/[aio] (deleted)" {
-            return Err("Linux AIO contexts are not supported yet".into());
+            return Err("Linux AIO contexts cannot be saved: whether requests are in flight is told to nobody".into());
         }
         let anonymous = name == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
         let huge = memfd_name(name).is_some() && vma.flags.contains(VmFlags::HUGETLB);

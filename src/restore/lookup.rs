@@ -43,7 +43,7 @@ pub fn own_terminal(snapshot: &Snapshot, process: &Process) -> Option<TerminalId
 pub fn on_their_way(snapshot: &Snapshot) -> impl Iterator<Item = DescriptionId> {
     let queues = snapshot.sockets.iter().flat_map(|socket| match &socket.state {
         State::Unix(state) => &state.queue[..],
-        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => &[],
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => &[],
     });
     queues.flat_map(|message| message.files.iter().copied())
 }

@@ -32,7 +32,7 @@ impl Addresses {
 
     fn socket(&self, socket: &mut Socket) {
         match &mut socket.state {
-            State::Unix(_) | State::Netlink(_) => {}
+            State::Unix(_) | State::Netlink(_) | State::Packet(_) => {}
             State::Datagram(Datagram { local, peer, groups: _, queue: _, shutdown: _ }) => {
                 self.map(local);
                 peer.iter_mut().for_each(|peer| self.map(peer));
@@ -119,7 +119,7 @@ fn has(socket: &Socket, wanted: IpAddr) -> bool {
         inet::parse(address).is_some_and(|address| address.ip().to_canonical() == wanted.to_canonical())
     };
     match &socket.state {
-        State::Unix(_) | State::Netlink(_) => false,
+        State::Unix(_) | State::Netlink(_) | State::Packet(_) => false,
         State::Datagram(Datagram { local, peer, groups: _, queue: _, shutdown: _ }) => {
             is(local) || peer.as_deref().is_some_and(is)
         }

@@ -15,6 +15,7 @@ pub mod namespace;
 pub mod nftables;
 pub mod open;
 pub mod own;
+pub mod packet_diag;
 pub mod pagemap;
 pub mod pidfd;
 pub mod plain_task;

@@ -1,4 +1,4 @@
-//! sock_diag(7): what the kernel tells of all UNIX sockets of this network namespace in one go.
+//! sock_diag(7): what the kernel tells of all sockets of a family in this network namespace in one go; and of UNIX sockets, what that is.
 #![allow(unsafe_code)]
 
 use super::checked;
@@ -54,43 +54,50 @@ pub struct UnixSocket {
 /// # Errors
 /// As netlink(7); ENOENT where the kernel has no `unix_diag`.
 pub fn unix() -> io::Result<Vec<UnixSocket>> {
+    // `struct unix_diag_req`
+    let mut request = vec![libc::AF_UNIX as u8, 0, 0, 0];
+    for word in [u32::MAX, 0, SHOW, 0, 0] {
+        request.extend_from_slice(&word.to_ne_bytes());
+    }
+    let mut sockets = Vec::new();
+    ask(&request, |body| sockets.extend(socket(body)))?;
+    Ok(sockets)
+}
+
+/// Asks for all sockets of a family, as the request of that family says, and gives each answer to `each`.
+pub(super) fn ask(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC;
     // SAFETY: socket takes integers.
     let fd = checked(unsafe { libc::socket(libc::AF_NETLINK, kind, NETLINK_SOCK_DIAG) }.into())?;
     // SAFETY: the descriptor is new and nobody else's.
     let mut netlink = unsafe { File::from_raw_fd(fd as i32) };
-    netlink.write_all(&request())?;
-    let mut sockets = Vec::new();
+    netlink.write_all(&message(request))?;
     let mut buffer = vec![0; 1 << 16];
     loop {
         let count = netlink.read(&mut buffer)?;
         let mut rest = &buffer[..count];
         while let Some((kind, body, after)) = split(rest) {
             match kind {
-                NLMSG_DONE => return Ok(sockets),
+                NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => {
                     let errno = body.first_chunk().map_or(libc::EIO, |word| -i32::from_ne_bytes(*word));
                     return Err(io::Error::from_raw_os_error(errno));
                 }
-                _ => sockets.extend(socket(body)),
+                _ => each(body),
             }
             rest = after;
         }
     }
 }
 
-/// `struct nlmsghdr` and `struct unix_diag_req`.
-fn request() -> Vec<u8> {
-    let mut request = Vec::with_capacity(HEADER + 24);
-    request.extend_from_slice(&((HEADER + 24) as u32).to_ne_bytes());
-    request.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    request.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
-    request.extend_from_slice(&[0; 8]);
-    request.extend_from_slice(&[libc::AF_UNIX as u8, 0, 0, 0]);
-    for word in [u32::MAX, 0, SHOW, 0, 0] {
-        request.extend_from_slice(&word.to_ne_bytes());
-    }
-    request
+/// A request with its `struct nlmsghdr`.
+fn message(request: &[u8]) -> Vec<u8> {
+    let mut message = ((HEADER + request.len()) as u32).to_ne_bytes().to_vec();
+    message.extend_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
+    message.extend_from_slice(&NLM_F_REQUEST_DUMP.to_ne_bytes());
+    message.extend_from_slice(&[0; 8]);
+    message.extend_from_slice(request);
+    message
 }
 
 /// The first message: its type, its body, and what comes after it.
@@ -102,7 +109,7 @@ fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
 }
 
 /// One attribute (`struct rtattr`): its type, its value, and what comes after it.
-fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(super) fn attribute(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
     let kind = u16::from_ne_bytes(*bytes.get(2..)?.first_chunk()?);
     let value = bytes.get(4..len)?;

@@ -16,6 +16,7 @@ use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
+use crate::image::model::socket::packet::{Packet, PacketMembership};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::{Link as SocketLink, Message, PeerCredentials, SocketFile, Unix};
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -65,7 +66,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.seccomp_filters = vec![SeccompFilter { id: SeccompId(0), flags: 0, program: vec![0x7fff_0000_0000_0006] }];
     snapshot.zombies = vec![zombie(102)];
     snapshot.terminals = vec![terminal(0)];
-    snapshot.sockets = vec![socket(0), connection(1), datagram(2), netlink(3)];
+    snapshot.sockets = vec![socket(0), connection(1), datagram(2), netlink(3), packet(4)];
     let process = &mut snapshot.processes[0];
     enrich(process);
     process.undo = vec![Undo { set: 0, semaphore: 1, adjustment: -3 }];
@@ -141,6 +142,14 @@ fn process(pid: i32) -> Process {
         loginuid: u32::MAX,
         autogroup_nice: None,
     }
+}
+
+pub fn packet(id: u32) -> Socket {
+    let device = Device { index: 1, name: "lo".into() };
+    let asked = |kind, address| PacketMembership { device: device.clone(), kind, address, count: 1 };
+    let memberships = vec![asked(0, vec![1, 0, 0x5e, 0, 0, 1]), asked(1, Vec::new())];
+    let state = Packet { protocol: 3, device: Some(device), running: true, memberships };
+    Socket { ino: 14, domain: 17, kind: 3, state: State::Packet(state), ..socket(id) }
 }
 
 pub fn netlink(id: u32) -> Socket {

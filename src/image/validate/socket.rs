@@ -5,6 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
+use crate::image::model::socket::packet::{Packet, PacketMembership};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
 
@@ -20,6 +21,11 @@ const SCALE_MAX: u8 = 14;
 /// Bytes of the longest datagram, with those that were joined (UDP_GRO).
 const DATAGRAM_MAX: usize = 1 << 20;
 
+/// `MAX_ADDR_LEN` of include/linux/netdevice.h.
+const HARDWARE_MAX: usize = 32;
+/// How often one socket asks for the same, at most: each takes a call at the restore.
+const MEMBERSHIPS_MAX: u32 = 1 << 16;
+
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -33,6 +39,10 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
         State::Datagram(state) => datagram(state, object),
         State::Netlink(Netlink { port: _, groups, peer: _ }) => {
             ensure(!groups.contains(&0), object, "is in an impossible group")
+        }
+        State::Packet(Packet { protocol: _, device: _, running: _, memberships }) => {
+            let sane = |asked: &PacketMembership| asked.address.len() <= HARDWARE_MAX && asked.count <= MEMBERSHIPS_MAX;
+            ensure(memberships.iter().all(sane), object, "has asked a device for something impossible")
         }
     }
 }

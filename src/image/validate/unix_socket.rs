@@ -18,7 +18,7 @@ fn get(snapshot: &Snapshot, id: SocketId) -> Option<(i32, &Unix)> {
     let socket = snapshot.sockets.get(id.0 as usize)?;
     match &socket.state {
         State::Unix(state) => Some((socket.kind, state)),
-        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@ pub mod datagram;
 pub mod family;
 pub mod netlink;
 pub mod options;
+pub mod packet;
 pub mod tcp;
 pub mod unix;
 
@@ -80,7 +81,7 @@ impl Sockets {
         let (socket, (file, holder)) = (self.sockets.get(at)?, self.open.get(at)?);
         Some(match &socket.state {
             State::Unix(_) => Some(Queue { kind: socket.kind, file, holder: *holder }),
-            State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+            State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
         })
     }
 
@@ -88,7 +89,7 @@ impl Sockets {
     pub fn set_queue(&mut self, at: usize, queue: Vec<Message>) {
         match self.sockets.get_mut(at).map(|socket| &mut socket.state) {
             Some(State::Unix(state)) => state.queue = queue,
-            Some(State::Tcp(_) | State::Datagram(_) | State::Netlink(_)) | None => {}
+            Some(State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_)) | None => {}
         }
     }
 
@@ -130,7 +131,7 @@ impl Sockets {
                     let subject = unix::Subject { id: *id, ino: *ino, kind: *kind, file, holder: *holder, state };
                     links.apply(subject, outsiders, leaks, findings)?;
                 }
-                State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => {}
+                State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => {}
             }
         }
         Ok(())
@@ -213,13 +214,14 @@ impl Refusal {
 }
 
 fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, Refusal>> {
-    let (.., protocol) = what;
+    let (_, kind, protocol) = what;
     match what {
         (libc::AF_UNIX, _, _) => Ok(Ok(State::Unix(unix::collect(fd)?))),
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => {
             Ok(tcp::collect(ino, fd)?.map(State::Tcp).map_err(Refusal::Never))
         }
         (libc::AF_NETLINK, ..) => Ok(netlink::collect(ino, fd, protocol)?.map(State::Netlink)),
+        (libc::AF_PACKET, ..) => Ok(packet::collect(ino, fd, kind)?.map(State::Packet)),
         _ if datagram::name(what).is_some() => Ok(datagram::collect(ino, fd, what)?.map(State::Datagram)),
         _ => Ok(Err(Refusal::Never(format!("{} sockets are not supported", family::name(what))))),
     }

@@ -2,6 +2,7 @@
 
 mod datagram;
 mod netlink;
+mod packet;
 pub mod taken;
 mod tcp;
 mod unix;
@@ -71,7 +72,7 @@ impl<'a> Sockets<'a> {
 /// See [`tcp::turn`].
 fn turn(state: &State) -> u8 {
     match state {
-        State::Unix(_) | State::Datagram(_) | State::Netlink(_) => 0,
+        State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => 0,
         State::Tcp(tcp) => tcp::turn(&tcp.role),
     }
 }
@@ -80,6 +81,7 @@ fn turn(state: &State) -> u8 {
 fn needs(wanted: &Socket, error: io::Error) -> io::Error {
     let hint = match wanted.kind {
         _ if error.kind() != io::ErrorKind::PermissionDenied => return error,
+        _ if wanted.domain == libc::AF_PACKET => "it takes CAP_NET_RAW",
         libc::SOCK_RAW => "it takes CAP_NET_RAW",
         _ => "the groups that may are in net.ipv4.ping_group_range",
     };
@@ -90,7 +92,7 @@ fn needs(wanted: &Socket, error: io::Error) -> io::Error {
 fn is_connection(state: &State) -> bool {
     match state {
         State::Tcp(tcp) => matches!(tcp.role, Role::Connected(_)),
-        State::Unix(_) | State::Datagram(_) | State::Netlink(_) => false,
+        State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => false,
     }
 }
 
@@ -117,6 +119,11 @@ fn make(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
         State::Netlink(state) => {
             let made = begin()?;
             netlink::set_up(&made, state)?;
+            made
+        }
+        State::Packet(state) => {
+            let made = begin()?;
+            packet::set_up(&made, state)?;
             made
         }
     };

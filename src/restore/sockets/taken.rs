@@ -104,7 +104,7 @@ fn own_address(wanted: &Socket) -> Option<&[u8]> {
             Role::Ended(_) | Role::Connecting { peer: _ } | Role::Connected(_) => None,
         },
         State::Datagram(state) => (wanted.kind == libc::SOCK_DGRAM).then_some(&state.local),
-        State::Netlink(_) => None,
+        State::Netlink(_) | State::Packet(_) => None,
     }
 }
 

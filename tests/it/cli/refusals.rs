@@ -210,7 +210,7 @@ fn exam_05_a_parent_of_vfork_in_uninterruptible_sleep_is_refused_in_time() {
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("queue", "POSIX message queues"),
     ("unlinked-queue", "POSIX message queues"),
-    ("aio", "Linux AIO contexts"),
+    ("aio", "whether requests are in flight"),
     ("hugetlb", "shared anonymous huge pages"),
     ("userfaultfd", "userfaultfd"),
     ("ldt", "local descriptor table"),

@@ -18,6 +18,7 @@ mod much;
 mod named;
 mod nameless;
 mod netlink;
+mod packet;
 mod pipe;
 mod robust;
 mod rseq;

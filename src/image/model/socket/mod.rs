@@ -3,6 +3,7 @@
 pub mod datagram;
 pub mod inet;
 pub mod netlink;
+pub mod packet;
 pub mod tcp;
 pub mod unix;
 
@@ -54,4 +55,6 @@ pub enum State {
     Datagram(datagram::Datagram),
     /// AF_NETLINK.
     Netlink(netlink::Netlink),
+    /// AF_PACKET.
+    Packet(packet::Packet),
 }

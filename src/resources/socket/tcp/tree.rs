@@ -111,7 +111,7 @@ pub fn lock_of(sockets: &[Socket]) -> Option<(String, Vec<nftables::Connection>)
         State::Tcp(Tcp { local, role: Role::Connected(connection) }) if !connection.inside => {
             Some((socket.ino, (inet::parse(local)?, inet::parse(&connection.peer)?)))
         }
-        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
     });
     let (inodes, connections): (Vec<u64>, Vec<nftables::Connection>) = outside.unzip();
     // Inodes of sockets are not used again before long, and the image has them.
@@ -223,7 +223,7 @@ fn lock(
         .filter(|(_, _, other)| other.is_none())
         .filter_map(|(at, peer, _)| match &subjects[*at].socket.state {
             State::Tcp(tcp) => Some((address(&tcp.local)?, address(peer)?)),
-            State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+            State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
         })
         .collect();
     let name = lock_name(first);
@@ -318,7 +318,7 @@ impl Subject<'_> {
     fn connection(&self) -> Option<&Connection> {
         match &self.socket.state {
             State::Tcp(Tcp { local: _, role: Role::Connected(connection) }) => Some(connection),
-            State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+            State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
         }
     }
 
@@ -326,7 +326,7 @@ impl Subject<'_> {
         let (tid, fd) = self.holder;
         let local = match &self.socket.state {
             State::Tcp(tcp) => shown(&tcp.local),
-            State::Unix(_) | State::Datagram(_) | State::Netlink(_) => String::new(),
+            State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => String::new(),
         };
         let peer = socket::peer_address(self.file.as_fd()).map_or_else(|_| "nobody".into(), |peer| shown(&peer));
         (format!("pid {tid}"), format!("fd {fd}: TCP connection of {local} with {peer}"))

@@ -82,6 +82,6 @@ impl Reviving {
 fn connection(socket: &Socket) -> Option<&Connection> {
     match &socket.state {
         State::Tcp(Tcp { local: _, role: Role::Connected(connection) }) => Some(connection),
-        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
     }
 }

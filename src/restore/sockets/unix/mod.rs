@@ -168,7 +168,7 @@ impl<'a> Making<'a> {
 fn of(snapshot: &Snapshot) -> impl Iterator<Item = (&Socket, &Unix)> {
     snapshot.sockets.iter().filter_map(|socket| match &socket.state {
         State::Unix(state) => Some((socket, state)),
-        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
     })
 }
 
@@ -176,7 +176,7 @@ fn of(snapshot: &Snapshot) -> impl Iterator<Item = (&Socket, &Unix)> {
 fn state(snapshot: &Snapshot, id: SocketId) -> Option<&Unix> {
     match &snapshot.sockets.get(id.0 as usize)?.state {
         State::Unix(state) => Some(state),
-        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
     }
 }
 

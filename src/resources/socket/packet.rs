@@ -1,0 +1,70 @@
+//! Packet sockets.
+
+use super::Refusal;
+use crate::image::model::socket::datagram::Device;
+use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::sys::packet_diag::{self, Membership};
+use crate::sys::socket;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// What is known of it, or why it cannot be saved.
+///
+/// # Errors
+/// As getsockname(2) and its like.
+pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Packet, Refusal>> {
+    let never = |reason: &str| Ok(Err(Refusal::Never(reason.to_owned())));
+    if !matches!(kind, libc::SOCK_RAW | libc::SOCK_DGRAM) {
+        return never("packet sockets of the obsolete type SOCK_PACKET are not supported");
+    }
+    let all = match packet_diag::read() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return never(
+                "what packet sockets have asked devices for is told by packet_diag alone, which this kernel lacks",
+            );
+        }
+        read => read?,
+    };
+    let Some(found) = all.into_iter().find(|socket| socket.ino == ino) else {
+        return never("it is a packet socket of another network namespace than that of snap");
+    };
+    if found.has_ring {
+        return never("it is a packet socket with a ring (PACKET_RX_RING, PACKET_TX_RING), which is not supported");
+    }
+    if found.has_fanout {
+        return never("it is a packet socket in a group (PACKET_FANOUT), which is not supported");
+    }
+    let waiting = socket::waiting(fd)?;
+    if waiting & libc::POLLERR != 0 {
+        let reason = "it has an error that was not told yet, which cannot be read without taking it away";
+        return Ok(Err(Refusal::passing(reason)));
+    }
+    if waiting & libc::POLLIN != 0 {
+        let reason = "packets wait in it that nobody has read, and that nobody could bring once more to it alone";
+        return Ok(Err(Refusal::passing(reason)));
+    }
+    let (protocol, index) = own_address(fd)?;
+    if index < 0 {
+        return never("the device that it was bound to is gone");
+    }
+    let device = if index == 0 { None } else { Some(device(index.cast_unsigned())?) };
+    let memberships = found.memberships.iter().map(membership).collect::<io::Result<_>>()?;
+    Ok(Ok(Packet { protocol, device, running: found.running, memberships }))
+}
+
+/// Protocol and device of a `struct sockaddr_ll`.
+fn own_address(fd: BorrowedFd<'_>) -> io::Result<(u16, i32)> {
+    let address = socket::own_address(fd)?;
+    let protocol = address.get(2..).and_then(|at| at.first_chunk()).map(|at| u16::from_be_bytes(*at));
+    let index = address.get(4..).and_then(|at| at.first_chunk()).map(|at| i32::from_ne_bytes(*at));
+    protocol.zip(index).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn membership(Membership { index, count, kind, address }: &Membership) -> io::Result<PacketMembership> {
+    Ok(PacketMembership { device: device(*index)?, kind: *kind, address: address.clone(), count: *count })
+}
+
+fn device(index: u32) -> io::Result<Device> {
+    let name = nix::net::if_::if_indextoname(index)?;
+    Ok(Device { index, name: name.to_string_lossy().into_owned() })
+}

@@ -142,6 +142,7 @@ pub fn collect(
     border: &Border,
 ) -> Result<(Collected, Findings), CollectError> {
     let mut builder = Builder { wants_twins: after == After::LeaveRunning, ..Builder::default() };
+    builder.descriptors.ends = after == After::Kill;
     builder.descriptors.drop_events = border.drop_events;
     builder.descriptors.externals = border.externals.iter().cloned().collect();
     tree.read_statuses();
@@ -191,9 +192,10 @@ pub fn collect(
     let mut uses = builder.ipc_uses(inside.iter().copied(), border.leaks);
     builder.shared.add_detached(&uses, &mut builder.findings)?;
     uses.undo = std::mem::take(&mut builder.undo);
-    let ipc = sysv::collect(&uses, &mut builder.findings)?;
+    let mut ipc = sysv::collect(&uses, &mut builder.findings)?;
     sysv::give_undo(&uses, &ipc, &mut builder.processes);
     let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties());
+    let ties = ties.chain(builder.descriptors.queues.ties());
     let ties = ties.chain(builder.descriptors.sockets.ties()).collect();
     let copies = builder.twins.iter().flatten().map(Twin::pid);
     let outsiders = border::outsiders(inside.iter().copied().chain(copies), &ties);
@@ -201,6 +203,7 @@ pub fn collect(
     if builder.findings.blockers.is_empty() {
         builder.shared.refuse_unseen(&attached(&builder.mms), &mut builder.findings);
     }
+    builder.descriptors.queues.refuse_outside(&outsiders, &mut builder.findings);
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     let leaks = if border.leaks { Leaks::Allow } else { Leaks::Refuse };
     builder.descriptors.sockets.link(&outsiders, leaks, &mut builder.findings)?;
@@ -213,6 +216,7 @@ pub fn collect(
     builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
+    ipc.posix_queues = std::mem::take(&mut builder.descriptors.queues).finish();
     builder.finish(root, zombies, pipes, ipc, lock)
 }
 

@@ -156,6 +156,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::TerminalSlave(_) => "terminal-slave",
         OpenObject::OwnTerminal(_) => "controlling-terminal",
         OpenObject::Socket(_) => "socket",
+        OpenObject::Queue(_) => "message-queue",
     };
     let name = match object {
         OpenObject::Pipe { pipe, write: _, quiet: _ } => match fifo(snapshot, *pipe) {
@@ -187,6 +188,10 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         }
         OpenObject::Socket(id) => {
             Raw(snapshot.sockets.get(id.0 as usize).map_or_else(String::new, sockets::describe).into_bytes())
+        }
+        OpenObject::Queue(id) => {
+            let name = snapshot.ipc.posix_queues.get(id.0 as usize).map_or(&[][..], |queue| &queue.name);
+            Raw([b"/", name].concat())
         }
         OpenObject::Memfd(shm) => Raw(place::shared(snapshot, *shm).into_bytes()),
         OpenObject::Regular(file)
@@ -243,6 +248,7 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::TerminalMaster(_)
         | OpenObject::TerminalSlave(_)
         | OpenObject::OwnTerminal(_)
+        | OpenObject::Queue(_)
         | OpenObject::Socket(_) => None,
     }
 }

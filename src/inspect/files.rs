@@ -124,6 +124,7 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         | OpenObject::TerminalMaster(_)
         | OpenObject::TerminalSlave(_)
         | OpenObject::OwnTerminal(_)
+        | OpenObject::Queue(_)
         | OpenObject::Socket(_) => None,
     }
 }

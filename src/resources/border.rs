@@ -1,5 +1,6 @@
 //! The border of the tree: who outside holds an end of a pipe, FIFO, socket or terminal, or memory, that the tree has too. A restore would part the two.
 
+use super::file::DELETED;
 use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::{TaskDir, many, maps};
@@ -22,6 +23,8 @@ pub enum Tie {
     Memory(u64, u64),
     /// A System V segment, by its identifier.
     Segment(i32),
+    /// A POSIX message queue without a name, by device and inode.
+    Queue(u64, u64),
     /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
     Terminal(u64, u32),
 }
@@ -99,6 +102,7 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
     let Ok(task) = TaskDir::process(pid) else { return Vec::new() };
     let wants_memory = wanted.iter().any(|tie| matches!(tie, Tie::Memory(..)));
     let wants_terminals = wanted.iter().any(|tie| matches!(tie, Tie::Terminal(..)));
+    let wants_queues = wanted.iter().any(|tie| matches!(tie, Tie::Queue(..)));
     let wants_fifos = wanted.iter().any(|tie| matches!(tie, Tie::Fifo(..)));
     let mut found: HashMap<Tie, String> = HashMap::new();
     for fd in task.fds().unwrap_or_default() {
@@ -113,6 +117,10 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
                 let Ok(meta) = task.metadata(&format!("fd/{fd}")) else { continue };
                 let Some(index) = terminal_index(meta.rdev()) else { continue };
                 Tie::Terminal(meta.dev(), index)
+            }
+            Ok(FdLink::Path(path)) if wants_queues && path.raw.ends_with(DELETED) => {
+                let Ok(meta) = task.metadata(&format!("fd/{fd}")) else { continue };
+                Tie::Queue(meta.dev(), meta.ino())
             }
             Ok(FdLink::Path(_)) if wants_fifos => match channel(&task, fd) {
                 Some(fifo) => fifo,

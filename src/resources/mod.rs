@@ -11,6 +11,7 @@ pub mod keyring;
 pub mod mapped_only;
 pub mod memory;
 pub mod memory_policy;
+pub mod mqueue;
 pub mod named_memory;
 pub mod namespace;
 pub mod pages;
@@ -60,6 +61,18 @@ impl Findings {
     ) {
         let (task, object, reason, remedy) = (task.into(), object.into(), reason.into(), remedy.into());
         self.blockers.push(Blocker { task, object, reason, remedy });
+    }
+
+    /// Notes a reason to refuse that may be gone in a moment.
+    pub fn pass(
+        &mut self,
+        task: impl Into<String>,
+        object: impl Into<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        let (task, object, reason, remedy) = (task.into(), object.into(), reason.into(), remedy.into());
+        self.passing.push(Blocker { task, object, reason, remedy });
     }
 }
 

@@ -1,13 +1,14 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
 use super::pipes::Pipes;
+use super::queues::Queues;
 use super::sockets::{Names, Reviving, Sockets};
 use super::terminals::{self, Terminals};
 use super::watches::{self, Watchers};
 use crate::image::model::Snapshot;
 use crate::image::model::event::BusyPoll;
 use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
-use crate::image::model::id::{DescriptionId, FileId, PipeId, ShmId, SocketId, TerminalId, Tid};
+use crate::image::model::id::{DescriptionId, FileId, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid};
 use crate::image::model::memory::SharedMemoryKind;
 use crate::image::model::tun::{Tun, TunInterface};
 use crate::sys::event::{self, EpollParams};
@@ -68,6 +69,8 @@ pub enum Source {
     HungUp,
     /// A socket.
     Socket(SocketId),
+    /// A POSIX message queue.
+    Queue(QueueId),
     /// A file of `/proc/PID` of a process that has ended.
     OfDead(FileId),
     /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.
@@ -132,7 +135,7 @@ impl Carriers {
     ///
     /// # Errors
     /// The first thing that could not be opened.
-    pub fn open(snapshot: &Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
+    pub fn open(snapshot: &Snapshot, openings: &[Opening], queues: &Queues, top: i32) -> Result<Self, OpenError> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
         let (mut sockets, pipes) = (Sockets::make(snapshot, top)?, Pipes::new(top));
         let mut carriers = Self { terminals, pipes, ..Self::default() };
@@ -146,11 +149,11 @@ impl Carriers {
         }
         let (last, first): (Vec<_>, Vec<_>) = openings.iter().partition(|opening| is_quiet(snapshot, opening));
         for opening in first {
-            carriers.open_one(snapshot, opening, &sockets, top)?;
+            carriers.open_one(snapshot, opening, (&sockets, queues), top)?;
         }
         carriers.pipes.stop_writing();
         for opening in last {
-            carriers.open_one(snapshot, opening, &sockets, top)?;
+            carriers.open_one(snapshot, opening, (&sockets, queues), top)?;
         }
         carriers.terminals.close_doors(&snapshot.terminals)?;
         let numbers = openings.iter().filter_map(|opening| Some((opening.description?, opening.number)));
@@ -164,7 +167,7 @@ impl Carriers {
         &mut self,
         snapshot: &Snapshot,
         opening: &Opening,
-        sockets: &Sockets<'_>,
+        (sockets, queues): (&Sockets<'_>, &Queues),
         top: i32,
     ) -> Result<(), OpenError> {
         let file = match &opening.source {
@@ -182,6 +185,7 @@ impl Carriers {
             Source::HungUp => terminals::hung_up(opening.flags)?,
             Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
             Source::Socket(id) => sockets.socket(*id)?,
+            Source::Queue(id) => queues.open(snapshot, *id, opening.flags)?,
             Source::Epoll(busy_poll) => make_epoll(*busy_poll).map_err(failed("epoll"))?,
             Source::Timerfd(clock) => event::timerfd(*clock).map_err(failed(format!("timerfd on clock {clock}")))?,
             Source::GoneTask(status) => event::pidfd_of_gone(*status, opening.flags & PIDFD_FLAGS)

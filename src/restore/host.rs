@@ -1,6 +1,7 @@
 //! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
 
 use super::locks::{self, Foreign};
+use super::queues::{self, Present};
 use super::sockets::taken::{self, Taken};
 use super::sysv::SystemV;
 use super::vdso::{Entry, entries};
@@ -86,6 +87,8 @@ pub struct HostFacts {
     pub wake_locks: bool,
     /// A terminal of `snap`, by path.
     pub terminal: Option<Vec<u8>>,
+    /// What has the names of POSIX message queues of the image.
+    pub queues: Vec<Present>,
     /// System V IPC.
     pub system_v: SystemV,
     /// The program of `snap`: path, device and inode number.
@@ -182,6 +185,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         interfaces: tun_interfaces(snapshot).filter(|name| tun::exists(name)).map(str::to_owned).collect(),
         wake_locks: event::may_hold_off_sleep(),
         terminal: terminal(),
+        queues: queues::probe(snapshot),
         system_v: SystemV::probe(snapshot)?,
         exe: own_program(),
     })

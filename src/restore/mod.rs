@@ -30,6 +30,7 @@ mod pages;
 mod pipes;
 mod plan;
 mod process;
+mod queues;
 mod readdress;
 mod renumber;
 mod resume;

@@ -211,5 +211,6 @@ fn description_source(
         OpenObject::TerminalMaster(id) => Source::Master(*id),
         OpenObject::TerminalSlave(id) | OpenObject::OwnTerminal(id) => Source::Slave(*id),
         OpenObject::Socket(id) => Source::Socket(*id),
+        OpenObject::Queue(id) => Source::Queue(*id),
     }
 }

@@ -15,7 +15,7 @@ use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::file::HeldFutex;
-use crate::image::model::id::{FileId, MmId, Pid, ShmId};
+use crate::image::model::id::{FileId, MmId, Pid, QueueId, ShmId};
 use crate::image::model::memory::{Mm, SharedMemoryKind};
 use crate::image::model::process::{Process, ProcessState};
 use crate::sys::sysv::Kind;
@@ -59,6 +59,8 @@ pub struct RestorePlan {
     pub replaced: Vec<(Kind, i32)>,
     /// Shared memory with a name that is made again.
     pub made: Vec<FileId>,
+    /// POSIX message queues that are made again.
+    pub queues: Vec<QueueId>,
     /// Robust futexes that were marked when their holders died, and that these hold again.
     pub marked: Vec<(PathBuf, HeldFutex)>,
     /// From the first arena to the end of the script: what the host unmaps at the end.
@@ -171,6 +173,7 @@ pub fn plan(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Re
         replaced: findings.replaced,
         made: findings.made,
         marked: findings.marked,
+        queues: findings.queues,
         script,
         places,
         genealogy: findings.genealogy,
@@ -329,6 +332,7 @@ impl fmt::Display for RestorePlan {
                 Source::HungUp => writeln!(f, "  make a terminal that hangs up as {}", opening.number)?,
                 Source::Slave(terminal) => writeln!(f, "  open terminal {terminal} as {}", opening.number)?,
                 Source::Socket(socket) => writeln!(f, "  make socket {socket} as {}", opening.number)?,
+                Source::Queue(queue) => writeln!(f, "  open message queue {queue} as {}", opening.number)?,
                 Source::Epoll(_) => writeln!(f, "  make an epoll instance as {}", opening.number)?,
                 Source::Timerfd(clock) => writeln!(f, "  make a timerfd on clock {clock} as {}", opening.number)?,
                 Source::GoneTask(_) => writeln!(f, "  make a pidfd of a task that is gone as {}", opening.number)?,

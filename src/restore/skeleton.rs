@@ -54,8 +54,9 @@ pub fn build(
 ) -> Result<Built, Error> {
     let snapshot = pages.snapshot();
     own::raise_open_files().map_err(step("raising the limit of open files"))?;
-    let mut carriers = Carriers::open(snapshot, &plan.openings, plan.top)
+    let mut carriers = Carriers::open(snapshot, &plan.openings, &objects.queues, plan.top)
         .map_err(|e| Error::Step { step: e.what, source: e.source })?;
+    objects.queues.hide(snapshot).map_err(|e| Error::Step { step: e.what, source: e.source })?;
     let arenas = map_arenas(plan)?;
     let script = map_script(plan)?;
     let (report, writer) = report_pipe(plan)?;

@@ -11,6 +11,7 @@ pub mod file_map;
 pub mod inherited;
 pub mod interrupt;
 pub mod kcmp;
+pub mod mqueue;
 pub mod namespace;
 pub mod nftables;
 pub mod open;

@@ -1,7 +1,7 @@
 //! Files by path, open file descriptions, and tables of descriptors.
 
 use super::event::{Epoll, Pidfd, Timerfd};
-use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, ShmId, SocketId, TerminalId, Tid};
+use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid};
 use super::tun::Tun;
 use super::watch::{Fanotify, Watch};
 use serde::{Deserialize, Serialize};
@@ -183,6 +183,8 @@ pub enum OpenObject {
     TerminalMaster(TerminalId),
     /// A socket.
     Socket(SocketId),
+    /// A POSIX message queue.
+    Queue(QueueId),
     /// The slave end of a terminal whose master is in the tree.
     TerminalSlave(TerminalId),
     /// The same as /dev/tty.

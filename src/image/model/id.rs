@@ -78,6 +78,10 @@ id!(
     SocketId(u32)
 );
 id!(
+    /// Index into [`Ipc::posix_queues`](super::ipc::Ipc::posix_queues).
+    QueueId(u32)
+);
+id!(
     /// Index into [`Snapshot::seccomp_filters`](super::Snapshot::seccomp_filters).
     SeccompId(u32)
 );

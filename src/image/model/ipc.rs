@@ -1,15 +1,48 @@
-//! System V IPC: shared memory segments, sets of semaphores, message queues. They live until somebody removes them, whoever uses them.
+//! System V IPC: shared memory segments, sets of semaphores, message queues; and POSIX message queues. They live until somebody removes them, whoever uses them.
 
-use super::id::Pid;
+use super::id::{Pid, QueueId};
 use serde::{Deserialize, Serialize};
 
-/// The System V objects of a tree besides its segments, which stand with the shared memory.
+/// The System V objects and POSIX message queues of a tree besides its segments, which stand with the shared memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ipc {
     /// Sets of semaphores, by ascending identifier.
     pub semaphores: Vec<SemaphoreSet>,
     /// Message queues, by ascending identifier.
     pub queues: Vec<MessageQueue>,
+    /// POSIX message queues of which a descriptor is open.
+    pub posix_queues: Vec<PosixQueue>,
+}
+
+/// mq_open(3). Its messages are nowhere but in the queue itself, for to look at them is to take them out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PosixQueue {
+    /// Its place in [`Ipc::posix_queues`].
+    pub id: QueueId,
+    /// Its name without the slash.
+    pub name: Vec<u8>,
+    /// Whether the name still leads to it.
+    pub named: bool,
+    /// Device number (`st_dev`).
+    pub dev: u64,
+    /// Inode number.
+    pub ino: u64,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// `mq_maxmsg`.
+    pub max_messages: u64,
+    /// `mq_msgsize`, in bytes.
+    pub message_size: u64,
+    /// `mq_curmsgs`: messages that were in it.
+    pub messages: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+    /// When something was last sent or received, in nanoseconds since the epoch (`st_ctime`).
+    pub changed: i64,
 }
 
 /// `struct ipc_perm`: what every System V object has.

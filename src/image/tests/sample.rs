@@ -250,12 +250,34 @@ fn segment(id: u32) -> SharedMemory {
     SharedMemory { id: ShmId(id), kind: SharedMemoryKind::SystemV(segment), size: 2 * PAGE_SIZE }
 }
 
+fn posix_queue() -> PosixQueue {
+    PosixQueue {
+        id: QueueId(0),
+        name: b"jobs".to_vec(),
+        named: true,
+        dev: 20,
+        ino: 77,
+        mode: 0o640,
+        uid: 1000,
+        gid: 1000,
+        max_messages: 10,
+        message_size: 8192,
+        messages: 2,
+        bytes: 11,
+        changed: 5,
+    }
+}
+
 fn ipc() -> Ipc {
     let semaphores = vec![Semaphore { value: 1, last: Pid(100) }, Semaphore { value: 32767, last: Pid(0) }];
     let messages = vec![crate::image::model::ipc::Message { kind: 5, text: b"hello".to_vec() }];
     let queue =
         MessageQueue { id: 6, owner: ipc_owner(-8), capacity: 16384, messages, sender: Pid(100), receiver: Pid(0) };
-    Ipc { semaphores: vec![SemaphoreSet { id: 32_768, owner: ipc_owner(0), semaphores }], queues: vec![queue] }
+    Ipc {
+        semaphores: vec![SemaphoreSet { id: 32_768, owner: ipc_owner(0), semaphores }],
+        queues: vec![queue],
+        posix_queues: vec![posix_queue()],
+    }
 }
 
 fn zombie(pid: i32) -> Zombie {

@@ -75,6 +75,10 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
             let exists = (socket.0 as usize) < snapshot.sockets.len();
             ensure(exists, object, "refers to a socket that is not in the image")?;
         }
+        OpenObject::Queue(queue) => {
+            let exists = (queue.0 as usize) < snapshot.ipc.posix_queues.len();
+            ensure(exists, object, "refers to a message queue that is not in the image")?;
+        }
         OpenObject::Memfd(shm) => {
             let exists = (shm.0 as usize) < snapshot.shared_memory.len();
             ensure(exists, object, "refers to shared memory that is not in the image")?;

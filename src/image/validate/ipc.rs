@@ -1,11 +1,14 @@
-//! System V IPC.
+//! System V IPC, and POSIX message queues.
 
 use super::ensure;
 use crate::image::error::Error;
 use crate::image::model::address::PAGE_SIZE;
-use crate::image::model::ipc::{Ipc, IpcOwner, Message, MessageQueue, Segment, SemaphoreSet, Undo};
+use crate::image::model::ipc::{Ipc, IpcOwner, Message, MessageQueue, PosixQueue, Segment, SemaphoreSet, Undo};
 use crate::image::model::memory::{SharedMemory, SharedMemoryKind};
 use std::collections::HashSet;
+
+/// NAME_MAX.
+const NAME_MAX: usize = 255;
 
 /// SEMVMX: the most that a semaphore can be.
 const VALUE_MAX: u16 = 32767;
@@ -15,7 +18,20 @@ pub fn ipc(ipc: &Ipc) -> Result<(), Error> {
     ensure(ipc.semaphores.is_sorted_by(|a, b| a.id < b.id), object, "has sets of semaphores out of order")?;
     ensure(ipc.queues.is_sorted_by(|a, b| a.id < b.id), object, "has message queues out of order")?;
     ipc.semaphores.iter().try_for_each(semaphores)?;
-    ipc.queues.iter().try_for_each(queue)
+    ipc.queues.iter().try_for_each(queue)?;
+    ipc.posix_queues.iter().enumerate().try_for_each(|(index, queue)| posix_queue(index, queue))
+}
+
+fn posix_queue(index: usize, queue: &PosixQueue) -> Result<(), Error> {
+    let object = || format!("message queue {}", queue.id);
+    ensure(queue.id.0 as usize == index, object, "is not in its place")?;
+    let plain =
+        !queue.name.is_empty() && queue.name.len() <= NAME_MAX && !queue.name.iter().any(|b| matches!(b, 0 | b'/'));
+    ensure(plain, object, "has an impossible name")?;
+    ensure(queue.mode <= 0o7777, object, "has impossible permissions")?;
+    let sane = |number: u64| i64::try_from(number).is_ok();
+    let sizes = [queue.max_messages, queue.message_size, queue.bytes];
+    ensure(sizes.into_iter().all(sane) && queue.messages <= queue.max_messages, object, "has impossible sizes")
 }
 
 fn semaphores(set: &SemaphoreSet) -> Result<(), Error> {

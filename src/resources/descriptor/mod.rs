@@ -18,6 +18,7 @@ pub use seen::Look;
 pub use terminals::Terminals;
 
 use super::file::{FileTable, ORPHAN, has_parent};
+use super::mqueue::{Queues, is_queue};
 use super::namespace::Namespaces;
 use super::shared_memory::SharedMemoryTable;
 use super::socket::{Refusal, Sockets};
@@ -58,6 +59,10 @@ pub struct Descriptors {
     epolls: Vec<epolls::Instance>,
     /// Inotify instances and fanotify groups of whose watches the files are not known yet.
     watches: Vec<watches::Instance>,
+    /// POSIX message queues.
+    pub queues: Queues,
+    /// Whether the tree is killed after the dump.
+    pub ends: bool,
     /// Whether events that nobody has read may be given up.
     pub drop_events: bool,
     mounts: mounts::Mounts,
@@ -230,8 +235,12 @@ impl Descriptors {
                     _ => refuse(tables.findings, "a part of it was read, and its process is gone".into()),
                 }
             }
-            FdLink::Path(_) if is_queue(&fd.file) => {
-                refuse(tables.findings, "POSIX message queues are not supported yet".into())
+            FdLink::Path(_) if !is_path_only(fd) && is_queue(&fd.file, &fd.meta) => {
+                let (queue, tree) = ((&fd.file, &fd.meta, fd.text.as_slice()), (self.ends, &self.inside));
+                match self.queues.intern((tid, &object), queue, tree, tables.findings) {
+                    Ok(id) => Ok(Some(OpenObject::Queue(id))),
+                    Err(reason) => refuse(tables.findings, reason),
+                }
             }
             FdLink::Path(_) => match self.mounts.metadata(task_dir, fd) {
                 Some(meta) => self.on_file(task_dir, tid, fd, &meta, tables),
@@ -404,12 +413,6 @@ fn device(rdev: u64, file: FileId) -> Result<OpenObject, String> {
         (5, 2) => Ok(OpenObject::Pseudo(file)),
         _ => Err(refused::device("character", rdev).reason),
     }
-}
-
-/// Whether it is a POSIX message queue, which has the name of a file (MQUEUE_MAGIC of ipc/mqueue.c).
-fn is_queue(file: &File) -> bool {
-    const MQUEUE_MAGIC: i64 = 0x1980_0202;
-    nix::sys::statfs::fstatfs(file).is_ok_and(|fs| fs.filesystem_type().0 == MQUEUE_MAGIC)
 }
 
 fn is_path_only(fd: &OpenFd<'_>) -> bool {

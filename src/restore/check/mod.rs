@@ -11,12 +11,12 @@ pub use image::unrestorable;
 use super::genealogy::{Genealogy, genealogy};
 use super::host::HostFacts;
 use super::vdso::Vdso;
-use super::{Choices, sysv};
+use super::{Choices, queues, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
 use crate::image::model::file::HeldFutex;
-use crate::image::model::id::{FileId, Pid};
+use crate::image::model::id::{FileId, Pid, QueueId};
 use crate::image::model::process::Process;
 use crate::sys::sysv::Kind;
 use std::path::PathBuf;
@@ -44,6 +44,8 @@ pub struct Findings {
     pub made: Vec<FileId>,
     /// Robust futexes that were marked when their holders died, and that these hold again.
     pub marked: Vec<(PathBuf, HeldFutex)>,
+    /// POSIX message queues that are made again.
+    pub queues: Vec<QueueId>,
     /// System V objects that are replaced.
     pub replaced: Vec<(Kind, i32)>,
 }
@@ -89,6 +91,9 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.externals(root);
     checker.addresses();
     checker.findings.blockers.extend(image::objects(snapshot));
+    let (queues, blockers) = queues::check(snapshot, facts, choices);
+    checker.findings.queues = queues;
+    checker.findings.blockers.extend(blockers);
     let sysv::Planned { replaced, notices, blockers } = sysv::check(snapshot, facts, choices);
     checker.findings.replaced = replaced;
     checker.findings.notices.extend(notices);

@@ -1,4 +1,4 @@
-//! Makes the System V objects of an image and its shared memory whose names are gone, and removes them again when the restore fails, however it does.
+//! Makes the System V objects of an image, and its shared memory and POSIX message queues whose names are gone, and removes them again when the restore fails, however it does.
 
 use super::{objects, read_only, segments};
 use crate::image::model::Snapshot;
@@ -9,12 +9,14 @@ use crate::restore::descriptors::{OpenError, failed};
 use crate::restore::guard::Guard;
 use crate::restore::named_memory::{Name, NamedMemory};
 use crate::restore::plan::RestorePlan;
+use crate::restore::queues::Queues;
 use crate::sys::elsewhere::{self, Elsewhere, Failure};
-use crate::sys::pidfd;
 use crate::sys::sysv::{self, Attachment, Kind, Owner};
+use crate::sys::{mqueue, pidfd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
 
@@ -25,6 +27,8 @@ pub struct Objects {
     pub segments: HashMap<ShmId, Attachment>,
     /// Shared memory with a name, for filling.
     pub files: NamedMemory,
+    /// POSIX message queues.
+    pub queues: Queues,
     /// Attached for the skeletons, for reading alone.
     read_only: Vec<Attachment>,
     /// Whoever removes the objects when we die.
@@ -40,7 +44,7 @@ impl Objects {
     pub fn make(snapshot: &Snapshot, plan: &RestorePlan) -> Result<Self, OpenError> {
         let mut made = Self::default();
         let wanted = objects(snapshot);
-        if wanted.is_empty() && plan.made.is_empty() {
+        if wanted.is_empty() && plan.made.is_empty() && plan.queues.is_empty() {
             return Ok(made);
         }
         for &(kind, id) in &plan.replaced {
@@ -49,10 +53,12 @@ impl Objects {
         }
         let ids: Vec<(Kind, i32)> = wanted.iter().map(|(kind, id, _)| (*kind, *id)).collect();
         let memory = NamedMemory::make(snapshot, plan)?;
-        let guard = guard(snapshot, ids, memory.names());
+        let queues = Queues::names(snapshot, plan)?;
+        let guard = guard(snapshot, ids, memory.names(), queues.iter().map(|(_, name)| name.clone()).collect());
         made.guard = Some(guard.map_err(failed("watching over what outlives processes"))?);
         made.files = memory;
         made.files.link()?;
+        made.queues.make(snapshot, plan, queues)?;
         for (shm, segment) in segments(snapshot) {
             made.segment(plan, shm, segment)?;
         }
@@ -127,6 +133,7 @@ impl Objects {
         self.segments.clear();
         self.read_only.clear();
         self.files.settle(snapshot)?;
+        self.queues.settle(snapshot)?;
         for (kind, id, owner) in objects(snapshot) {
             let IpcOwner { key: _, uid, gid, creator_uid: _, creator_gid: _, mode } = owner;
             let set = sysv::set_owner(kind, id, Owner { uid, gid, mode }, None).map_err(io::Error::from);
@@ -146,6 +153,7 @@ impl Objects {
     pub fn keep(mut self) -> io::Result<()> {
         self.made.clear();
         self.files.keep();
+        self.queues.keep();
         self.guard.take().map_or(Ok(()), Guard::dismiss)
     }
 }
@@ -156,6 +164,7 @@ impl Drop for Objects {
             let _ = sysv::remove(kind, id);
         }
         drop(std::mem::take(&mut self.files));
+        drop(std::mem::take(&mut self.queues));
         if let Some(guard) = self.guard.take() {
             let _ = guard.dismiss();
         }
@@ -168,7 +177,7 @@ fn attach(id: i32, range: PageRange, read_only: bool) -> Result<Attachment, Open
 }
 
 /// Removes the objects if we die: all of these identifiers and names are free now. Its process id is none that the image needs.
-fn guard(snapshot: &Snapshot, ids: Vec<(Kind, i32)>, names: Vec<Name>) -> io::Result<Guard> {
+fn guard(snapshot: &Snapshot, ids: Vec<(Kind, i32)>, names: Vec<Name>, queues: Vec<CString>) -> io::Result<Guard> {
     /// A process that lives on for so long has been let go of: the restore has succeeded.
     const LIVES: u16 = 10_000;
     /// A stand-in of ours may live a moment longer than we do.
@@ -188,6 +197,9 @@ fn guard(snapshot: &Snapshot, ids: Vec<(Kind, i32)>, names: Vec<Name>) -> io::Re
             let _ = sysv::remove(kind, id);
         }
         names.iter().for_each(Name::remove);
+        for name in &queues {
+            let _ = mqueue::unlink(name);
+        }
     };
     // Each has another id than the one before it, which lives until then.
     let mut tried = Vec::new();

@@ -109,6 +109,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("settings", &["membarrier"]),
     ("settings", &["gs"]),
     ("settings", &["cwd-gone"]),
+    ("mqueue", &["empty"]),
+    ("mqueue", &["messages"]),
     ("named", &[]),
     ("sysv", &["segments"]),
     ("sysv", &["detached"]),

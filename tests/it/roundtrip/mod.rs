@@ -14,6 +14,7 @@ mod go;
 mod idle;
 mod memory;
 mod mounts;
+mod mqueue;
 mod much;
 mod named;
 mod nameless;

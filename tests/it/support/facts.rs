@@ -89,6 +89,15 @@ impl Facts {
         facts
     }
 
+    /// Takes one-shot items of epoll that have fired for the same whether they report errors or not, before they are armed again: who adds an item
+    /// adds these, and the kernel takes them away by an event alone (docs/unsupported.md).
+    pub fn without_armed_errors(mut self) -> Self {
+        for text in self.0.values_mut() {
+            *text = text.replace("events: 40000018", "events: 40000000");
+        }
+        self
+    }
+
     /// Leaves out the facts whose name starts with `prefix`.
     pub fn without(mut self, prefix: &str) -> Self {
         self.0.retain(|name, _| !name.starts_with(prefix));

@@ -11,12 +11,16 @@ use crate::image::model::id::Pid;
 use crate::image::model::memory::Vma;
 use crate::proc::TaskDir;
 use crate::sys::pagemap::{self, Entry};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
 /// Most pages that are looked at in one go.
 const BATCH: u64 = (16 << 20) / PAGE_SIZE;
+
+/// Most entries of a parent that are kept: those of 16 GiB.
+const MOST_KEPT: u64 = (16 << 30) / PAGE_SIZE;
 
 /// One of two address spaces that stand still.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +48,7 @@ pub fn shared(
     }
     let above = match above {
         Some(above) if above.pid == parent.pid => above,
-        _ => above.insert(Above { pid: parent.pid, pagemap: TaskDir::process(parent.pid)?.open("pagemap")? }),
+        _ => above.insert(Above::open(parent.pid)?),
     };
     let mut pair = Pair { above, pid: child.pid, pagemap, memories: None, shared: Vec::new() };
     for batch in batches(&candidates) {
@@ -54,16 +58,45 @@ pub fn shared(
     Ok(pair.shared)
 }
 
-/// A parent.
+/// A parent, of which several children may be compared with it one after the other.
 #[derive(Debug)]
 pub struct Above {
     pid: Pid,
     pagemap: File,
+    /// Its entries as they were last seen, by the first address.
+    seen: HashMap<u64, Vec<Entry>>,
+    /// How many there are.
+    count: u64,
+}
+
+impl Above {
+    fn open(pid: Pid) -> Result<Self, CollectError> {
+        let pagemap = TaskDir::process(pid)?.open("pagemap")?;
+        Ok(Self { pid, pagemap, seen: HashMap::new(), count: 0 })
+    }
+
+    /// Its entries as they were before.
+    fn before(&mut self, range: PageRange) -> io::Result<Vec<Entry>> {
+        let known = self.seen.remove(&range.start.0);
+        self.count -= known.as_ref().map_or(0, |known| known.len() as u64);
+        match known {
+            Some(known) if known.len() as u64 == range.pages() => Ok(known),
+            _ => pagemap::entries(&self.pagemap, range),
+        }
+    }
+
+    /// Keeps what it is now for the next child.
+    fn keep(&mut self, range: PageRange, entries: Vec<Entry>) {
+        if self.count + range.pages() <= MOST_KEPT {
+            self.count += range.pages();
+            self.seen.insert(range.start.0, entries);
+        }
+    }
 }
 
 /// The pages of two address spaces.
 struct Pair<'a> {
-    above: &'a Above,
+    above: &'a mut Above,
     pid: Pid,
     pagemap: File,
     /// Opened where the content has to tell.
@@ -76,11 +109,10 @@ impl Pair<'_> {
     fn look(&mut self, ranges: &[PageRange]) -> io::Result<()> {
         let (Some(first), Some(last)) = (ranges.first(), ranges.last()) else { return Ok(()) };
         let all = PageRange { start: first.start, end: last.end };
-        let (parent, child) = (&self.above.pagemap, &self.pagemap);
         // The kernel may move a page at any time, and another one to its old place: what is found where it was before has stayed there.
-        let before = pagemap::entries(child, all)?;
-        let between = pagemap::entries(parent, all)?;
-        let after = pagemap::entries(child, all)?;
+        let before = self.above.before(all)?;
+        let between = pagemap::entries(&self.pagemap, all)?;
+        let after = pagemap::entries(&self.above.pagemap, all)?;
         let mut unknown: Vec<PageRange> = Vec::new();
         for range in ranges {
             let first = ((range.start.0 - all.start.0) / PAGE_SIZE) as usize;
@@ -92,6 +124,7 @@ impl Pair<'_> {
                 }
             }
         }
+        self.above.keep(all, after);
         unknown.into_iter().try_for_each(|range| self.compare(range))
     }
 
@@ -132,7 +165,7 @@ fn add(ranges: &mut Vec<PageRange>, at: Addr) {
     }
 }
 
-/// Whether a page of the child, seen twice, is the parent's, seen between; `None` where the content has to tell.
+/// Whether a page of the parent, seen twice, is the child's, seen between; `None` where the content has to tell.
 fn same([before, between, after]: [Entry; 3]) -> Option<bool> {
     let place = Entry::FRAME | Entry::PRESENT | Entry::SWAPPED;
     let is_there = |entry: Entry| entry.intersects(Entry::PRESENT | Entry::SWAPPED);
@@ -142,7 +175,7 @@ fn same([before, between, after]: [Entry; 3]) -> Option<bool> {
     if before.intersects(Entry::FRAME) || between.intersects(Entry::FRAME) {
         return Some(before & place == between & place && between & place == after & place);
     }
-    if before.contains(Entry::EXCLUSIVE) { Some(false) } else { None }
+    if (before | between).contains(Entry::EXCLUSIVE) { Some(false) } else { None }
 }
 
 /// Ranges that lie close enough together to be looked at in one go, and parts of those that are longer.

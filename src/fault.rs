@@ -12,6 +12,10 @@ pub enum Point {
     Seized,
     /// Every thread is stopped.
     Frozen,
+    /// The code for the rest of a transfer stands in the target's padding; no register was changed.
+    RemainderWritten,
+    /// A thread will go on with the rest of a transfer.
+    RemainderEntered,
     /// The stub stands in the target's padding; no register was changed.
     StubWritten,
     /// A thread's registers point into the stub; nothing has run.
@@ -50,9 +54,11 @@ pub enum Point {
 
 impl Point {
     /// All points.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Seized,
         Self::Frozen,
+        Self::RemainderWritten,
+        Self::RemainderEntered,
         Self::StubWritten,
         Self::StubEntered,
         Self::Mapped,
@@ -78,6 +84,8 @@ impl Point {
         match self {
             Self::Seized => "seized",
             Self::Frozen => "frozen",
+            Self::RemainderWritten => "remainder-written",
+            Self::RemainderEntered => "remainder-entered",
             Self::StubWritten => "stub-written",
             Self::StubEntered => "stub-entered",
             Self::Mapped => "mapped",

@@ -145,6 +145,7 @@ impl Builder {
             lock_future,
             xcomp_permitted: answers.xcomp_permitted,
             inherited,
+            remainders: Vec::new(),
         });
         Ok(id)
     }

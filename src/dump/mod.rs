@@ -32,6 +32,7 @@ use crate::progress::Progress;
 pub use crate::resources::socket::tcp::tree::Policy;
 use crate::resources::syscall_restart::sample::sleepers;
 use crate::resources::syscall_restart::timeout;
+use crate::resources::syscall_restart::transfer;
 use crate::sys::undo::Undo;
 use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin};
 pub use collect::Border;
@@ -169,9 +170,11 @@ impl Dump<'_> {
         let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
         tracing::info!("{threads} threads stand still after {microseconds} us");
         options.progress.phase("collecting");
+        let cut = transfer::go_on(&mut tree).map_err(|e| self.collect_failure(e, &tree))?;
         let (mut collected, mut findings) =
             collect::collect(&mut tree, options.pid, &samples, frozen_at, options.after, &own, &options.border)
                 .map_err(|e| self.collect_failure(e, &tree))?;
+        findings.warnings.extend(cut);
         self.pass(Point::Collected)?;
         if findings.blockers.is_empty() {
             findings.blockers = (options.unrestorable)(&collected.snapshot);

@@ -3,10 +3,12 @@
 use super::address_space::Survey;
 use super::ahead::{Ahead, Facts, Found};
 use super::collect::{Builder, CALLS};
+use crate::image::model::address::PageRange;
 use crate::image::model::id::{FdTableId, FileId, FsId, HandlersId, IoContextId, MmId, Pid, Tid, UndoListId};
+use crate::image::model::memory::Remainder;
 use crate::image::model::process::{FsContext, Process, ProcessState};
 use crate::image::model::signal::{SignalAction, SignalHandlers};
-use crate::image::model::thread::Thread;
+use crate::image::model::thread::{AltStack, Thread};
 use crate::image::model::timer::PosixTimer;
 use crate::proc::{self, TaskDir};
 use crate::resources::ask::Asker;
@@ -237,9 +239,22 @@ impl Builder {
                 mm
             }
         };
+        self.remainders(&session, mm, &threads).map_err(remote("looking for remainders of transfers"))?;
         self.spaces.insert(pid, (shown_as, mm));
         session.close().map_err(remote("leaving the target"))?;
         Ok(Some(Inside { threads, answers, timers, mm }))
+    }
+
+    /// What is left of transfers that an earlier stop has cut short.
+    fn remainders(&mut self, session: &RemoteSession<'_>, mm: MmId, threads: &[Thread]) -> Result<(), tracer::Error> {
+        let alternate = threads.iter().map(|thread| {
+            let AltStack { base, size, flags: _ } = thread.alt_stack;
+            (thread.tid, PageRange::new(base.0, base.0.saturating_add(size)))
+        });
+        let left = session.remainders(&alternate.collect())?;
+        let left = left.iter().map(|remainder| Remainder { at: remainder.at(), code: remainder.bytes().to_vec() });
+        self.mms[mm.0 as usize].remainders = left.collect();
+        Ok(())
     }
 
     /// What a process has to undo in sets of semaphores, if there are any and it has a list of its own.

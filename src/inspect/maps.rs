@@ -37,6 +37,7 @@ struct Space {
     lock_future: u32,
     xcomp_permitted: Hex,
     inherits: Option<Inherits>,
+    remainders: Vec<Hex>,
     mappings: Vec<Mapping>,
 }
 
@@ -163,6 +164,7 @@ fn space(snapshot: &Snapshot, mm: &Mm, stored: Option<&Stored>) -> Space {
             bytes: pages.iter().map(|range| range.len()).sum(),
             pages: pages.iter().map(|range| Range { start: range.start.into(), end: range.end.into() }).collect(),
         }),
+        remainders: mm.remainders.iter().map(|remainder| remainder.at.into()).collect(),
         mappings: mm.vmas.iter().map(|vma| mapping(snapshot, mm, vma, stored)).collect(),
     }
 }

@@ -7,7 +7,7 @@ use super::sysv::Objects;
 use super::{Error, Pages, step};
 use crate::image::model::Snapshot;
 use crate::image::model::id::{MmId, Pid, ShmId};
-use crate::image::model::memory::ContentOwner;
+use crate::image::model::memory::{ContentOwner, Remainder};
 use crate::image::model::process::Process;
 use crate::sys::arena::Arena;
 use std::collections::{HashMap, HashSet};
@@ -66,6 +66,10 @@ impl<'a> Contents<'a> {
             if let Some((start, code)) = &plan.processes[index].old_vdso {
                 let owner = ContentOwner::Mm(self.snapshot.processes[index].mm);
                 filler.fill(owner, *start, code).map_err(step("writing the vdso of the dump"))?;
+            }
+            let mm = &self.snapshot.mms[self.snapshot.processes[index].mm.0 as usize];
+            for Remainder { at, code } in &mm.remainders {
+                filler.fill(ContentOwner::Mm(mm.id), *at, code).map_err(step("writing the rest of a system call"))?;
             }
             self.set_from_outside(index)?;
         }

@@ -64,6 +64,16 @@ pub fn set_signal(fd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// F_GETFL: access mode and status flags.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn status_flags(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    // SAFETY: F_GETFL takes no argument.
+    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+    if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }
+}
+
 /// FIONREAD: unread bytes.
 ///
 /// # Errors

@@ -296,6 +296,18 @@ pub fn unsent(fd: BorrowedFd<'_>) -> io::Result<u32> {
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
+/// SIOCATMARK: whether urgent data come next.
+///
+/// # Errors
+/// As ioctl(2).
+pub fn is_at_mark(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    const SIOCATMARK: libc::c_ulong = 0x8905;
+    let mut mark: libc::c_int = 0;
+    // SAFETY: SIOCATMARK writes one int to the pointer, which is valid for it.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCATMARK, &raw mut mark) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(mark != 0) }
+}
+
 /// What poll(2) says of a socket now, as POLLIN and its like; it takes nothing away, an error neither.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 use super::batch;
 use super::error::Error;
 use super::memory::Memory;
+use super::remainder;
 use super::stub::{self, Stub};
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::memory::Prot;
@@ -92,6 +93,34 @@ fn rank(mapping: &Mapping) -> Option<u8> {
     }
 }
 
+/// Mappings whose padding every thread can reach for as long as the program runs: nobody unmaps the C library or the loader. The vdso, which has little
+/// of it, comes last.
+pub(super) fn lasting(maps: &[Mapping]) -> Vec<&Mapping> {
+    let mut lasting: Vec<&Mapping> = maps.iter().filter(|mapping| matches!(rank(mapping), Some(0..=2))).collect();
+    lasting.sort_by_key(|mapping| (is_vdso(mapping), rank(mapping)));
+    lasting
+}
+
+/// Whether it is the code that the kernel gives to every program.
+pub(super) fn is_vdso(mapping: &Mapping) -> bool {
+    rank(mapping) == Some(0)
+}
+
+/// Padding of lasting mappings that stubs and a batch leave over, and that is not [`behind_places`]: start and end.
+pub(super) fn tails(maps: &[Mapping], memory: &Memory) -> Vec<(Addr, Addr)> {
+    let tail = |mapping: &Mapping| {
+        let (start, len) = behind_segment(mapping, maps, memory)?;
+        let timeouts = if is_vdso(mapping) {
+            let header = memory.read_vec(mapping.range.start, PAGE_SIZE as usize).ok()?;
+            behind_places(mapping.range.start, &header)?.1
+        } else {
+            0
+        };
+        Some((start.add(2 * STRIDE as u64), start.add((len - timeouts) as u64)))
+    };
+    lasting(maps).into_iter().filter_map(tail).collect()
+}
+
 /// The bytes in the last page of a mapping that its ELF segment does not reach: aligned start and length.
 fn behind_segment(mapping: &Mapping, maps: &[Mapping], memory: &Memory) -> Option<(Addr, usize)> {
     let base = if mapping.ino == 0 {
@@ -111,11 +140,13 @@ fn behind_segment(mapping: &Mapping, maps: &[Mapping], memory: &Memory) -> Optio
     (start.0 >= last_page && start < mapping.range.end).then(|| (start, (mapping.range.end.0 - start.0) as usize))
 }
 
-/// The part of the padding behind a vdso that is too short for a place, by its first page: start and length in bytes.
+/// The part of the padding behind a vdso that is too short for a place, by its first page: start and length in bytes. Where there is enough of it, the first bytes
+/// are left to a remainder.
 pub(super) fn behind_places(base: Addr, header: &[u8]) -> Option<(Addr, usize)> {
     let end = (1..=4).find_map(|pages| segment_end(header, 0, pages * PAGE_SIZE))?;
     let (start, page_end) = (end.next_multiple_of(16), end.next_multiple_of(PAGE_SIZE));
     let rest = (page_end - start) as usize % STRIDE;
+    let rest = if rest >= 2 * remainder::LEN { rest - remainder::LEN } else { rest };
     Some((base.add(page_end - rest as u64), rest))
 }
 

@@ -10,6 +10,7 @@ use super::error::Error;
 use super::inject::{self, Visit};
 use super::memory::{Memory, RemotePtr};
 use super::padding::{self, Content, Place};
+use super::remainder::{self, Remainder};
 use super::rseq;
 use super::seccomp::{Call, Policy};
 use super::stub::{self, Stub};
@@ -47,6 +48,7 @@ pub struct RemoteSession<'a> {
     kept_from_children: bool,
     open: bool,
     policies: HashMap<Tid, Policy>,
+    has_remainders: bool,
 }
 
 impl<'a> RemoteSession<'a> {
@@ -67,6 +69,7 @@ impl<'a> RemoteSession<'a> {
         let shown_as = tree.threads_of(pid).first().map(|thread| Pid(thread.tid.0)).ok_or(Error::Vanished(pid))?;
         let memory = Memory::open(shown_as)?;
         let maps = read_maps(shown_as)?;
+        let has_remainders = remainder::are_there(&maps, &memory)?;
         let place = free_place(tree, pid, &maps, &memory)?;
         let scratch = padding::hole(&maps, scratch).ok_or(Error::NoRoom { pid, what: "hole for a mapping of ours" })?;
         let thread = tree.threads_of_mut(pid).first_mut().ok_or(Error::Vanished(pid))?;
@@ -101,6 +104,7 @@ impl<'a> RemoteSession<'a> {
             kept_from_children: false,
             open: true,
             policies,
+            has_remainders,
         };
         fault::pass(fault::Point::StubWritten)?;
         session.map()?;
@@ -309,6 +313,21 @@ impl<'a> RemoteSession<'a> {
         Ok(by_default.into_iter().find(|signal| noticed & 1 << (signal - 1) == 0))
     }
 
+    /// Takes away remainders of transfers to which nobody can come back, and gives those that are left in the vdso, which no image holds.
+    /// `alternate` says where each thread has its alternate signal stack.
+    ///
+    /// # Errors
+    /// [`Error::Memory`], [`Error::Proc`].
+    pub fn remainders(&self, alternate: &HashMap<Tid, PageRange>) -> Result<Vec<Remainder>, Error> {
+        if !self.has_remainders {
+            return Ok(Vec::new());
+        }
+        let threads = self.tree.threads_of(self.pid);
+        let nowhere = PageRange::new(0, 0);
+        let threads = threads.iter().map(|thread| (thread, alternate.get(&thread.tid).copied().unwrap_or(nowhere)));
+        remainder::sweep(self.pid, &read_maps(self.memory.pid())?, &self.memory, &threads.collect::<Vec<_>>())
+    }
+
     /// Makes a copy of the address space that stands still when the target goes on. No thread may be a userfaultfd(2) monitor of its
     /// own forks: nobody would answer.
     ///
@@ -437,7 +456,7 @@ fn erase(place: Place, memory: &Memory) -> Result<(), Error> {
     write_verified(place.start(), &vec![0; place.len()], memory)
 }
 
-fn write_verified(at: Addr, bytes: &[u8], memory: &Memory) -> Result<(), Error> {
+pub(super) fn write_verified(at: Addr, bytes: &[u8], memory: &Memory) -> Result<(), Error> {
     memory.write(at, bytes)?;
     if memory.read_vec(at, bytes.len())? == bytes {
         Ok(())

@@ -1,6 +1,7 @@
 //! Threads are not left standing in the middle of the vdso where that can be helped: a restore under another kernel, with another vdso,
 //! has to refuse them.
 
+use super::remainder;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::{TaskDir, auxv};
@@ -38,7 +39,7 @@ impl Vdsos {
     /// Lets a stopped thread run on for a moment if it stands in the vdso; it will stop again.
     pub fn let_out(&mut self, pid: Pid, tid: Tid, rip: u64) -> bool {
         let inside = self.ranges.get(&pid).is_some_and(|range| range.contains(Addr(rip)));
-        if !inside || self.tries == 0 {
+        if !inside || self.tries == 0 || self.is_in_remainder(pid, tid, rip) {
             return false;
         }
         self.tries -= 1;
@@ -49,5 +50,10 @@ impl Vdsos {
         // Whoever is gone by now is found by the wait.
         let _ = ptrace::interrupt(tid);
         true
+    }
+
+    /// Whether it stands in code of ours: a thread may be blocked there, and that does not depend on the kernel.
+    fn is_in_remainder(&self, pid: Pid, tid: Tid, rip: u64) -> bool {
+        self.ranges.get(&pid).is_some_and(|range| remainder::is_inside(tid, *range, rip))
     }
 }

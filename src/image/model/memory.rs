@@ -37,6 +37,18 @@ pub struct Mm {
     pub xcomp_permitted: u64,
     /// Pages that are still those of another address space, since fork(2).
     pub inherited: Option<Inherited>,
+    /// Code in the vdso, whose pages are in no image, to which threads may come back that a stop has found in the middle of a transfer.
+    pub remainders: Vec<Remainder>,
+}
+
+/// A few instructions that make the rest of a system call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remainder {
+    /// Where they stand.
+    pub at: Addr,
+    /// They and what belongs to them.
+    #[serde(with = "super::bytes")]
+    pub code: Vec<u8>,
 }
 
 /// Private pages shared copy-on-write, which stand in the image once.

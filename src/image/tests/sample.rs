@@ -74,6 +74,7 @@ pub fn snapshot() -> Snapshot {
     process.threads.iter_mut().for_each(occupy);
     let mm = &mut snapshot.mms[0];
     mm.vmas = vmas();
+    mm.remainders = vec![Remainder { at: Addr(0x7fff_0000_5f80), code: vec![0x0f, 0x05, 0xff, 0xe1] }];
     mm.auxv = vec![6, 4096, 0, 0];
     snapshot
 }
@@ -421,6 +422,7 @@ fn mm() -> Mm {
         lock_future: 0,
         xcomp_permitted: 0,
         inherited: None,
+        remainders: Vec::new(),
     }
 }
 

@@ -6,7 +6,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::id::ShmId;
 use crate::image::model::memory::{
-    Backing, Inherited, MemoryPolicy, Mm, Prot, SharedMemory, SharedMemoryKind, Vma, VmaFlags,
+    Backing, Inherited, MemoryPolicy, Mm, Prot, Remainder, SharedMemory, SharedMemoryKind, Vma, VmaFlags,
 };
 
 /// First address that user space can never have, with five levels of page tables (TASK_SIZE_MAX).
@@ -41,6 +41,12 @@ pub fn mm(mm: &Mm, snapshot: &Snapshot) -> Result<(), Error> {
         let everything = PageRange::new(0, USER_LIMIT);
         ensure(inside(pages, everything, PAGE_SIZE), object, "inherits no ranges of pages")?;
     }
+    let in_vdso = |remainder: &Remainder| {
+        let end = remainder.at.0.checked_add(remainder.code.len() as u64);
+        let vdso = mm.vmas.iter().find(|vma| matches!(vma.backing, Backing::Vdso));
+        vdso.zip(end).is_some_and(|(vdso, end)| remainder.at >= vdso.range.start && end <= vdso.range.end.0)
+    };
+    ensure(mm.remainders.iter().all(in_vdso), object, "has the rest of a system call outside of its vdso")?;
     mm.vmas.iter().try_for_each(|v| vma(v, snapshot).map_err(|e| within(e, &object())))
 }
 

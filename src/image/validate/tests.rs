@@ -135,6 +135,17 @@ fn zombies_must_be_possible() {
 }
 
 #[test]
+fn the_rest_of_a_system_call_stands_in_the_vdso() {
+    let at = |at| {
+        let mut snapshot = sample::snapshot();
+        snapshot.mms[0].remainders[0].at = Addr(at);
+        validate(&snapshot)
+    };
+    assert!(at(0x7fff_0000_4000).is_ok() && at(0x7fff_0000_5ffc).is_ok());
+    assert!(at(0x7fff_0000_5ffd).is_err() && at(0x7fff_0000_3fff).is_err() && at(u64::MAX).is_err());
+}
+
+#[test]
 fn memory_is_inherited_from_an_earlier_mm() {
     let inherits = |from, pages| Some(Inherited { from: MmId(from), pages });
     let two = |pages| {

@@ -6,6 +6,7 @@
 
 pub mod sample;
 pub mod timeout;
+pub mod transfer;
 
 pub use sample::{Left, Sample, Samples};
 

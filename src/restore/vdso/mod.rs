@@ -17,7 +17,7 @@ use super::memory::{TASK_END, is_vdso};
 use crate::blocker::Blocker;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::inventory::Host;
-use crate::image::model::memory::{Backing, Mm, Prot, Vma, VmaFlags};
+use crate::image::model::memory::{Backing, Mm, Prot, Remainder, Vma, VmaFlags};
 use crate::image::model::process::Process;
 
 const SEALED: &str = "this kernel seals system mappings";
@@ -78,7 +78,7 @@ pub fn decide(
     };
     match mm.vmas.iter().find(|vma| matches!(vma.backing, Backing::Vdso)) {
         None => Ok(settled),
-        Some(code) => replace(settled, host, process, code.range, facts),
+        Some(code) => replace(settled, host, process, mm, code.range, facts),
     }
 }
 
@@ -128,6 +128,7 @@ fn replace(
     settled: Vdso,
     host: &Host,
     process: &Process,
+    mm: &Mm,
     code: PageRange,
     facts: &HostFacts,
 ) -> Result<Vdso, Vec<Blocker>> {
@@ -136,7 +137,7 @@ fn replace(
         return Err(vec![vdso_blocker(process, reason, "restore under the kernel of the dump")]);
     }
     let old = entries(&host.vdso);
-    let mut blockers = inside(process, code, &old);
+    let mut blockers = inside(process, mm, code, &old);
     // The code is the last part (arch/x86/entry/vdso/vma.c, `map_vdso`).
     let target = settled.parts.last().map_or(Addr::NULL, |part| part.start);
     match patch::patch(&host.vdso, &old, target, &facts.vdso_entries) {
@@ -154,10 +155,13 @@ fn replace(
     }
 }
 
-/// Threads that stand in the middle of the old code: what they have read of the old data pages is worth nothing here.
-fn inside(process: &Process, code: PageRange, entries: &[Entry]) -> Vec<Blocker> {
+/// Threads that stand in the middle of the old code: what they have read of the old data pages is worth nothing here. The rest of a system call
+/// reads nothing.
+fn inside(process: &Process, mm: &Mm, code: PageRange, entries: &[Entry]) -> Vec<Blocker> {
     let is_entry = |rip: u64| entries.iter().any(|entry| code.start.0 + entry.offset == rip);
-    let stands = |rip: u64| code.contains(Addr(rip)) && !is_entry(rip);
+    let ours =
+        |rip: u64| mm.remainders.iter().any(|Remainder { at, code }| (at.0..at.0 + code.len() as u64).contains(&rip));
+    let stands = |rip: u64| code.contains(Addr(rip)) && !is_entry(rip) && !ours(rip);
     let threads = process.threads.iter().filter(|thread| stands(thread.cpu.regs.rip));
     threads
         .map(|thread| {

@@ -126,7 +126,7 @@ fn a_signal_handler_returns_into_the_old_one() {
 #[test]
 fn programs_that_know_the_vdso_by_themselves_go_on() {
     isolated(|room| {
-        for kind in ["c-dynamic", "c-static", "go-goroutines", "timers", "blocked"] {
+        for kind in ["c-dynamic", "c-static", "go-goroutines", "timers", "blocked", "transfer"] {
             for pretence in PRETENCES {
                 let mut victim = room.victim(kind, &[]);
                 victim.check();

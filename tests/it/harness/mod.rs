@@ -83,6 +83,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("signals", &[]),
     ("timers", &[]),
     ("blocked", &[]),
+    ("transfer", &[]),
     ("robust", &[]),
     ("churn", &["memory"]),
     ("churn", &["much", "32"]),

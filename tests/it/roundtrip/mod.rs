@@ -39,5 +39,6 @@ mod terminal;
 mod threads;
 mod timeouts;
 mod timers;
+mod transfer;
 mod unix;
 mod vector;

@@ -53,6 +53,11 @@ impl Code {
         used.map(|at| format!("code differs where it was not padding: {at:#x}"))
     }
 
+    /// Whether it is not the same any more.
+    pub fn is_changed(&self, pid: i32) -> bool {
+        self.0 != Self::of(pid).0
+    }
+
     /// Where each mapping begins, and its length.
     fn mappings(&self) -> Vec<(u64, usize)> {
         self.0.iter().map(|(start, bytes)| (*start, bytes.len())).collect()

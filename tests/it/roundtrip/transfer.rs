@@ -1,0 +1,108 @@
+//! Threads in the middle of a transfer, which go on and return the count of the whole.
+
+use crate::support::code::Code;
+use crate::support::network::own_network;
+use crate::support::{Room, Victim, isolated, require_root};
+
+/// Looks at it several times, with progress in between and without; then kills and restores it.
+fn goes_on(room: &Room, mut victim: Victim, last: &str) {
+    victim.check();
+    for (number, moves) in [false, false, true, true, false].into_iter().enumerate() {
+        let image = room.dump(victim.pid(), &format!("{number}.snap"), &[]);
+        std::fs::remove_file(image).expect("an image");
+        if moves {
+            victim.ask("some");
+        }
+        victim.check();
+    }
+    for moves in [false, true] {
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        if moves {
+            victim.ask("some");
+        }
+    }
+    victim.ask(last);
+    victim.end();
+}
+
+#[test]
+fn exam_01_transfers_return_their_full_count() {
+    isolated(|room| room.survives(room.victim("transfer", &[])));
+}
+
+#[test]
+fn exam_01_transfers_that_are_stopped_again_and_again_return_their_full_count() {
+    isolated(|room| goes_on(room, room.victim("transfer", &[]), "final"));
+}
+
+#[test]
+fn exam_01_a_transfer_of_a_static_program_returns_its_full_count() {
+    isolated(|room| {
+        let mut victim = room.victim("c-transfer", &[]);
+        for pretence in ["", "other-vdso", "bare-vdso", "sealed-vdso"] {
+            victim.check();
+            let image = room.dump(victim.pid(), "left.snap", &[]);
+            std::fs::remove_file(image).expect("an image");
+            victim.check();
+            let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+            victim.killed();
+            let maps = room.snap(["inspect", "--json"]).arg(&image).arg("maps").run().expect(0).stdout;
+            assert!(!maps.contains("\"remainders\": []"), "nothing in the vdso: {maps}");
+            room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
+            victim.check();
+        }
+        victim.end();
+    });
+}
+
+#[test]
+fn exam_01_transfers_over_tcp_return_their_full_count() {
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        own_network();
+        goes_on(room, room.victim("transfer", &["tcp"]), "final");
+    });
+}
+
+#[test]
+fn a_handler_without_restart_ends_a_transfer_with_what_it_has_done() {
+    isolated(|room| goes_on(room, room.victim("transfer", &[]), "interrupt"));
+}
+
+#[test]
+fn a_handler_returns_into_a_transfer_that_was_stopped_before() {
+    isolated(|room| {
+        let mut victim = room.victim("transfer", &[]);
+        victim.check();
+        room.dump(victim.pid(), "first.snap", &[]);
+        victim.ask("hold");
+        room.dump(victim.pid(), "held.snap", &[]);
+        victim.check();
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        room.restore(&image, &[]);
+        victim.ask("release");
+        victim.check();
+        victim.ask("some");
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+#[test]
+fn what_transfers_have_left_is_taken_away_when_they_are_done() {
+    isolated(|room| {
+        let mut victim = room.victim("transfer", &[]);
+        victim.check();
+        let code = Code::of(victim.pid());
+        room.dump(victim.pid(), "first.snap", &[]);
+        assert!(code.is_changed(victim.pid()), "nothing of ours is there");
+        victim.ask("final");
+        room.dump(victim.pid(), "second.snap", &[]);
+        assert!(!code.is_changed(victim.pid()), "something of ours is left");
+        victim.end();
+    });
+}

@@ -29,10 +29,12 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
         return never("it is a packet socket of another network namespace than that of snap");
     };
     if found.has_ring {
-        return never("it is a packet socket with a ring (PACKET_RX_RING, PACKET_TX_RING), which is not supported");
+        return never(
+            "it is a packet socket with a ring (PACKET_RX_RING, PACKET_TX_RING): where the kernel stands in it is told to nobody",
+        );
     }
-    if found.has_fanout {
-        return never("it is a packet socket in a group (PACKET_FANOUT), which is not supported");
+    if found.has_fanout && is_programmed(socket::number(fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?) {
+        return never("packets of its group are distributed by a program (PACKET_FANOUT_DATA), which cannot be read");
     }
     let waiting = socket::waiting(fd)?;
     if waiting & libc::POLLERR != 0 {
@@ -50,6 +52,12 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
     let device = if index == 0 { None } else { Some(device(index.cast_unsigned())?) };
     let memberships = found.memberships.iter().map(membership).collect::<io::Result<_>>()?;
     Ok(Ok(Packet { protocol, device, running: found.running, memberships }))
+}
+
+/// Whether a group distributes packets by PACKET_FANOUT_CBPF (6), PACKET_FANOUT_EBPF (7), or in a way that is not known yet.
+const fn is_programmed(fanout: i32) -> bool {
+    const QUEUE_MAPPING: i32 = 5;
+    fanout >> 16 & 0xff > QUEUE_MAPPING
 }
 
 /// Protocol and device of a `struct sockaddr_ll`.

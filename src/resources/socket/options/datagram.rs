@@ -36,6 +36,8 @@ pub const PACKET_TABLE: &[Row] = &[
     row(PACKET, 17, "PACKET_TIMESTAMP"),
     row(PACKET, 20, "PACKET_QDISC_BYPASS"),
     row(PACKET, 23, "PACKET_IGNORE_OUTGOING"),
+    // Who is not bound is in no group; it reads as it is set.
+    row(PACKET, 18, "PACKET_FANOUT").at(Moment::Named),
 ];
 
 pub const NETLINK_TABLE: &[Row] = &[

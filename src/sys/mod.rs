@@ -2,6 +2,7 @@
 
 pub mod affinity;
 pub mod arena;
+pub mod audit;
 pub mod blob;
 pub mod cpuid;
 pub mod descriptor;

@@ -10,7 +10,7 @@ use std::os::fd::FromRawFd;
 const NETLINK_SOCK_DIAG: i32 = 4;
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST_DUMP: u16 = 0x301;
-const NLMSG_ERROR: u16 = 2;
+pub(super) const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
 const SHOW: u32 = 1 | 2 | 4 | 8 | 0x10;
 const NAME: u16 = 0;
@@ -19,8 +19,9 @@ const PEER: u16 = 2;
 const ICONS: u16 = 3;
 const RQLEN: u16 = 4;
 const SHUTDOWN: u16 = 6;
-/// Bytes of `struct nlmsghdr`, and of `struct unix_diag_msg`.
-const HEADER: usize = 16;
+/// Bytes of `struct nlmsghdr`.
+pub(super) const HEADER: usize = 16;
+/// Bytes of `struct unix_diag_msg`.
 const MESSAGE: usize = 16;
 
 /// A UNIX socket that listens (`TCP_LISTEN`).
@@ -79,10 +80,7 @@ pub(super) fn ask(request: &[u8], mut each: impl FnMut(&[u8])) -> io::Result<()>
         while let Some((kind, body, after)) = split(rest) {
             match kind {
                 NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => {
-                    let errno = body.first_chunk().map_or(libc::EIO, |word| -i32::from_ne_bytes(*word));
-                    return Err(io::Error::from_raw_os_error(errno));
-                }
+                NLMSG_ERROR => return Err(errno(body)),
                 _ => each(body),
             }
             rest = after;
@@ -100,8 +98,13 @@ fn message(request: &[u8]) -> Vec<u8> {
     message
 }
 
+/// What a message of [`NLMSG_ERROR`] says.
+pub(super) fn errno(body: &[u8]) -> io::Error {
+    io::Error::from_raw_os_error(body.first_chunk().map_or(libc::EIO, |word| -i32::from_ne_bytes(*word)))
+}
+
 /// The first message: its type, its body, and what comes after it.
-fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(super) fn split(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
     let body = bytes.get(HEADER..len)?;

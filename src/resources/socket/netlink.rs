@@ -3,6 +3,7 @@
 use super::Refusal;
 use crate::image::model::socket::netlink::Netlink;
 use crate::proc::netlink_table;
+use crate::sys::audit::{self, NETLINK_AUDIT};
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,6 +18,7 @@ const KNOWN: &[(i32, &str)] = &[
     (4, "NETLINK_SOCK_DIAG"),
     (6, "NETLINK_XFRM"),
     (7, "NETLINK_SELINUX"),
+    (NETLINK_AUDIT, "NETLINK_AUDIT"),
     (10, "NETLINK_FIB_LOOKUP"),
     (11, "NETLINK_CONNECTOR"),
     (NETFILTER, "NETLINK_NETFILTER"),
@@ -29,7 +31,6 @@ const NETFILTER: i32 = 12;
 const TIED: &[(i32, &str)] = &[
     (5, "NETLINK_NFLOG"),
     (8, "NETLINK_ISCSI"),
-    (9, "NETLINK_AUDIT"),
     (14, "NETLINK_DNRTMSG"),
     (18, "NETLINK_SCSITRANSPORT"),
     (19, "NETLINK_ECRYPTFS"),
@@ -53,6 +54,11 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, number: i32) -> io::Result<Result<N
     if !KNOWN.iter().any(|(known, _)| *known == number) {
         let reason = format!("{}: what the kernel keeps for its sockets cannot be read", protocol(number));
         return Ok(Err(Refusal::Never(reason)));
+    }
+    if number == NETLINK_AUDIT
+        && let Some(reason) = audit_role(ino)?
+    {
+        return Ok(Err(Refusal::Never(reason.into())));
     }
     let [port, _] = words(&socket::own_address(fd)?)?;
     if let Some(role) = netfilter_role(number, port)? {
@@ -91,6 +97,37 @@ fn groups(fd: BorrowedFd<'_>) -> io::Result<Vec<u32>> {
     Ok(words
         .flat_map(|(word, first)| (0..32).filter(move |bit| word >> bit & 1 == 1).map(move |bit| first + bit + 1))
         .collect())
+}
+
+/// Why it may be the socket to which the kernel sends what is audited, which an audit daemon has said of its own (AUDIT_SET).
+fn audit_role(ino: u64) -> io::Result<Option<&'static str>> {
+    // Nobody else may say so (kernel/audit.c, `audit_netlink_ok`), and the target is where we are.
+    if !is_initial("pid", 0xeffffffc) || !is_initial("user", 0xeffffffd) {
+        return Ok(None);
+    }
+    match audit::daemon() {
+        Ok(None) => Ok(None),
+        Ok(Some(pid)) => {
+            let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            let own = format!("socket:[{ino}]");
+            let is_own = |link: io::Result<std::path::PathBuf>| link.is_ok_and(|link| link.as_os_str() == own.as_str());
+            let mut links = descriptors.map(|entry| std::fs::read_link(entry.path()));
+            Ok(links
+                .any(is_own)
+                .then_some("NETLINK_AUDIT: the kernel sends what is audited to the process that has it"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(Some(
+            "NETLINK_AUDIT: whether the kernel sends to it what is audited is told to those with CAP_AUDIT_CONTROL",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether our namespace of this kind is the one that was there first (include/linux/proc_ns.h).
+fn is_initial(kind: &str, ino: u64) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(format!("/proc/self/ns/{kind}")).is_ok_and(|meta| meta.ino() == ino)
 }
 
 /// What of the packet filter leads to this port (net/netfilter/nfnetlink_queue.c and nfnetlink_log.c, `seq_show`): number and port id come first.

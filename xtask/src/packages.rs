@@ -45,6 +45,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "x11-apps", probe: Probe::Program("xwd") },
     Package { name: "openssh-server", probe: Probe::File("/usr/sbin/sshd") },
     Package { name: "openssh-client", probe: Probe::Program("ssh") },
+    Package { name: "dbus-daemon", probe: Probe::Program("dbus-daemon") },
+    Package { name: "dbus-bin", probe: Probe::Program("dbus-monitor") },
     Package { name: "util-linux", probe: Probe::Program("unshare") },
     Package { name: "strace", probe: Probe::Program("strace") },
     Package { name: "iproute2", probe: Probe::Program("ip") },

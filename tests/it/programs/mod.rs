@@ -1,5 +1,6 @@
 //! Real, unprepared programs: start, work, dump, kill, restore, go on; and dump, go on, restore later.
 
+mod bus;
 mod compressors;
 mod desktop;
 mod interpreters;

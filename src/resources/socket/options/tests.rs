@@ -45,8 +45,8 @@ const KINDS: &[Kind] = &[
     (libc::AF_NETLINK, libc::SOCK_RAW, 0),
 ];
 
-/// What cannot be set here: it takes a memory cgroup that counts sockets.
-const UNTOUCHED: &[&str] = &["SO_RESERVE_MEM"];
+/// What cannot be set here: it takes a packet socket that is bound, a memory cgroup that counts sockets.
+const UNTOUCHED: &[&str] = &["PACKET_FANOUT", "SO_RESERVE_MEM"];
 
 /// Other values than a new socket has, one of which each option takes.
 fn candidates(row: &Row) -> Vec<Vec<u8>> {

@@ -6,6 +6,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{AsyncOwner, OpenObject, OwnerTarget};
 use crate::image::model::id::{Pid, Tid};
+use crate::image::model::memory::SharedMemoryKind;
 use crate::image::model::process::Process;
 use crate::image::model::signal::QueuedSignal;
 use crate::image::model::socket::{Socket, State};
@@ -91,6 +92,19 @@ pub fn renumber(snapshot: &mut Snapshot, ids: &Ids) {
         }
     }
     snapshot.sockets.iter_mut().for_each(|one| socket(one, ids));
+    for object in &mut snapshot.shared_memory {
+        if let SharedMemoryKind::SystemV(segment) = &mut object.kind {
+            segment.creator = pid(segment.creator, ids);
+        }
+    }
+    for semaphore in snapshot.ipc.semaphores.iter_mut().flat_map(|set| &mut set.semaphores) {
+        semaphore.last = pid(semaphore.last, ids);
+    }
+    for queue in &mut snapshot.ipc.queues {
+        for id in [&mut queue.sender, &mut queue.receiver] {
+            *id = pid(*id, ids);
+        }
+    }
     for description in &mut snapshot.descriptions {
         if let Some(AsyncOwner { target, signal: _ }) = &mut description.owner {
             match target {
@@ -268,6 +282,9 @@ mod tests {
         assert_eq!(process.threads[1].blocked.as_ref().unwrap().args[1], 1102);
         assert_eq!((snapshot.zombies[0].pid, snapshot.zombies[0].ppid), (Pid(1102), Pid(1100)));
         assert_eq!(snapshot.files[1].path, b"/proc/1100/task/1101/maps");
+        let ipc = &snapshot.ipc;
+        let last = ipc.semaphores[0].semaphores[0].last;
+        assert_eq!((ipc.queues[0].sender, ipc.queues[0].receiver, last), (Pid(1100), Pid(0), Pid(1100)));
     }
 
     #[test]

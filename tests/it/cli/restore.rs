@@ -168,7 +168,7 @@ fn files_open_for_writing_follow_the_policy() {
 }
 
 #[test]
-fn a_program_that_was_replaced_is_refused_by_its_name() {
+fn exam_26_a_program_that_was_replaced_is_refused_by_its_name() {
     isolated(|room| {
         let program = room.path("program");
         fs::copy(crate::support::victim::program("c-dynamic"), &program).expect("a copy");
@@ -191,7 +191,7 @@ fn a_program_that_was_replaced_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_restore_leaves_nothing_of_ours_behind() {
+fn exam_27_a_restore_leaves_nothing_of_ours_behind() {
     isolated(|room| {
         let mut victim = room.victim("c-dynamic", &[]);
         victim.check();

@@ -6,7 +6,7 @@ use crate::support::isolated;
 const RESTLESS: &[&str] = &["task ", "map "];
 
 #[test]
-fn goroutines_on_many_threads() {
+fn exam_04_goroutines_on_many_threads() {
     isolated(|room| room.survives_but(room.victim("go-goroutines", &[]), RESTLESS));
 }
 

@@ -30,6 +30,28 @@ fn an_image_has_the_default_name_and_is_private() {
 }
 
 #[test]
+fn exam_23_a_program_that_was_dumped_works_as_before() {
+    isolated(|room| {
+        let faults = |victim: &Victim| -> u64 {
+            victim.ask("round").split(' ').next_back().and_then(|word| word.parse().ok()).expect("a number")
+        };
+        for arguments in [&["8"][..], &["8", "huge"]] {
+            let mut victim = room.victim("toil", arguments);
+            faults(&victim);
+            assert_eq!(faults(&victim), 0, "all that a round needs is there");
+            let before = Facts::of(victim.pid());
+            room.dump(victim.pid(), "x.snap", &[]);
+            // What it writes to first it shared with the copy that the dump has made.
+            faults(&victim);
+            assert_eq!(faults(&victim), 0, "{arguments:?}: a round of work has page faults after a dump");
+            before.assert_same(&Facts::of(victim.pid()), "after a dump and two rounds of work");
+            victim.end();
+            wait::alone();
+        }
+    });
+}
+
+#[test]
 fn the_summary_as_json() {
     isolated(|room| {
         let victim = room.victim("threads", &["5"]);

@@ -12,6 +12,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("c-static-pie", &[]),
     ("c-nolibc", &[]),
     ("c-sanitised", &[]),
+    ("toil", &["4"]),
     ("deaf", &["ignores"]),
     ("deaf", &["blocks"]),
     ("deaf", &["handles"]),

@@ -267,6 +267,8 @@ pub enum Report {
     Timers,
     /// Every file that is mapped, open or run
     Files,
+    /// System V shared memory, semaphores and message queues, and POSIX message queues
+    Ipc,
     /// Arguments, environment and auxiliary vector
     Env,
     /// Bytes, blocks, compression, pause

@@ -27,6 +27,7 @@ pub fn run(args: &InspectArgs, output: Output) -> Result<Exit, Failure> {
         Kind::Signals => show(&inspect::signals::report(snapshot), output),
         Kind::Timers => show(&inspect::timers::report(snapshot), output),
         Kind::Files => show(&inspect::files::report(snapshot), output),
+        Kind::Ipc => show(&inspect::ipc::report(snapshot), output),
         Kind::Env => show(&inspect::env::report(&image).map_err(bad)?, output),
         Kind::Stats => show(&inspect::stats::report(&image).map_err(bad)?, output),
     }

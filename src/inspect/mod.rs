@@ -9,6 +9,7 @@
 pub mod env;
 pub mod fds;
 pub mod files;
+pub mod ipc;
 pub mod json;
 pub mod maps;
 pub mod names;
@@ -65,6 +66,7 @@ mod tests {
             serde_json::to_value(signals::report(snapshot)),
             serde_json::to_value(timers::report(snapshot)),
             serde_json::to_value(files::report(snapshot)),
+            serde_json::to_value(ipc::report(snapshot)),
             serde_json::to_value(env::report(&image).expect("env")),
             serde_json::to_value(stats::report(&image).expect("stats")),
         ];

@@ -2,7 +2,7 @@
 
 use crate::support::isolated;
 
-const VIEWS: &[&str] = &["tree", "threads", "maps", "fds", "signals", "timers", "files", "env", "stats"];
+const VIEWS: &[&str] = &["tree", "threads", "maps", "fds", "signals", "timers", "files", "ipc", "env", "stats"];
 
 #[test]
 fn every_view_as_text_and_as_json() {

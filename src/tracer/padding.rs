@@ -106,19 +106,29 @@ pub(super) fn is_vdso(mapping: &Mapping) -> bool {
     rank(mapping) == Some(0)
 }
 
-/// Padding of lasting mappings that stubs and a batch leave over, and that is not [`behind_places`]: start and end.
-pub(super) fn tails(maps: &[Mapping], memory: &Memory) -> Vec<(Addr, Addr)> {
-    let tail = |mapping: &Mapping| {
-        let (start, len) = behind_segment(mapping, maps, memory)?;
+/// Padding of lasting mappings that a place leaves over, and its batch if the process has `many` threads to ask, and that is not [`behind_places`]: start
+/// and end.
+///
+/// # Errors
+/// [`Error::Memory`] when code cannot be read.
+pub(super) fn tails(maps: &[Mapping], many: bool, memory: &Memory) -> Result<Vec<(Addr, Addr)>, Error> {
+    let mut tails = Vec::new();
+    for mapping in lasting(maps) {
+        let Some((start, len)) = behind_segment(mapping, maps, memory) else { continue };
+        let bytes = memory.read_vec(start, len)?;
+        let fits: Vec<bool> = bytes.chunks_exact(STRIDE).map(|chunk| content(chunk).is_some()).collect();
+        let batch = fits.windows(2).position(|pair| pair == [true; 2]).map(|first| first + 2);
+        let place = fits.iter().position(|fits| *fits).map(|first| first + 1);
+        let Some(strides) = (if many { batch.or(place) } else { place }) else { continue };
         let timeouts = if is_vdso(mapping) {
-            let header = memory.read_vec(mapping.range.start, PAGE_SIZE as usize).ok()?;
-            behind_places(mapping.range.start, &header)?.1
+            let header = memory.read_vec(mapping.range.start, PAGE_SIZE as usize)?;
+            behind_places(mapping.range.start, &header).map_or(0, |(_, len)| len)
         } else {
             0
         };
-        Some((start.add(2 * STRIDE as u64), start.add((len - timeouts) as u64)))
-    };
-    lasting(maps).into_iter().filter_map(tail).collect()
+        tails.push((start.add((strides * STRIDE) as u64), start.add((len - timeouts) as u64)));
+    }
+    Ok(tails)
 }
 
 /// The bytes in the last page of a mapping that its ELF segment does not reach: aligned start and length.

@@ -29,6 +29,8 @@ use crate::sys::regset::{self, UserRegs};
 pub(super) const MOST: usize = 8;
 /// Bytes at the end of a mapping in which they may stand: the vdso has something else behind them.
 const TAIL: usize = MOST * LEN + 512;
+/// Threads from which on a batch is worth more than remainders.
+const MANY: usize = 64;
 /// Where one stands, its address is a multiple of this.
 const STEP: usize = 16;
 /// -ERESTARTNOHAND: the call is made, unless a handler runs first: then it ends with EINTR, and the transfer with what it has done.
@@ -59,7 +61,7 @@ impl FrozenTree {
         let memory = Memory::open(Pid(tid.0))?;
         let own = match standing_in(thread.regs.rip, &memory) {
             Some(own) => own,
-            None => match prepare(thread, rest, &memory)? {
+            None => match prepare(thread, rest, self.threads_of(thread.pid), &memory)? {
                 Ok(made) => made,
                 Err(why) => return Ok(Err(why)),
             },
@@ -105,7 +107,12 @@ fn all_in(start: Addr, bytes: &[u8]) -> impl Iterator<Item = Remainder> {
 }
 
 /// Writes a remainder for the call that has returned, unless there is one for the same call. No thread is changed.
-fn prepare(thread: &StoppedThread, rest: Rest, memory: &Memory) -> Result<Result<Remainder, String>, Error> {
+fn prepare(
+    thread: &StoppedThread,
+    rest: Rest,
+    threads: &[StoppedThread],
+    memory: &Memory,
+) -> Result<Result<Remainder, String>, Error> {
     const SYSCALL: [u8; 2] = [0x0f, 0x05];
     const USER_CS: u64 = 0x33;
     const TRAP_FLAG: u64 = 1 << 8;
@@ -119,7 +126,13 @@ fn prepare(thread: &StoppedThread, rest: Rest, memory: &Memory) -> Result<Result
     }
     let maps = read_maps(Pid(thread.tid.0))?;
     let (mut free, mut there) = (None, 0);
-    for at in padding::tails(&maps, memory).into_iter().flat_map(|(start, end)| positions(start, end)) {
+    let has_ended = |remainder: &Remainder| {
+        let Owner { pid, tid } = remainder.owner();
+        pid == thread.pid && !threads.iter().any(|thread| thread.tid == tid || remainder.contains(thread.regs.rip))
+    };
+    for at in
+        padding::tails(&maps, threads.len() >= MANY, memory)?.into_iter().flat_map(|(start, end)| positions(start, end))
+    {
         let bytes = memory.read_vec(at, LEN)?;
         let owner = Owner { pid: thread.pid, tid: thread.tid };
         let made = Remainder::of_call(at, owner, regs, rest.tells_errors);
@@ -129,6 +142,7 @@ fn prepare(thread: &StoppedThread, rest: Rest, memory: &Memory) -> Result<Result
                 write_verified(at, same.bytes(), memory)?;
                 return Ok(Ok(same));
             }
+            Some(old) if has_ended(&old) => free = free.or(Some(made)),
             Some(_) => there += 1,
             None if free.is_none() && bytes.iter().all(|byte| *byte == 0) => free = Some(made),
             None => {}

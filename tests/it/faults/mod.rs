@@ -29,6 +29,8 @@ pub struct Kind {
     copies: bool,
     /// Whether it has sockets in which something waits.
     sockets: bool,
+    /// How many threads it has in the middle of a transfer.
+    transfers: u64,
 }
 
 const PLAIN: Kind = Kind {
@@ -40,6 +42,7 @@ const PLAIN: Kind = Kind {
     answers: true,
     copies: true,
     sockets: false,
+    transfers: 0,
 };
 const STATIC: Kind = Kind { program: "c-static", ..PLAIN };
 const NO_LIBRARY: Kind = Kind { program: "c-nolibc", answers: false, ..PLAIN };
@@ -54,6 +57,9 @@ const BLOCKED: Kind = Kind { program: "blocked", arguments: &["200", "tolerant"]
 const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
 /// Sockets that have options which a dump changes meanwhile.
 const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
+/// Threads in the middle of a transfer.
+const TRANSFERS: Kind =
+    Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };
 /// Enough memory for a copy of it, in which threads of ours work.
 const LARGE: Kind = Kind { program: "ballast", arguments: &["48"], answers: false, ..PLAIN };
 /// The same without a copy: they work in its own memory.
@@ -80,6 +86,13 @@ impl Subject {
     /// Its pid.
     pub fn pid(&self) -> i32 {
         self.victim.pid()
+    }
+
+    /// Brings transfers into the middle again that a dump has found there: a call that it has cut short begins anew.
+    pub fn stir(&self) {
+        if self.kind.transfers > 0 {
+            self.victim.ask("some");
+        }
     }
 
     /// Panics unless the victim is what an undisturbed one would be, save for the permitted residue.
@@ -111,13 +124,15 @@ impl Subject {
             return Some(facts);
         }
         let traced = Some(facts::status(self.pid(), "TracerPid")).filter(|tracer| tracer != "0");
-        traced.map(|tracer| format!("traced by {tracer}")).or_else(|| self.code.more_than_residue(self.pid()))
+        traced
+            .map(|tracer| format!("traced by {tracer}"))
+            .or_else(|| self.code.more_than_residue(self.pid(), self.kind.transfers > 0))
     }
 
-    /// Calls that the kernel never restarts and that have returned EINTR: the permitted residue of a death in the instant between a
-    /// thread's stop and the mark that has the call made again.
+    /// Calls that the kernel never restarts and that have returned EINTR, and transfers that have returned a short count: the permitted residue of a
+    /// death in the time between a thread's stop and the mark that has the call made again.
     pub fn interrupted_calls(&self) -> u64 {
-        if self.kind.program != BLOCKED.program {
+        if self.kind.program != BLOCKED.program && self.kind.transfers == 0 {
             return 0;
         }
         self.victim.ask("residue").trim().parse().expect("a number")

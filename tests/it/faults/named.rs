@@ -2,7 +2,7 @@
 
 use super::{
     BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, RSEQ, SOCKETS, STATIC, STOPPED, SUBREAPER,
-    Subject, VECTOR,
+    Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -18,6 +18,7 @@ fn of_a_dump(kind: Kind) -> impl Iterator<Item = Point> {
             && !super::tcp::POINTS.contains(point)
             && (kind.answers || *point != Point::Answering)
             && (kind.copies || *point != Point::Copying)
+            && (kind.transfers > 0 || !matches!(point, Point::RemainderWritten | Point::RemainderEntered))
             && (kind.sockets || *point != Point::OptionChanged)
     };
     Point::ALL.into_iter().filter(passed)
@@ -33,6 +34,8 @@ fn dump_dies_everywhere<Test: Fn() -> Kind>(kind: Test) {
         let subject = Subject::start(room, kind);
         for point in of_a_dump(kind) {
             let image = room.path("died.snap");
+            subject.stir();
+            let interrupted = subject.interrupted_calls();
             // Only a dump that ends its target has the image safe before.
             let fate = if point == Point::ImageDurable { "--kill" } else { "--leave-running" };
             let run = room
@@ -43,6 +46,15 @@ fn dump_dies_everywhere<Test: Fn() -> Kind>(kind: Test) {
                 .run();
             assert_eq!(run.signal, Some(Signal::SIGKILL as i32), "{}: not reached: {run}", point.name());
             subject.assert_unharmed(&format!("snap died at {}", point.name()));
+            // A transfer returns a short count until its thread has been made to go on with the rest.
+            let short = match point {
+                Point::Frozen | Point::RemainderWritten => kind.transfers,
+                Point::RemainderEntered => kind.transfers - 1,
+                _ => 0,
+            };
+            if kind.transfers > 0 {
+                assert_eq!(subject.interrupted_calls() - interrupted, short, "short counts at {}", point.name());
+            }
             if point < Point::ImageDurable {
                 assert_eq!(room.images(), [""; 0], "{}: a file is left", point.name());
             } else {
@@ -102,6 +114,11 @@ fn dump_of_fifteen_busy_threads_dies() {
 #[test]
 fn dump_of_blocked_threads_dies() {
     dump_dies_everywhere(|| BLOCKED);
+}
+
+#[test]
+fn dump_of_transfers_in_their_middle_dies() {
+    dump_dies_everywhere(|| TRANSFERS);
 }
 
 #[test]

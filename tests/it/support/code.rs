@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 
 /// Largest residue that is permitted, in bytes: two stubs, a batch, the registers that they put back, and what is left of timeouts.
 const RESIDUE: usize = 1536;
+/// And the rest of transfers, in other padding.
+const REMAINDERS: usize = 8 * 128;
 
 /// The content of every executable mapping but those of the kernel's own.
 pub struct Code(Vec<Mapping>);
@@ -38,15 +40,19 @@ impl Code {
         Self(executable.map(read).collect())
     }
 
-    /// What differs, unless all of it is a stub in what was unused padding: zero bytes, close together.
-    pub fn more_than_residue(&self, pid: i32) -> Option<String> {
+    /// What differs, unless all of it is a stub in what was unused padding: zero bytes, close together. With `transfers` it may be the rest of
+    /// those too.
+    pub fn more_than_residue(&self, pid: i32, transfers: bool) -> Option<String> {
         let after = Self::of(pid);
         if self.mappings() != after.mappings() {
             return Some(format!("executable mappings: were {:x?}, are {:x?}", self.mappings(), after.mappings()));
         }
         let changed = self.changed(&after);
         let (first, last) = (changed.first()?, changed.last()?);
-        if last - first >= RESIDUE as u64 {
+        if transfers && changed.len() > RESIDUE + REMAINDERS {
+            return Some(format!("{} bytes of code differ", changed.len()));
+        }
+        if !transfers && last - first >= RESIDUE as u64 {
             return Some(format!("code differs from {first:#x} to {last:#x}"));
         }
         let used = changed.iter().find(|at| self.byte(**at) != 0);

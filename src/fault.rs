@@ -127,7 +127,7 @@ pub fn pass(point: Point) -> io::Result<()> {
     }
 }
 
-/// Kernels that a test cannot boot.
+/// Kernels and CPUs that a test does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pretence {
     /// The vdso has another build id than that of the dump.
@@ -138,6 +138,8 @@ pub enum Pretence {
     SealedVdso,
     /// It makes no timer under a wanted id (before Linux 6.15).
     NoTimerIds,
+    /// Its CPU has no AVX.
+    NoAvx,
 }
 
 /// Whether `SNAP_FAULT` asks for this.
@@ -148,6 +150,7 @@ pub fn pretends(pretence: Pretence) -> bool {
         Pretence::BareVdso => "bare-vdso",
         Pretence::SealedVdso => "sealed-vdso",
         Pretence::NoTimerIds => "no-timer-ids",
+        Pretence::NoAvx => "no-avx",
     };
     std::env::var_os("SNAP_FAULT").is_some_and(|wanted| wanted == name)
 }

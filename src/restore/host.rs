@@ -161,7 +161,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         vdso_build_id,
         vdso_entries,
         vdso: vdso_parts,
-        xsave: xsave_layout(),
+        xsave: pretended(xsave_layout()),
         xcomp_permitted: own::xcomp_permitted(),
         credentials: credentials::collect(&status, own::securebits(), Vec::new(), String::new()),
         setgroups_denied: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny"),
@@ -196,6 +196,12 @@ fn tun_interfaces(snapshot: &Snapshot) -> impl Iterator<Item = &str> {
         OpenObject::Tun(tun) => tun.interface.as_ref().map(|interface| interface.name.as_str()),
         _ => None,
     })
+}
+
+/// What a test wants of it.
+fn pretended(layout: XsaveLayout) -> XsaveLayout {
+    const AVX: u64 = 1 << 2;
+    if pretends(Pretence::NoAvx) { XsaveLayout { features: layout.features & !AVX, ..layout } } else { layout }
 }
 
 /// The XSAVE layout of this CPU; empty where it has none.

@@ -1,6 +1,6 @@
 //! `snap restore`: pids, files that changed, repetition, stopping, plans.
 
-use crate::support::{Facts, facts, isolated, isolated_for, wait};
+use crate::support::{Facts, facts, isolated, isolated_for, require_cpu, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
@@ -164,6 +164,22 @@ fn files_open_for_writing_follow_the_policy() {
         room.restore(&image, &["--files", "truncate"]);
         assert_eq!(fs::metadata(&path).expect("the file").len(), size);
         victim.check();
+    });
+}
+
+#[test]
+fn exam_26_a_cpu_without_registers_that_are_in_use_is_refused() {
+    isolated(|room| {
+        require_cpu!("avx512bw", "the CPU has no AVX-512, which the victim uses");
+        let mut victim = room.victim("c-vector", &[]);
+        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
+        victim.killed();
+        let restore = room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", "no-avx");
+        restore.run().expect(3).says("XSAVE component 2").says("this CPU does not have it");
+        assert_eq!(victim.state(), None, "something runs");
+        room.restore(&image, &[]);
+        victim.check();
+        victim.end();
     });
 }
 

@@ -47,6 +47,16 @@ fn java_with_keep_alive_clients() {
     });
 }
 
+/// ZGC has its heap in a memfd, which it maps three times at addresses that it takes far apart.
+#[test]
+fn java_with_keep_alive_clients_and_a_heap_that_is_mapped_many_times() {
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        own_network();
+        serves(room, &["-XX:+UseZGC"]);
+    });
+}
+
 #[test]
 fn java_with_keep_alive_clients_and_another_collector() {
     isolated(|room| {

@@ -31,6 +31,12 @@ impl Checker<'_> {
                 Err(error) if file.mode & libc::S_IFMT == libc::S_IFIFO => {
                     self.block(process, path.clone(), error.clone(), format!("make it again: mkfifo {path}"));
                 }
+                Err(error) if file.in_memory.is_some() => {
+                    let parent = Path::new(&path).parent().unwrap_or(Path::new("/")).display();
+                    let remedy =
+                        format!("put it back; or its directory alone, in which it is made again: mkdir -p {parent}");
+                    self.block(process, path.clone(), error.clone(), remedy);
+                }
                 Err(error) => self.block(process, path, error.clone(), "put the file back"),
                 Ok(found) if found.mode & libc::S_IFMT != file.mode & libc::S_IFMT => {
                     self.block(process, path, "it is of another type now", "put the file back");

@@ -93,6 +93,12 @@ fn small_memory_in_tmp_is_made_again_too() {
         let victim = Victim::start_command(command, directory.path().to_path_buf());
         let (mut victim, image, before, names) = killed_of(room, victim);
         names.remove();
+        // With all that a start of the machine takes away.
+        let (path, aside) = (directory.path(), directory.path().with_extension("aside"));
+        fs::rename(path, &aside).expect("rename");
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        fs::rename(aside, path).expect("rename");
+        run.says(&format!("in which it is made again: mkdir -p {}", path.display()));
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(0);
         run.says("/memory, which is gone, is made again with what it held at the dump");
         before.without("map ").assert_same(&Facts::of(victim.pid()).without("map "), "after the restore");

@@ -36,6 +36,9 @@ const CASES: &[Case] = &[
     Case { name: "200 processes", program: "horde", arguments: &["200"], mebibytes: 16, runs: 5 },
     Case { name: "1,000 processes", program: "horde", arguments: &["1000", "5"], mebibytes: 64, runs: 3 },
     Case { name: "100 children", program: "copies", arguments: &["anonymous", "512", "100"], mebibytes: 512, runs: 3 },
+    Case { name: "2,000 mixed", program: "medley", arguments: &["2000"], mebibytes: 1, runs: 9 },
+    Case { name: "15,000 files", program: "hoard", arguments: &["15000"], mebibytes: 1, runs: 5 },
+    Case { name: "10,000 TCP", program: "medley", arguments: &["10000", "tcp"], mebibytes: 1, runs: 3 },
     Case { name: "10,000 idle", program: "crowd", arguments: &["10000"], mebibytes: 64, runs: 3 },
     Case { name: "1,000 of 10,000", program: "crowd", arguments: &["9000", "1000"], mebibytes: 64, runs: 3 },
 ];
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
     }
     let _ = nix::unistd::setsid();
     support::namespace::close_on_exec();
+    support::network::own_network();
     let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let columns = if criu().is_some() { COLUMNS.len() } else { COLUMNS.len() - 2 };
     let heads = COLUMNS[..columns].iter().chain(&SIZES).map(|name| format!("{name:>14}")).collect::<String>();

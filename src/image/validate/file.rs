@@ -48,7 +48,8 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
         OpenObject::Eventfd { counter, semaphore: _ } => {
             ensure(counter < u64::MAX, object, "has an impossible counter")?;
         }
-        OpenObject::Epoll(ref epoll) => event::epoll(description.id, epoll, snapshot)?,
+        // See `event::epolls`.
+        OpenObject::Epoll(_) => {}
         OpenObject::Timerfd(ref timer) => event::timerfd(timer, object)?,
         OpenObject::Pidfd(Pidfd::Task(tid)) => {
             ensure(event::has_task(snapshot, tid), object, "means no task of the image")?

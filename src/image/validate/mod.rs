@@ -54,6 +54,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     shared_memory.iter().try_for_each(memory::shared_memory)?;
     files.iter().try_for_each(file::file)?;
     descriptions.iter().try_for_each(|description| file::description(description, snapshot))?;
+    event::epolls(snapshot)?;
     fd_tables.iter().try_for_each(|table| file::fd_table(table, snapshot))?;
     fs_contexts.iter().try_for_each(|fs| file::fs_context(fs, snapshot))?;
     signal_handlers.iter().try_for_each(process::signal_handlers)?;

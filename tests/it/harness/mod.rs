@@ -83,6 +83,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("inotify", &[]),
     ("machine", &[]),
     ("echo", &["127.0.0.1"]),
+    ("medley", &["100"]),
     ("connections", &["v4"]),
     ("connections", &["v6"]),
     ("signals", &[]),

@@ -12,6 +12,7 @@ mod event;
 mod files;
 mod go;
 mod idle;
+mod medley;
 mod memory;
 mod mounts;
 mod mqueue;

@@ -89,6 +89,25 @@ fn exam_01_transfers_over_tcp_return_their_full_count() {
 }
 
 #[test]
+fn a_transfer_whose_other_end_goes_away_returns_what_it_has_done() {
+    isolated(|room| goes_on(room, room.victim("transfer", &[]), "break"));
+}
+
+#[test]
+fn a_transfer_over_a_connection_that_is_reset_returns_the_error_that_is_told_once() {
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        own_network();
+        let mut victim = room.victim("transfer", &["tcp"]);
+        victim.check();
+        room.dump(victim.pid(), "left.snap", &[]);
+        victim.check();
+        victim.ask("break");
+        victim.end();
+    });
+}
+
+#[test]
 fn a_handler_without_restart_ends_a_transfer_with_what_it_has_done() {
     isolated(|room| goes_on(room, room.victim("transfer", &[]), "interrupt"));
 }

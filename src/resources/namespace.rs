@@ -2,7 +2,7 @@
 
 use super::Findings;
 use crate::image::model::id::Pid;
-use crate::proc::TaskDir;
+use crate::proc::{TaskDir, status};
 use std::ffi::OsString;
 use std::fs::read_link;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -52,11 +52,17 @@ impl Namespaces {
                     format!("pid {pid}"),
                     format!("{kind} namespace"),
                     format!("it is not the one of snap: {difference}"),
-                    format!("run snap inside: nsenter --target {pid} --all snap dump {pid}"),
+                    format!("run snap inside: nsenter --target {pid} --all snap dump {}", number_inside(pid)),
                 );
             }
         }
     }
+}
+
+/// What a process is called in its own pid namespace.
+fn number_inside(pid: Pid) -> Pid {
+    let status = TaskDir::process(pid).and_then(|dir| status::read(&dir, &mut Vec::new()));
+    status.ok().and_then(|status| status.ns_pid.last().copied()).map_or(pid, Pid)
 }
 
 /// What the links say: kind and inode number.

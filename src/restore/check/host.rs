@@ -19,7 +19,11 @@ impl Checker<'_> {
                 process,
                 format!("id {tid}"),
                 reason,
-                format!("{remedy}, or use --new-pid-namespace or --new-pids"),
+                match self.choices.new_pid_namespace {
+                    // Its first process is that of snap.
+                    true => "use --new-pids".into(),
+                    false => format!("{remedy}, or use --new-pid-namespace or --new-pids"),
+                },
             );
         }
         let stays = stays_in_session(self.snapshot, self.choices);

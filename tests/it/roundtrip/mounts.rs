@@ -1,14 +1,18 @@
 //! Files that were opened in another mount namespace, as whoever is started in a container inherits some.
 
-use crate::support::{Facts, Room, isolated, needs};
+use crate::support::snap::BINARY;
+use crate::support::{Facts, Room, isolated, needs, wait};
+use crate::tree::members;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// A file that is inherited.
 fn open(path: impl AsRef<Path>) -> File {
@@ -89,5 +93,34 @@ fn files_of_other_mounts_to_which_no_path_leads_are_refused() {
         let victim = room.victim("c-dynamic", &[]);
         let names = [covered, away].map(|file| format!("fd {}: /", file.as_raw_fd()));
         room.refuses(victim, &[&names[0], &names[1], "another mount namespace", "no path here leads to it"]);
+    });
+}
+
+#[test]
+fn what_is_in_other_namespaces_is_dumped_from_inside_as_the_refusal_says() {
+    isolated(|room| {
+        let null = open("/dev/null");
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sleep", "1000"]);
+        let streams = || Stdio::from(null.try_clone().expect("dup"));
+        let mut outer = unshare.stdin(streams()).stdout(streams()).stderr(streams()).spawn().expect("unshare");
+        let pid = wait::until("its child", || {
+            let pid: i32 = members(outer.id() as i32).get(1).copied()?;
+            (fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n").then_some(pid)
+        });
+        let run = room.snap(["dump", &pid.to_string(), "-o", "x.snap"]).run().expect(3);
+        run.says(&format!("run snap inside: nsenter --target {pid} --all snap dump 1"));
+        let image = room.path("inside.snap");
+        let inside = ["nsenter", "--target", &pid.to_string(), "--all"];
+        room.snap(["dump", "1", "-o"]).arg(&image).through(&inside, BINARY.as_ref()).run().expect(0);
+        outer.kill().expect("kill");
+        outer.wait().expect("wait");
+        // Its number is that of whoever restores it.
+        let run = room.snap(["restore", "--detach", "--new-pid-namespace"]).arg(&image).run().expect(3);
+        run.says("id 1").says("remedy: use --new-pids");
+        let restored = room.restore(&image, &["--new-pids"]);
+        assert_eq!(fs::read_to_string(format!("/proc/{restored}/comm")).expect("comm"), "sleep\n");
+        kill(Pid::from_raw(restored), Signal::SIGKILL).expect("kill");
+        wait::gone(restored);
     });
 }

@@ -137,8 +137,9 @@ impl Carriers {
     /// The first thing that could not be opened.
     pub fn open(snapshot: &Snapshot, openings: &[Opening], queues: &Queues, top: i32) -> Result<Self, OpenError> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
-        let (mut sockets, pipes) = (Sockets::make(snapshot, top)?, Pipes::new(top));
-        let mut carriers = Self { terminals, pipes, ..Self::default() };
+        let (mut sockets, pipes) = (Sockets::make(snapshot, openings, top)?, Pipes::new(top));
+        let connections = std::mem::take(&mut sockets.connections);
+        let mut carriers = Self { terminals, pipes, connections, ..Self::default() };
         for shared in &snapshot.shared_memory {
             if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
                 let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
@@ -149,16 +150,15 @@ impl Carriers {
         }
         let (last, first): (Vec<_>, Vec<_>) = openings.iter().partition(|opening| is_quiet(snapshot, opening));
         for opening in first {
-            carriers.open_one(snapshot, opening, (&sockets, queues), top)?;
+            carriers.open_one(snapshot, opening, (&mut sockets, queues), top)?;
         }
         carriers.pipes.stop_writing();
         for opening in last {
-            carriers.open_one(snapshot, opening, (&sockets, queues), top)?;
+            carriers.open_one(snapshot, opening, (&mut sockets, queues), top)?;
         }
         carriers.terminals.close_doors(&snapshot.terminals)?;
         let numbers = openings.iter().filter_map(|opening| Some((opening.description?, opening.number)));
         let numbers: HashMap<DescriptionId, i32> = numbers.collect();
-        carriers.connections = std::mem::take(&mut sockets.connections);
         carriers.names = sockets.finish(&|id| numbers.get(&id).copied())?;
         Ok(carriers)
     }
@@ -167,7 +167,7 @@ impl Carriers {
         &mut self,
         snapshot: &Snapshot,
         opening: &Opening,
-        (sockets, queues): (&Sockets<'_>, &Queues),
+        (sockets, queues): (&mut Sockets<'_>, &Queues),
         top: i32,
     ) -> Result<(), OpenError> {
         let file = match &opening.source {
@@ -204,7 +204,11 @@ impl Carriers {
             set_up(&placed, description)?;
             lock_in_flight(&placed, description, snapshot)?;
         }
-        self.opened.push(placed.into());
+        let placed = match &opening.source {
+            Source::Socket(id) => self.connections.keep(&snapshot.sockets[id.0 as usize], placed),
+            _ => Some(placed),
+        };
+        self.opened.extend(placed.map(OwnedFd::from));
         Ok(())
     }
 

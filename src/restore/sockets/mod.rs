@@ -9,7 +9,7 @@ mod unix;
 
 pub use unix::Names;
 
-use super::descriptors::{OpenError, failed};
+use super::descriptors::{OpenError, Opening, Source, failed};
 use crate::image::model::Snapshot;
 use crate::image::model::id::{DescriptionId, SocketId};
 use crate::image::model::socket::tcp::Role;
@@ -32,31 +32,39 @@ pub struct Sockets<'a> {
 }
 
 impl<'a> Sockets<'a> {
-    /// Makes all of them. Numbers from `top` on are free for our own use.
+    /// Makes all of them, those that depend on no other under their numbers: there may be as many as `snap` may have open. Numbers from `top` on are free for our own use.
     ///
     /// # Errors
     /// What could not be had.
-    pub fn make(snapshot: &'a Snapshot, top: i32) -> Result<Self, OpenError> {
+    pub fn make(snapshot: &'a Snapshot, openings: &[Opening], top: i32) -> Result<Self, OpenError> {
+        let number = |opening: &Opening| match opening.source {
+            Source::Socket(id) => Some((id, opening.number)),
+            _ => None,
+        };
+        let numbers: HashMap<SocketId, i32> = openings.iter().filter_map(number).collect();
         let make = |wanted: &Socket| make(wanted, top).map_err(failed(format!("socket:[{}]", wanted.ino)));
         let mut order: Vec<&Socket> = snapshot.sockets.iter().collect();
         // Those who share a port form a group in the order in which they join it: inodes are numbered by age.
         order.sort_by_key(|socket| (turn(&socket.state), socket.ino));
         let mut others = HashMap::new();
-        let mut connections = Reviving::prepare(snapshot, top).map_err(failed("holding back packets (nf_tables)"))?;
+        let connections = Reviving::prepare(snapshot, top).map_err(failed("holding back packets (nf_tables)"))?;
         for socket in order {
             let Some(made) = make(socket)? else { continue };
-            connections.note(socket, &made, top).map_err(failed("dup"))?;
+            let made = match numbers.get(&socket.id) {
+                Some(number) => open::place(made, *number).map_err(failed(format!("descriptor {number}")))?,
+                None => made,
+            };
             others.insert(socket.id, made);
         }
         Ok(Self { unix: unix::Making::make(snapshot, top)?, others, connections })
     }
 
-    /// One of them: there is one description of it.
+    /// One of them: there is one description of it, and so it is given away.
     ///
     /// # Errors
     /// As dup(2).
-    pub fn socket(&self, id: SocketId) -> Result<File, OpenError> {
-        let made = self.others.get(&id).map_or_else(|| self.unix.socket(id), File::try_clone);
+    pub fn socket(&mut self, id: SocketId) -> Result<File, OpenError> {
+        let made = self.others.remove(&id).map_or_else(|| self.unix.socket(id), Ok);
         made.map_err(failed(format!("socket {id}")))
     }
 

@@ -7,7 +7,6 @@ use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
 use crate::resources::socket::tcp::tree::lock_of;
 use crate::sys::nftables::{self, Owned};
-use crate::sys::open;
 use std::fs::File;
 use std::io;
 
@@ -34,18 +33,17 @@ impl Reviving {
         Ok(Self { waiting: Vec::new(), lock: Some(lock), left: Some(name) })
     }
 
-    /// Notes a socket that has still to be brought to life.
-    ///
-    /// # Errors
-    /// As dup(2).
-    pub fn note(&mut self, socket: &Socket, file: &File, top: i32) -> io::Result<()> {
-        if matches!(
+    /// Keeps a socket that has still to be brought to life; any other is given back. There may be as many as `snap` may have open, so that it is no copy.
+    pub fn keep(&mut self, socket: &Socket, file: File) -> Option<File> {
+        let is_waiting = matches!(
             &socket.state,
             State::Tcp(Tcp { local: _, role: Role::Connected(_) | Role::Connecting { peer: _ } })
-        ) {
-            self.waiting.push((socket.id, open::lift(file.try_clone()?, top)?));
+        );
+        if !is_waiting {
+            return Some(file);
         }
-        Ok(())
+        self.waiting.push((socket.id, file));
+        None
     }
 
     /// Lets all of them live. Nothing may fail after it.

@@ -98,7 +98,7 @@ struct OnePosixQueue {
 pub fn report(snapshot: &Snapshot) -> Ipc {
     let segments = snapshot.shared_memory.iter().filter_map(|shm| match &shm.kind {
         SharedMemoryKind::SystemV(found) => Some(segment(snapshot, shm.id, found)),
-        SharedMemoryKind::Anonymous | SharedMemoryKind::Memfd { .. } => None,
+        SharedMemoryKind::Anonymous | SharedMemoryKind::AnonymousHuge { .. } | SharedMemoryKind::Memfd { .. } => None,
     });
     Ipc {
         schema: "snap.inspect.ipc/1",

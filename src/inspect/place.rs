@@ -70,7 +70,7 @@ pub fn file(snapshot: &Snapshot, id: FileId) -> Option<&File> {
 #[must_use]
 pub fn shared(snapshot: &Snapshot, id: ShmId) -> String {
     match snapshot.shared_memory.get(id.0 as usize).map(|shm| &shm.kind) {
-        Some(SharedMemoryKind::Anonymous) => format!("shared memory {id}"),
+        Some(SharedMemoryKind::Anonymous | SharedMemoryKind::AnonymousHuge { .. }) => format!("shared memory {id}"),
         Some(SharedMemoryKind::SystemV(segment)) => format!("/SYSV{:08x} (segment {})", segment.owner.key, segment.id),
         Some(SharedMemoryKind::Memfd { name, flags: _, seals: _, mode: _, uid: _, gid: _ }) => {
             format!("/memfd:{}", text::escape_controls(name))

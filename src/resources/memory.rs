@@ -96,11 +96,8 @@ impl Mappings<'_> {
         if mapping.ino == 0 && !mapping.name.raw.starts_with(b"/") {
             return Ok(Backing::Anonymous);
         }
-        if vma.flags.contains(VmFlags::HUGETLB) && mapping.name.raw == b"/anon_hugepage (deleted)" {
-            return match mapping.shared {
-                false => Ok(Backing::HugeTlb { page_size: vma.kernel_page_size }),
-                true => Err("shared anonymous huge pages are not supported yet".into()),
-            };
+        if is_anonymous_huge(vma) && !mapping.shared {
+            return Ok(Backing::HugeTlb { page_size: vma.kernel_page_size });
         }
         let offset = mapping.offset;
         let object = self.object(vma)?;
@@ -169,6 +166,9 @@ impl Mappings<'_> {
         if name == b"/[aio] (deleted)" {
             return Err("Linux AIO contexts cannot be saved: whether requests are in flight is told to nobody".into());
         }
+        if is_anonymous_huge(vma) {
+            return self.shared_huge(vma).map(Object::Shared);
+        }
         let anonymous = name == b"/dev/zero (deleted)" || name.starts_with(b"[anon_shmem:");
         let huge = memfd_name(name).is_some() && vma.flags.contains(VmFlags::HUGETLB);
         if huge || (anonymous || memfd_name(name).is_some()) && mapping.dev == internal_device()? {
@@ -213,6 +213,17 @@ impl Mappings<'_> {
         // Without the right to open it, snap attaches it itself.
         let file = self.map_file(mapping.range).ok().map(|(file, _)| file);
         self.shared.intern_segment((self.pid, &what), mapping.ino as i32, name, vma.kernel_page_size, file)
+    }
+
+    /// Shared anonymous huge pages: which of them are there only a descriptor tells.
+    fn shared_huge(&mut self, vma: &smaps::Vma) -> Result<ShmId, String> {
+        let mapping = &vma.mapping;
+        if let Some(known) = self.shared.find(mapping.dev, mapping.ino) {
+            return Ok(known);
+        }
+        let what = format!("mapping {} of shared huge pages", mapping.range);
+        let (file, meta) = self.map_file(mapping.range).map_err(|error| unopened(&error))?;
+        self.shared.intern_huge((self.pid, &what), &file, &meta)
     }
 
     /// Memory without a path: through `map_files`, or as it is mapped.
@@ -315,6 +326,11 @@ impl Mappings<'_> {
 
 fn unopened(error: &proc::Error) -> String {
     format!("the mapped file cannot be opened, which takes CAP_CHECKPOINT_RESTORE: {error}")
+}
+
+/// MAP_ANONYMOUS|MAP_HUGETLB.
+fn is_anonymous_huge(vma: &smaps::Vma) -> bool {
+    vma.flags.contains(VmFlags::HUGETLB) && vma.mapping.name.raw == b"/anon_hugepage (deleted)"
 }
 
 /// What only a descriptor of a memfd could tell and this mapping of it makes necessary.

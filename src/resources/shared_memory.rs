@@ -79,6 +79,18 @@ impl SharedMemoryTable {
         }
     }
 
+    /// The MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB object behind a link of `map_files`.
+    ///
+    /// # Errors
+    /// Why it cannot be saved.
+    pub fn intern_huge(&mut self, holder: (Pid, &str), file: &File, meta: &Metadata) -> Result<ShmId, String> {
+        let page_size = file_map::huge_page(file).ok_or("it is no memory of huge pages")?;
+        match self.readable(meta) {
+            Some(id) => Ok(id),
+            None => self.enter(holder, file, meta, SharedMemoryKind::AnonymousHuge { page_size }),
+        }
+    }
+
     /// The object of this device and inode that no descriptor leads to yet: shared anonymous memory, or, with its name, a memfd. Of a memfd
     /// that is only mapped nobody can see or change again what is set here: its seals, owner and permissions.
     pub fn intern_mapped(&mut self, holder: (Pid, &str), dev: u64, ino: u64, memfd: Option<&[u8]>) -> ShmId {

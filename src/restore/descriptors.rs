@@ -12,6 +12,7 @@ use crate::image::model::id::{DescriptionId, FileId, PipeId, QueueId, ShmId, Soc
 use crate::image::model::memory::SharedMemoryKind;
 use crate::image::model::tun::{Tun, TunInterface};
 use crate::sys::event::{self, EpollParams};
+use crate::sys::file_map;
 use crate::sys::open::{self, LockKind};
 use crate::sys::plain_task::PlainTask;
 use std::collections::HashMap;
@@ -141,11 +142,18 @@ impl Carriers {
         let connections = std::mem::take(&mut sockets.connections);
         let mut carriers = Self { terminals, pipes, connections, ..Self::default() };
         for shared in &snapshot.shared_memory {
-            if let SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } = &shared.kind {
-                let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
-                let file = file.map_err(failed(format!("memfd {name}")))?;
-                file.set_len(shared.size).map_err(failed(format!("size of memfd {name}")))?;
-                carriers.memfds.insert(shared.id, file);
+            match &shared.kind {
+                SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } => {
+                    let file = open::memfd(name, *flags).and_then(|file| open::lift(file, top));
+                    let file = file.map_err(failed(format!("memfd {name}")))?;
+                    file.set_len(shared.size).map_err(failed(format!("size of memfd {name}")))?;
+                    carriers.memfds.insert(shared.id, file);
+                }
+                SharedMemoryKind::AnonymousHuge { page_size } => {
+                    let file = file_map::huge(shared.size, *page_size).and_then(|file| open::lift(file, top));
+                    carriers.memfds.insert(shared.id, file.map_err(failed("shared huge pages"))?);
+                }
+                SharedMemoryKind::Anonymous | SharedMemoryKind::SystemV(_) => {}
             }
         }
         let (last, first): (Vec<_>, Vec<_>) = openings.iter().partition(|opening| is_quiet(snapshot, opening));

@@ -180,7 +180,9 @@ fn map_one(list: &mut List, snapshot: &Snapshot, vma: &Vma, part: PageRange, sou
                 let from = sources.arenas.get(&(*shm, *may_write)).copied().unwrap_or_default().add(*offset);
                 return duplicate_arena(list, vma, from, *may_write);
             }
-            SharedMemoryKind::Memfd { .. } => (libc::MAP_SHARED, memfd(shm, *may_write), *offset),
+            SharedMemoryKind::Memfd { .. } | SharedMemoryKind::AnonymousHuge { .. } => {
+                (libc::MAP_SHARED, memfd(shm, *may_write), *offset)
+            }
         },
         Backing::PrivateShared { shm, offset } => (libc::MAP_PRIVATE, memfd(shm, true), *offset),
         Backing::HugeTlb { page_size } => {

@@ -143,7 +143,10 @@ impl Numbered {
     }
 
     fn map_memfd(&mut self, snapshot: &Snapshot, shm: ShmId, write: bool, numbers: &mut Numbers) {
-        let is_memfd = matches!(snapshot.shared_memory[shm.0 as usize].kind, SharedMemoryKind::Memfd { .. });
+        let is_memfd = match &snapshot.shared_memory[shm.0 as usize].kind {
+            SharedMemoryKind::Memfd { .. } | SharedMemoryKind::AnonymousHuge { .. } => true,
+            SharedMemoryKind::Anonymous | SharedMemoryKind::SystemV(_) => false,
+        };
         if is_memfd && !self.sources.memfds.contains_key(&(shm, write)) {
             let flags = if write { libc::O_RDWR } else { libc::O_RDONLY };
             let number = self.open(Source::Memfd(shm), flags as u32, numbers);

@@ -27,6 +27,31 @@ pub fn huge_page(file: &File) -> Option<u64> {
     (system.filesystem_type().0 == HUGETLBFS_MAGIC).then(|| system.block_size().cast_unsigned())
 }
 
+/// Makes shared anonymous memory of huge pages, reserved where they can be, and opens it: nothing but a mapping of it shows as this does.
+///
+/// # Errors
+/// mmap(2): ENOMEM without free huge pages. EPERM without CAP_CHECKPOINT_RESTORE, of `map_files` (proc(5)).
+pub fn huge(len: u64, page: u64) -> io::Result<File> {
+    let size = page.trailing_zeros() as i32;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size << libc::MAP_HUGE_SHIFT;
+    let (len, prot) = (len as usize, libc::PROT_READ | libc::PROT_WRITE);
+    // SAFETY: without MAP_FIXED no memory that is in use is taken.
+    let map = |reserve: i32| unsafe { libc::mmap(std::ptr::null_mut(), len, prot, flags | reserve, -1, 0) };
+    // What cannot be reserved can have been made with that alone.
+    let at = match map(0) {
+        libc::MAP_FAILED => map(libc::MAP_NORESERVE),
+        at => at,
+    };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    let path = format!("/proc/self/map_files/{:x}-{:x}", at as usize, at as usize + len);
+    let file = File::options().read(true).write(true).open(path);
+    // SAFETY: the mapping is ours, and nothing refers to it.
+    unsafe { libc::munmap(at, len) };
+    file
+}
+
 /// Writes into a file of huge pages, within its size. The kernel reserves the pages before, so that none is missing when it is written to.
 ///
 /// # Errors

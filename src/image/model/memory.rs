@@ -244,6 +244,11 @@ pub enum SharedMemoryKind {
     },
     /// shmget(2).
     SystemV(Segment),
+    /// mmap(MAP_SHARED|MAP_ANONYMOUS|MAP_HUGETLB).
+    AnonymousHuge {
+        /// Bytes of a page.
+        page_size: u64,
+    },
 }
 
 /// Whose pages a block holds.

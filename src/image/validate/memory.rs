@@ -124,6 +124,10 @@ pub fn shared_memory(shm: &SharedMemory) -> Result<(), Error> {
     ensure(i64::try_from(shm.size).is_ok(), object, "has an impossible size")?;
     match &shm.kind {
         SharedMemoryKind::Anonymous => Ok(()),
+        SharedMemoryKind::AnonymousHuge { page_size } => {
+            let sane = page_size.is_power_of_two() && *page_size > PAGE_SIZE && shm.size.is_multiple_of(*page_size);
+            ensure(sane, object, "has pages of an impossible size")
+        }
         SharedMemoryKind::SystemV(segment) => super::ipc::segment(segment, shm.size),
         SharedMemoryKind::Memfd { name, flags: _, seals: _, mode, uid: _, gid: _ } => {
             ensure(name.len() <= 249 && !name.contains('\0'), object, "has an impossible name")?;

@@ -26,7 +26,9 @@ pub fn segments(snapshot: &Snapshot) -> Vec<(ShmId, &Segment)> {
         .iter()
         .filter_map(|shm| match &shm.kind {
             SharedMemoryKind::SystemV(segment) => Some((shm.id, segment)),
-            SharedMemoryKind::Anonymous | SharedMemoryKind::Memfd { .. } => None,
+            SharedMemoryKind::Anonymous | SharedMemoryKind::AnonymousHuge { .. } | SharedMemoryKind::Memfd { .. } => {
+                None
+            }
         })
         .collect();
     segments.sort_by_key(|(_, segment)| !segment.destroyed);

@@ -209,7 +209,6 @@ fn exam_05_a_parent_of_vfork_in_uninterruptible_sleep_is_refused_in_time() {
 /// What docs/unsupported.md says is refused at the dump, each with what the refusal says of it. Descriptors have a test of their own.
 const UNSUPPORTED: &[(&str, &str)] = &[
     ("aio", "whether requests are in flight"),
-    ("hugetlb", "shared anonymous huge pages"),
     ("userfaultfd", "userfaultfd"),
     ("ldt", "local descriptor table"),
     ("thread-keyring", "thread keyring"),

@@ -1,6 +1,6 @@
 //! Mappings of every kind, their content, protection and advice.
 
-use crate::support::{HugePages, Victim, isolated, require, require_cpu, require_root};
+use crate::support::{HugePages, Victim, isolated, needs, require, require_cpu, require_root};
 use std::fs;
 
 #[test]
@@ -126,12 +126,24 @@ fn hugetlb_pages() {
 }
 
 #[test]
+fn shared_huge_pages_that_nobody_has_touched() {
+    isolated(|room| {
+        let victim = room.victim("unsupported", &["hugetlb"]);
+        if needs::privileged() {
+            room.survives(victim);
+        } else {
+            room.refuses(victim, &["CAP_CHECKPOINT_RESTORE"]);
+        }
+    });
+}
+
+#[test]
 fn memfds_of_huge_pages() {
     isolated(|room| {
         require_root!("to reserve huge pages");
-        let reserved = HugePages::reserve(24);
+        let reserved = HugePages::reserve(30);
         require!(reserved.are_there(), "no memory for huge pages");
-        room.survives(room.victim("huge", &[]));
+        room.survives_with_children(room.victim("huge", &[]));
     });
 }
 

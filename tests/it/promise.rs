@@ -1,5 +1,6 @@
 //! The promise: whatever programs do, a dump that succeeds restores.
 
+use crate::support::needs::privileged;
 use crate::support::network::own_network;
 use crate::support::{Facts, Room, Victim, isolated_for, wait};
 use std::io::Write;
@@ -33,13 +34,14 @@ fn exam_19_random_programs_come_back_as_undisturbed_twins() {
 
 /// Whether the second dump was taken.
 fn keeps_the_promise(room: &Room, seed: u64) -> bool {
-    let argument = seed.to_string();
-    let mut twin = room.victim("random", &[&argument]);
+    let arguments = [seed.to_string(), u8::from(privileged()).to_string()];
+    let arguments = arguments.each_ref().map(String::as_str);
+    let mut twin = room.victim("random", &arguments);
     twin.ask(&format!("run {OPERATIONS}"));
     let (digest, log) = (twin.ask("digest"), twin.ask("log"));
     twin.end();
     wait::alone();
-    let mut victim = room.victim("random", &[&argument]);
+    let mut victim = room.victim("random", &arguments);
     let first = seed.wrapping_mul(7) % (OPERATIONS / 2) + 5;
     let second = first + seed.wrapping_mul(13) % (OPERATIONS / 3) + 1;
     victim.ask(&format!("run {first}"));

@@ -278,15 +278,6 @@ pub fn peek(fd: BorrowedFd<'_>, length: usize) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Whether a byte of urgent data waits to be read (MSG_OOB).
-#[must_use]
-pub fn has_urgent(fd: BorrowedFd<'_>) -> bool {
-    let mut byte = 0u8;
-    let flags = libc::MSG_OOB | libc::MSG_PEEK | libc::MSG_DONTWAIT;
-    // SAFETY: the kernel writes at most one byte to the pointer, which is valid for it.
-    unsafe { libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags) == 1 }
-}
-
 /// Whether the next byte to be read is, or was, an urgent one (SIOCATMARK).
 ///
 /// # Errors
@@ -314,6 +305,8 @@ pub struct Polled {
     pub shut: bool,
     /// There is an error that SO_ERROR would tell and take away (POLLERR).
     pub failed: bool,
+    /// A byte of urgent data (MSG_OOB) waits to be read, in its place (SO_OOBINLINE) or beside the others (POLLPRI).
+    pub urgent: bool,
 }
 
 /// See [`Polled`].
@@ -321,11 +314,11 @@ pub struct Polled {
 /// # Errors
 /// As poll(2).
 pub fn polled(fd: BorrowedFd<'_>) -> io::Result<Polled> {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP | libc::POLLPRI, revents: 0 };
     // SAFETY: the kernel reads and writes the one entry.
     done(unsafe { libc::poll(&raw mut entry, 1, 0) })?;
     let has = |event: libc::c_short| entry.revents & event != 0;
-    Ok(Polled { shut: has(libc::POLLRDHUP), failed: has(libc::POLLERR) })
+    Ok(Polled { shut: has(libc::POLLRDHUP), failed: has(libc::POLLERR), urgent: has(libc::POLLPRI) })
 }
 
 /// sendto(2) of one packet.

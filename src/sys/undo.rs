@@ -285,6 +285,12 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
+        // First: whom our death would not wake any more would have our descriptors for ever.
+        if self.process != 0 {
+            let process = nix::unistd::Pid::from_raw(self.process);
+            let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
+            while nix::sys::wait::waitpid(process, None) == Err(nix::errno::Errno::EINTR) {}
+        }
         let (head, len) = self.robust;
         if head != 0
             && let Err(error) = set_robust_list(head, len)
@@ -293,11 +299,6 @@ impl Drop for Watch {
         }
         if let Some(affinity) = &self.affinity {
             set_affinity(0, affinity);
-        }
-        if self.process != 0 {
-            let process = nix::unistd::Pid::from_raw(self.process);
-            let _ = nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGKILL);
-            while nix::sys::wait::waitpid(process, None) == Err(nix::errno::Errno::EINTR) {}
         }
         // SAFETY: the mapping is ours, and no reference into it is left.
         unsafe { libc::munmap(self.journal.as_ptr().cast(), size_of::<Journal>()) };

@@ -12,7 +12,8 @@ use super::border::{Outsider, Tie};
 use super::{CollectError, Findings};
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{Fd, SocketId, Tid};
-use crate::image::model::socket::tcp::Role;
+use crate::image::model::socket::inet;
+use crate::image::model::socket::tcp::{Role, Tcp};
 use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, State};
 use crate::sys::socket;
@@ -163,10 +164,11 @@ impl Sockets {
         manner: tcp::tree::Manner,
         findings: &mut Findings,
     ) -> Result<Option<tcp::tree::Lock>, CollectError> {
+        let listeners: Vec<_> = self.sockets.iter().zip(&self.open).filter_map(listener).collect();
         let all = self.sockets.iter_mut().zip(&self.open);
         let connections = all.filter(|(socket, open)| is_connection(socket, &open.0));
         let subjects = connections.map(|(socket, (file, holder))| tcp::tree::Subject { socket, file, holder: *holder });
-        tcp::tree::read(&mut subjects.collect::<Vec<_>>(), outsiders, manner, findings)
+        tcp::tree::read(&mut subjects.collect::<Vec<_>>(), &listeners, outsiders, manner, findings)
     }
 
     /// All of them, and the duplicates of those that are TCP connections.
@@ -177,6 +179,15 @@ impl Sockets {
         let open = self.sockets.iter().zip(self.open).filter(|(socket, _)| is_kept(socket));
         let open = open.map(|(_, (file, _))| file).collect();
         (self.sockets, open)
+    }
+}
+
+fn listener((socket, (_, holder)): (&Socket, &(File, (Tid, Fd)))) -> Option<tcp::waiting::Listener> {
+    match &socket.state {
+        State::Tcp(Tcp { local, role: Role::Listening { backlog: _ } }) => {
+            Some(tcp::waiting::Listener { local: inet::parse(local)?, holder: *holder })
+        }
+        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
     }
 }
 

@@ -4,6 +4,7 @@
 use super::*;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
 use std::time::{Duration, Instant};
@@ -75,5 +76,34 @@ fn options_are_put_back_when_their_process_is_killed() {
     while [offset(&one), offset(&other)] != [-1, 3] {
         assert!(Instant::now() < end, "{:?}", [offset(&one), offset(&other)]);
         std::thread::yield_now();
+    }
+}
+
+/// Whoever kills it does so from outside, at any instant: while it starts what undoes, in between, and while it ends that.
+#[test]
+fn options_are_put_back_whenever_their_process_is_killed() {
+    for turn in 0..400u64 {
+        let (one, other) = UnixDatagram::pair().unwrap();
+        // SAFETY: the child makes system calls alone until it is killed.
+        let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+            loop {
+                let undo = Undo::default();
+                for value in 0..20 {
+                    let _held = [hold(&undo, &one, 5 + value, -1), hold(&undo, &other, 7, 3)];
+                }
+            }
+        };
+        std::thread::sleep(Duration::from_micros(200 + turn * 7919 % 3000));
+        nix::sys::signal::kill(child, nix::sys::signal::Signal::SIGKILL).unwrap();
+        waitpid(child, None).unwrap();
+        // Who undoes has the sockets too, until it has done so.
+        drop(other);
+        one.set_nonblocking(true).unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        while one.send(b"x").map_err(|error| error.kind()) != Err(ErrorKind::ConnectionRefused) {
+            assert!(Instant::now() < end, "turn {turn}: who undoes does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(offset(&one), -1, "turn {turn}");
     }
 }

@@ -23,7 +23,7 @@ fn points() -> impl Iterator<Item = Point> {
 }
 
 /// Processes of this pid namespace and of those below; the dead whose parent is dead are ours to reap.
-fn processes() -> Vec<i32> {
+pub fn processes() -> Vec<i32> {
     while waitpid(None, Some(WaitPidFlag::WNOHANG)).is_ok_and(|status| status.pid().is_some()) {}
     let entries = fs::read_dir("/proc").expect("proc").flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()

@@ -2,9 +2,10 @@
 //! and `SNAP_SEED` repeats a run.
 
 use super::random::{Random, number, seed};
+use super::restore::processes;
 use crate::support::exchange::{Exchange, Use};
 use crate::support::network::own_network;
-use crate::support::{Room, Victim, isolated_for, require_root};
+use crate::support::{Room, Victim, isolated_for, require_root, wait};
 use nix::sys::signal::Signal;
 use snap::fault::Point;
 use std::time::{Duration, Instant};
@@ -43,6 +44,9 @@ impl Connected {
         }
         let served = self.victim.try_ask("check").unwrap_or_else(|what| panic!("{when}: {what}"));
         assert_eq!(served, self.exchanges.len().to_string(), "{when}");
+        wait::until(&format!("{when}: the end of what undoes"), || {
+            (processes() == [1, self.victim.pid()]).then_some(())
+        });
         let locks = room.snap(["net", "unlock", "--all"]).run().expect(0);
         assert!(locks.stdout.starts_with("0 locks"), "{when}: {locks}");
     }

@@ -82,6 +82,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("locks", &["file"]),
     ("inotify", &[]),
     ("machine", &[]),
+    ("tcp_states", &["1", "8"]),
     ("echo", &["127.0.0.1"]),
     ("medley", &["100"]),
     ("connections", &["v4"]),

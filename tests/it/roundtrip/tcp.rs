@@ -1,8 +1,9 @@
 //! TCP sockets that nobody is connected to, and what stands in their way.
 
 use crate::support::network::own_network;
-use crate::support::{Room, isolated, require_root, wait};
+use crate::support::{Room, isolated, isolated_for, require_root, wait};
 use std::net::TcpListener;
+use std::time::Duration;
 
 #[test]
 fn exam_16_listeners_and_sockets_without_a_connection() {
@@ -36,6 +37,31 @@ fn a_port_that_is_taken_is_named_with_its_holder_before_anything_runs() {
         victim.check();
         victim.end();
         wait::gone(victim.pid());
+    });
+}
+
+/// Every state of TCP that a descriptor can have, with both ends in the tree or one that belongs to nobody any more. `SNAP_TCP_STATES=1` tries every
+/// sequence of operations, which is the default; N tries about one in N, which `SNAP_SEED` chooses.
+#[test]
+fn exam_16_every_state_of_tcp_that_five_operations_lead_to() {
+    isolated_for(Duration::from_secs(180), |room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        own_network();
+        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "1".into());
+        let (seed, share) = (variable("SNAP_SEED"), variable("SNAP_TCP_STATES"));
+        let mut victim = room.victim("tcp_states", &[&seed, &share]);
+        let count = victim.ask("count");
+        if share == "1" {
+            assert_eq!(victim.ask("states"), "1 2 4 5 7 8 9 10 11", "{count}: numbered as in include/net/tcp_states.h");
+        }
+        room.dump(victim.pid(), "first.snap", &[]);
+        victim.check();
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
     });
 }
 

@@ -187,6 +187,80 @@ fn exam_16_a_packet_that_comes_during_the_freeze_is_not_lost() {
     });
 }
 
+/// They belong to no descriptor: a dump that ends the tree says that they are lost, and one that does not leaves them alone.
+#[test]
+fn connections_that_nobody_has_accepted_are_named() {
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        own_network();
+        let mut machine = room.victim("machine", &[]);
+        let port = machine.ask("listen listener 127.0.0.1:0");
+        let to = format!("127.0.0.1:{port}");
+        let peers: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect(&to).expect("the machine listens")).collect();
+        machine.ask(&format!("connect inside {to}"));
+        let pid = machine.pid().to_string();
+        let running = room.snap(["dump", &pid, "-o", "x.snap"]).run().expect(0);
+        assert!(!running.stdout.contains("not accepted"), "{running}");
+        let told = format!("TCP listener of {to}");
+        let refused = room.snap(["dump", &pid, "-o", "x.snap", "--kill", "--tcp", "refuse"]).run().expect(3);
+        let what = "2 connections from outside that it has not accepted";
+        assert!(refused.stderr.contains(&told) && refused.stderr.contains(what), "{refused}");
+        let killed = room.snap(["dump", &pid, "-o", "killed.snap", "--kill"]).run().expect(0);
+        assert!(killed.stdout.contains(&told) && killed.stdout.contains(what), "{killed}");
+        machine.killed();
+        assert_eq!(room.restore(&room.path("killed.snap"), &[]), machine.pid());
+        for mut peer in peers {
+            peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            let end = peer.read(&mut [0]);
+            assert!(matches!(&end, Err(error) if error.kind() == ErrorKind::ConnectionReset), "{end:?}");
+        }
+        // The one from inside has connected again.
+        machine.ask("accept listener accepted");
+        machine.ask("send inside 1 0 100");
+        machine.ask("receive accepted 1 0 100");
+        machine.end();
+    });
+}
+
+/// Sends a byte of urgent data.
+fn urgent(stream: &TcpStream) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the kernel reads one byte.
+    assert_eq!(unsafe { libc::send(stream.as_raw_fd(), c"!".as_ptr().cast(), 1, libc::MSG_OOB) }, 1);
+}
+
+/// Beside the other bytes or among them, as the next to be read or behind others: a dump is refused until it was read.
+#[test]
+fn urgent_data_is_refused_by_name() {
+    const SO_OOBINLINE: i32 = libc::SO_OOBINLINE;
+    isolated(|room| {
+        require_root!("to keep TCP connections (CAP_NET_ADMIN)");
+        own_network();
+        let mut machine = room.victim("machine", &[]);
+        let pid = machine.pid().to_string();
+        for (inline, before, after) in [(0, 0, 0), (0, 5, 5), (0, 5, 0), (1, 0, 0), (1, 5, 5), (1, 0, 5), (1, 5, 0)] {
+            let case = format!("inline {inline}, {before} bytes before and {after} after it");
+            let peer = connected(&machine, "peer", "127.0.0.1");
+            machine.ask(&format!("set peer {} {SO_OOBINLINE} {inline}", libc::SOL_SOCKET));
+            (&peer).write_all(&stream(1, 0, before)).expect("a write");
+            urgent(&peer);
+            (&peer).write_all(&stream(1, before, after)).expect("a write");
+            for more in [&["--leave-running"][..], &["--kill"], &["--kill", "--tcp", "close"]] {
+                let run = room.snap(["dump", &pid, "-o", "x.snap"]).args(more).run().expect(3);
+                assert!(run.stderr.contains("urgent data (MSG_OOB)"), "{case}: {run}");
+            }
+            // A read ends at the mark. Who sends more moves it on.
+            machine.ask("read peer");
+            machine.ask("read peer");
+            (&peer).write_all(&stream(1, 0, 10)).expect("a write");
+            machine.ask("receive peer 1 0 10");
+            room.dump(machine.pid(), "x.snap", &[]);
+            machine.ask("close peer");
+        }
+        machine.end();
+    });
+}
+
 #[test]
 fn connections_are_closed_or_refused_on_request() {
     isolated(|room| {

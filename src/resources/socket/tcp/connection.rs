@@ -16,6 +16,9 @@ const TRIES: u32 = 50;
 /// More than what is read of the send queue may exceed what is unacknowledged: the acknowledged beginning of its first segment.
 const SLACK: usize = 1 << 17;
 
+/// Why a connection or what is left of one is refused whose bytes have a mark.
+pub const URGENT: &str = "it has received urgent data (MSG_OOB), which cannot be put back";
+
 /// Why a connection was not read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
@@ -63,8 +66,8 @@ pub fn read(
             "an error, or a message in its error queue, waits in it, which cannot be read without taking it away";
         return Ok(Err(Trouble::Passing(reason.into())));
     }
-    if tcp::has_urgent(fd) || tcp::at_mark(fd)? {
-        return Ok(Err(Trouble::Refused("it has received urgent data (MSG_OOB), which cannot be put back".into())));
+    if polled.urgent || tcp::at_mark(fd)? {
+        return Ok(Err(Trouble::Refused(URGENT.into())));
     }
     let repaired = repairs.map(|Repairs { undo, passed: _ }| repair(fd, undo)).transpose()?;
     repairs.map_or(Ok(()), |Repairs { undo: _, passed }| passed(Step::Repairing))?;

@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod tree;
+pub mod waiting;
 
 use super::options;
 use crate::image::model::socket::inet;
@@ -55,6 +56,9 @@ fn ended(fd: BorrowedFd<'_>) -> io::Result<Result<Role, String>> {
     if !polled.shut {
         let reason = "a connection was refused and its program was not told yet; what it would be told cannot be read";
         return Ok(if polled.failed { Err(reason.into()) } else { Ok(Role::Unconnected) });
+    }
+    if polled.urgent || tcp::at_mark(fd)? {
+        return Ok(Err(connection::URGENT.into()));
     }
     let unread = tcp::peek(fd, descriptor::unread(fd)?)?;
     Ok(Ok(Role::Ended(Ended { unread, failed: polled.failed })))

@@ -2,6 +2,7 @@
 
 use super::connection::{self, Repairs, Trouble};
 use super::shown;
+use super::waiting::{self, Listener};
 use crate::image::model::id::{Fd, Tid};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
@@ -137,7 +138,7 @@ pub fn may_repair() -> io::Result<bool> {
 }
 
 /// Both addresses, without the IPv6 form of those of IPv4.
-type Ends = (SocketAddr, SocketAddr);
+pub type Ends = (SocketAddr, SocketAddr);
 
 /// What the kernel's table has.
 type Rows<'a> = HashMap<Ends, &'a Row>;
@@ -148,12 +149,13 @@ type Rows<'a> = HashMap<Ends, &'a Row>;
 /// A kernel interface that failed.
 pub fn read(
     subjects: &mut [Subject<'_>],
+    listeners: &[Listener],
     outsiders: &HashMap<Tie, Outsider>,
     manner: Manner,
     findings: &mut Findings,
 ) -> Result<Option<Lock>, CollectError> {
-    let Some(first) = subjects.first() else { return Ok(None) };
-    let anybody = first.holder.0;
+    let holders = subjects.iter().map(|subject| subject.holder).chain(listeners.iter().map(|listener| listener.holder));
+    let Some((anybody, _)) = holders.into_iter().next() else { return Ok(None) };
     let repairs = may_repair().map_err(CollectError::at(anybody, "TCP_REPAIR"))?;
     let table = tcp_table::read(&mut Vec::new())?;
     let rows: Rows<'_> =
@@ -161,6 +163,9 @@ pub fn read(
     let connections: Vec<(usize, Vec<u8>, Ends)> =
         (0..subjects.len()).filter_map(|at| connected(&subjects[at], at)).collect();
     let places: HashMap<Ends, usize> = connections.iter().map(|(at, _, ends)| (*ends, *at)).collect();
+    if manner.ends {
+        waiting::tell(listeners, &table, &|ends| places.contains_key(ends), manner.policy, findings);
+    }
     let mut kept = Vec::new();
     for (at, peer, ends) in connections {
         let subject = &mut subjects[at];
@@ -359,6 +364,10 @@ impl Subject<'_> {
                 );
             }
             Policy::Close => {
+                if tcp::polled(self.file.as_fd()).is_ok_and(|polled| polled.urgent) {
+                    self.refuse(findings, connection::URGENT, "let it be read before");
+                    return false;
+                }
                 let unread = crate::sys::descriptor::unread(self.file.as_fd());
                 let unread = unread.and_then(|count| tcp::peek(self.file.as_fd(), count)).unwrap_or_default();
                 self.set(Role::Ended(Ended { unread, failed: true }));
@@ -373,12 +382,14 @@ impl Subject<'_> {
     fn not_accepted(&mut self, peer: Vec<u8>, rows: &Rows<'_>, ends: Ends, findings: &mut Findings) {
         let waiting = rows.get(&ends).map_or(0, |row| row.unread);
         let unread = crate::sys::descriptor::unread(self.file.as_fd()).unwrap_or(0);
-        let plain = tcp::info(self.file.as_fd()).is_ok_and(|info| info.state == tcp::State::Established);
+        let plain = tcp::info(self.file.as_fd()).is_ok_and(|info| info.state == tcp::State::Established)
+            && tcp::polled(self.file.as_fd()).is_ok_and(|polled| !polled.shut && !polled.failed);
         if waiting == 0 && unread == 0 && plain && tcp::unacknowledged(self.file.as_fd()).is_ok_and(|count| count == 0)
         {
             self.set(Role::Connecting { peer });
         } else {
-            let reason = "what it has sent to a listener that has not accepted it yet cannot be seen";
+            let reason =
+                "it has sent something to a listener that has not accepted it yet, which cannot be seen, or has ended";
             self.passing(findings, reason.into());
         }
     }

@@ -32,9 +32,12 @@ pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<
         tcp::agree(fd, tcp::Agreed { mss, scales, sack, timestamp }).map_err(doing("setting what it has agreed on"))?;
     }
     let sent = outgoing.bytes.len() - outgoing.unsent as usize;
-    make_room(made, incoming.unread.len(), outgoing.bytes.len())?;
+    make_room(made, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, outgoing.bytes.len())?;
+    let before = make_room(made, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, incoming.unread.len())?;
     tcp::choose(fd, Queue::Received)?;
     append(made, &incoming.unread).map_err(doing("filling what it has received"))?;
+    // What it had no room for must not come now. The kernel doubles what it is told (socket(7)).
+    socket::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(before / 2).to_ne_bytes())?;
     tcp::choose(fd, Queue::Send)?;
     append(made, &outgoing.bytes[..sent]).map_err(doing("filling what it has sent"))?;
     tcp::choose(fd, Queue::None)?;
@@ -60,17 +63,14 @@ fn set_window(made: &File, window: Window, incoming: &Incoming) -> io::Result<()
 }
 
 /// Buffers that hold these bytes, until the options of the image are set: an overhead of the kernel's own counts too.
-fn make_room(made: &File, received: usize, sent: usize) -> io::Result<()> {
-    for (name, force, bytes) in
-        [(libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, received), (libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, sent)]
-    {
-        let now = socket::number(made.as_fd(), libc::SOL_SOCKET, name)?;
-        let wanted = i32::try_from(bytes.saturating_mul(2) + (256 << 10)).unwrap_or(i32::MAX / 2);
-        if wanted > now {
-            socket::set_option(made.as_fd(), libc::SOL_SOCKET, force, &wanted.to_ne_bytes())?;
-        }
+/// Gives the size of before.
+fn make_room(made: &File, name: i32, force: i32, bytes: usize) -> io::Result<i32> {
+    let now = socket::number(made.as_fd(), libc::SOL_SOCKET, name)?;
+    let wanted = i32::try_from(bytes.saturating_mul(2) + (256 << 10)).unwrap_or(i32::MAX / 2);
+    if wanted > now {
+        socket::set_option(made.as_fd(), libc::SOL_SOCKET, force, &wanted.to_ne_bytes())?;
     }
-    Ok(())
+    Ok(now)
 }
 
 fn append(made: &File, mut bytes: &[u8]) -> io::Result<()> {

@@ -32,9 +32,25 @@ pub fn set_up(made: &File, Tcp { local, role }: &Tcp) -> io::Result<()> {
             tcp::listen(made.as_fd(), *backlog)
         }
         Role::Ended(ended) => ended::again(made, ended),
-        Role::Connecting { peer: _ } => name(made, local),
+        Role::Connecting { peer: _ } => name_beside_others(made, local),
         Role::Connected(connection) => connection::set_up(made, local, connection),
     }
+}
+
+/// What connects may have a port that others have too, to other addresses (net/ipv4/inet_hashtables.c, `__inet_hash_connect`): for bind(2) that takes
+/// repair mode.
+fn name_beside_others(made: &File, local: &[u8]) -> io::Result<()> {
+    match name(made, local) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        other => return other,
+    }
+    let fd = made.as_fd();
+    let reuse = socket::option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR)?;
+    tcp::set(fd, tcp::REPAIR, 1)?;
+    name(made, local)?;
+    tcp::set(fd, tcp::REPAIR, tcp::OFF_SILENTLY)?;
+    socket::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &reuse)?;
+    Ok(())
 }
 
 /// Gives it its name, if it had one.

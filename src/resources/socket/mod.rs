@@ -187,7 +187,7 @@ fn listener((socket, (_, holder)): (&Socket, &(File, (Tid, Fd)))) -> Option<tcp:
         State::Tcp(Tcp { local, role: Role::Listening { backlog: _ } }) => {
             Some(tcp::waiting::Listener { local: inet::parse(local)?, holder: *holder })
         }
-        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) => None,
+        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
     }
 }
 

@@ -46,15 +46,18 @@ impl Namespaces {
 
     /// Refuses a process that is in another one.
     pub fn check(&self, pid: Pid, theirs: &Self, findings: &mut Findings) {
-        for (((kind, difference), theirs), ours) in KINDS.iter().zip(&theirs.0).zip(&self.0) {
-            if theirs.is_some() && theirs != ours {
-                findings.block(
-                    format!("pid {pid}"),
-                    format!("{kind} namespace"),
-                    format!("it is not the one of snap: {difference}"),
-                    format!("run snap inside: nsenter --target {pid} --all snap dump {}", number_inside(pid)),
-                );
-            }
+        let all = KINDS.iter().zip(&theirs.0).zip(&self.0);
+        let others: Vec<_> =
+            all.filter(|((_, theirs), ours)| theirs.is_some() && theirs != ours).map(|((kind, _), _)| *kind).collect();
+        if others.is_empty() {
+            return;
+        }
+        // Those alone: to enter one that we are in already may take more than we have (setns(2)).
+        let options: String = others.iter().map(|(kind, _)| format!(" --{}", kind.replace("mnt", "mount"))).collect();
+        let remedy = format!("run snap inside: nsenter --target {pid}{options} snap dump {}", number_inside(pid));
+        for (kind, difference) in others {
+            let reason = format!("it is not the one of snap: {difference}");
+            findings.block(format!("pid {pid}"), format!("{kind} namespace"), reason, remedy.clone());
         }
     }
 }

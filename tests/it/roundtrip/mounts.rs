@@ -109,9 +109,9 @@ fn what_is_in_other_namespaces_is_dumped_from_inside_as_the_refusal_says() {
             (fs::read_to_string(format!("/proc/{pid}/comm")).ok()? == "sleep\n").then_some(pid)
         });
         let run = room.snap(["dump", &pid.to_string(), "-o", "x.snap"]).run().expect(3);
-        run.says(&format!("run snap inside: nsenter --target {pid} --all snap dump 1"));
+        run.says(&format!("run snap inside: nsenter --target {pid} --mount --pid snap dump 1"));
         let image = room.path("inside.snap");
-        let inside = ["nsenter", "--target", &pid.to_string(), "--all"];
+        let inside = ["nsenter", "--target", &pid.to_string(), "--mount", "--pid"];
         room.snap(["dump", "1", "-o"]).arg(&image).through(&inside, BINARY.as_ref()).run().expect(0);
         outer.kill().expect("kill");
         outer.wait().expect("wait");

@@ -93,6 +93,8 @@ fn files_of_other_mounts_to_which_no_path_leads_are_refused() {
         let victim = room.victim("c-dynamic", &[]);
         let names = [covered, away].map(|file| format!("fd {}: /", file.as_raw_fd()));
         room.refuses(victim, &[&names[0], &names[1], "another mount namespace", "no path here leads to it"]);
+        // So that the room can be removed.
+        run("umount", &[room.path("covered").as_ref()]);
     });
 }
 

@@ -37,6 +37,8 @@ pub struct FileTable {
     files: Vec<File>,
     known: HashMap<(u64, u64, Vec<u8>), FileId>,
     contents: HashMap<FileId, std::fs::File>,
+    /// Those without a name, which more than one link may lead to: two names of an inode that are both gone.
+    nameless: HashMap<(u64, u64), FileId>,
     /// Files of which nothing is known but where they are mapped.
     guessed: HashSet<FileId>,
 }
@@ -61,17 +63,24 @@ impl FileTable {
             reason,
             remedy: "close the file, or link it to a name in its old directory".into(),
         })?;
-        let (id, is_new) = match self.known.get(&key) {
-            Some(&id) => (id, false),
-            None => (FileId(self.files.len() as u32), true),
+        let inode = (meta.dev(), meta.ino());
+        let nameless = self.nameless.get(&inode).filter(|_| link == Link::Unlinked);
+        let id = match self.known.get(&key).or(nameless) {
+            Some(&id) => {
+                if self.guessed.remove(&id) {
+                    self.files[id.0 as usize] = described(id, path, link, meta);
+                }
+                id
+            }
+            None => {
+                let id = FileId(self.files.len() as u32);
+                self.files.push(described(id, path, link, meta));
+                id
+            }
         };
-        let file = described(id, path, link, meta);
-        if is_new {
-            self.files.push(file);
-            self.known.insert(key, id);
-        } else {
-            self.guessed.remove(&id);
-            self.files[id.0 as usize] = file;
+        self.known.insert(key, id);
+        if self.get(id).link == Link::Unlinked {
+            self.nameless.insert(inode, id);
         }
         Ok(id)
     }
@@ -99,7 +108,8 @@ impl FileTable {
 
     /// A file without a name that is only mapped, if no descriptor of it is found later. Nobody can see its attributes.
     pub fn intern_nameless(&mut self, dev: u64, ino: u64, link: &[u8]) -> FileId {
-        if let Some(id) = self.find(dev, ino, link) {
+        if let Some(id) = self.find(dev, ino, link).or_else(|| self.nameless.get(&(dev, ino)).copied()) {
+            self.known.insert((dev, ino, link.to_vec()), id);
             return id;
         }
         let id = FileId(self.files.len() as u32);
@@ -120,6 +130,7 @@ impl FileTable {
             held: Vec::new(),
         });
         self.known.insert((dev, ino, link.to_vec()), id);
+        self.nameless.insert((dev, ino), id);
         self.guessed.insert(id);
         id
     }

@@ -21,6 +21,11 @@ fn what_this_process_never_touched_is_not_lost() {
     });
 }
 
+#[test]
+fn exam_10_a_file_that_is_mapped_by_two_names_which_are_gone_is_one() {
+    isolated(|room| room.survives(room.victim("nameless", &["names"])));
+}
+
 /// How many pages of its region are there: its last one is made to see how large the object is, where that cannot be known otherwise.
 fn assert_sparse(victim: &Victim, when: &str) {
     let most = if privileged() { TOUCHED } else { TOUCHED + 1 };

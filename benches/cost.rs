@@ -14,6 +14,7 @@ const ROUNDS: usize = 15;
 const COLUMNS: [&str; 5] = ["before", "twin", "first after", "after", "twin"];
 
 fn main() {
+    support::namespace::close_on_exec();
     let heads = COLUMNS.iter().map(|name| format!("{name:>18}")).collect::<String>();
     println!("{:<16}{heads}   median of a round, ms [page faults]", "");
     for (name, arguments) in [("64 MiB", &["64"][..]), ("64 MiB, huge", &["64", "huge"])] {

@@ -64,14 +64,17 @@ pub(super) fn open(path: &Path) -> Result<Image, Failure> {
     Image::open(bytes).map_err(|error| damaged("standard input", &error))
 }
 
+/// What helps where there is no such file.
+pub(super) const NO_SUCH_IMAGE: &str = "check the name; snap dump PID writes snap-PID.snap where it is run";
+/// What helps where the image is not what was written.
+pub(super) const DAMAGED: &str = "an image cannot be mended: take another copy, or dump again";
+
 fn unreadable(name: &str, error: &io::Error) -> Failure {
     let (code, remedy) = match error.kind() {
         io::ErrorKind::PermissionDenied => {
             (Code::Permission, "images are readable for their owner alone: ask them, or root")
         }
-        io::ErrorKind::NotFound => {
-            (Code::BadImage, "check the name; snap dump PID writes snap-PID.snap where it is run")
-        }
+        io::ErrorKind::NotFound => (Code::BadImage, NO_SUCH_IMAGE),
         _ => (Code::BadImage, "an image is a regular file written by snap dump"),
     };
     Failure::new(code, format!("cannot read the image {name}: {error}"), remedy)
@@ -84,7 +87,7 @@ fn damaged(name: &str, error: &Error) -> Failure {
         match error {
             Error::NotAnImage => "name a file that snap dump has written",
             Error::Newer { what: _, read_by: _ } => "install that version of snap",
-            _ => "an image cannot be mended: take another copy, or dump again",
+            _ => DAMAGED,
         },
     )
 }

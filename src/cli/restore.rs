@@ -4,6 +4,7 @@ use super::args::{self, RestoreArgs};
 use super::exit::Exit;
 use super::exit_code::Code;
 use super::failure::Failure;
+use super::inspect::{DAMAGED, NO_SUCH_IMAGE};
 use super::output::Output;
 use super::progress_bar::Bar;
 use crate::inspect::text::count;
@@ -129,7 +130,8 @@ fn explain(args: &RestoreArgs, error: Error) -> Failure {
             blockers,
         },
         Error::Image { .. } => {
-            Failure::new(Code::BadImage, message, "an image cannot be mended: take another copy, or dump again")
+            let is_missing = args.image.as_os_str() != "-" && !args.image.exists();
+            Failure::new(Code::BadImage, message, if is_missing { NO_SUCH_IMAGE } else { DAMAGED })
         }
         Error::Permission { .. } => Failure::new(
             Code::Permission,

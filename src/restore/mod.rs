@@ -34,6 +34,7 @@ mod queues;
 mod readdress;
 mod renumber;
 mod resume;
+mod rewritten;
 mod script;
 mod skeleton;
 mod sockets;
@@ -65,7 +66,8 @@ use crate::sys::sched::yield_now;
 use crate::sys::skeleton::{block_signals, restore_signals};
 use foreground::Foreground;
 use nix::sys::signal::Signal;
-use readdress::{Consequences, Readdressed};
+use readdress::Consequences;
+use rewritten::Rewritten;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
@@ -218,7 +220,7 @@ pub fn run(options: &Options<'_>) -> Result<Restored, Error> {
     namespace::give_way(opened.snapshot())?;
     let consequences = options.addresses.consequences(opened.snapshot());
     let choices = choices(options, &consequences);
-    let readdressed = Readdressed::where_changed(&opened, &options.addresses);
+    let readdressed = readdress::where_changed(&opened, &options.addresses);
     let pages: &dyn Pages = readdressed.as_ref().map_or(&opened, |readdressed| readdressed);
     let above = outside.as_ref().map(namespace::Outside::above).transpose();
     let above = above.map_err(|source| Error::Step { step: "dup".into(), source })?.flatten();
@@ -237,7 +239,7 @@ fn restore_under_new_ids(opened: &dyn Pages, choices: &Choices<'_>, stopped: boo
     loop {
         let ids = new_ids(opened.snapshot(), attempt)?;
         attempt += 1;
-        let pages = renumber::Renumbered::new(opened, &ids);
+        let pages = Rewritten::new(opened, |snapshot| renumber::renumber(snapshot, &ids));
         tracing::warn!("{}: {}", renumber::WARNING, renumber::describe(&ids));
         match restore(&pages, choices, stopped, None) {
             Err(error) if attempt < TRIES && !opened.is_stream() && is_taken(&error) => {
@@ -271,10 +273,10 @@ pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
     let opened = source::Opened::open(options)?;
     let consequences = options.addresses.consequences(opened.snapshot());
     let choices = choices(options, &consequences);
-    let readdressed = Readdressed::where_changed(&opened, &options.addresses);
+    let readdressed = readdress::where_changed(&opened, &options.addresses);
     let pages: &dyn Pages = readdressed.as_ref().map_or(&opened, |readdressed| readdressed);
     let ids = if options.new_pids { new_ids(opened.snapshot(), 0)? } else { Ids::new() };
-    let renumbered = renumber::Renumbered::new(pages, &ids);
+    let renumbered = Rewritten::new(pages, |snapshot| renumber::renumber(snapshot, &ids));
     let snapshot = renumbered.snapshot();
     let facts = host::probe(snapshot).map_err(|source| Error::Step { step: "looking at this host".into(), source })?;
     let mut plan = plan::plan(snapshot, &facts, &choices).map_err(Error::Blocked)?;

@@ -1,6 +1,7 @@
 //! `--tcp-close` and `--map-address`: an image whose connections to the outside are closed, or that has moved to a host with other addresses. Pure.
 
-use super::{Error, Filler, Pages};
+use super::Pages;
+use super::rewritten::Rewritten;
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::Datagram;
@@ -134,35 +135,10 @@ fn has(socket: &Socket, wanted: IpAddr) -> bool {
     }
 }
 
-/// An image as it is with other addresses.
-pub struct Readdressed<'a> {
-    pages: &'a dyn Pages,
-    snapshot: Snapshot,
-}
-
-impl<'a> Readdressed<'a> {
-    /// With these; none where nothing is changed.
-    #[must_use]
-    pub fn where_changed(pages: &'a dyn Pages, addresses: &Addresses) -> Option<Self> {
-        if !addresses.close && addresses.mapped.is_empty() {
-            return None;
-        }
-        let mut snapshot = pages.snapshot().clone();
-        snapshot.sockets.iter_mut().for_each(|socket| addresses.socket(socket));
-        Some(Self { pages, snapshot })
-    }
-}
-
-impl Pages for Readdressed<'_> {
-    fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
-    fn is_stream(&self) -> bool {
-        self.pages.is_stream()
-    }
-
-    fn restore(&self, filler: &Filler<'_>) -> Result<(), Error> {
-        self.pages.restore(filler)
-    }
+/// The image with other addresses; none where nothing is changed.
+#[must_use]
+pub fn where_changed<'a>(pages: &'a dyn Pages, addresses: &Addresses) -> Option<Rewritten<'a>> {
+    (addresses.close || !addresses.mapped.is_empty()).then(|| {
+        Rewritten::new(pages, |snapshot| snapshot.sockets.iter_mut().for_each(|socket| addresses.socket(socket)))
+    })
 }

@@ -1,7 +1,6 @@
 //! `--new-pids`: an image under other ids. Whatever in it names a task, group or session of the tree names it by the new id then; what
 //! the program itself remembers does not. Pure, but for the search of free ids.
 
-use super::{Error, Filler, Pages};
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{AsyncOwner, OpenObject, OwnerTarget};
@@ -44,36 +43,6 @@ pub fn wanted(snapshot: &Snapshot) -> BTreeSet<i32> {
         }
     }
     ids
-}
-
-/// An image as it is with new ids.
-pub struct Renumbered<'a> {
-    pages: &'a dyn Pages,
-    snapshot: Snapshot,
-}
-
-impl<'a> Renumbered<'a> {
-    /// With these ids.
-    #[must_use]
-    pub fn new(pages: &'a dyn Pages, ids: &Ids) -> Self {
-        let mut snapshot = pages.snapshot().clone();
-        renumber(&mut snapshot, ids);
-        Self { pages, snapshot }
-    }
-}
-
-impl Pages for Renumbered<'_> {
-    fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
-    }
-
-    fn is_stream(&self) -> bool {
-        self.pages.is_stream()
-    }
-
-    fn restore(&self, filler: &Filler<'_>) -> Result<(), Error> {
-        self.pages.restore(filler)
-    }
 }
 
 /// Puts the new ids everywhere.

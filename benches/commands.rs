@@ -156,7 +156,7 @@ fn once(case: &Case) -> Run {
             let mut command = Command::new(&criu);
             command
                 .args(verb)
-                .args(["--shell-job", "-D"])
+                .args(["--shell-job", "--tcp-established", "--network-lock", "nftables", "-D"])
                 .arg(&images)
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
@@ -167,6 +167,7 @@ fn once(case: &Case) -> Run {
         };
         times.push(run(&["dump", "-t", &pid]));
         victim.killed();
+        wait::alone();
         times.push(run(&["restore", "-d"]));
     }
     victim.end();

@@ -102,6 +102,8 @@ fn outside(name: &str, limit: Duration) {
     assert!(status.success(), "{name}: {status} (signal {:?})\n{text}", status.signal());
     // The name must have matched, or nothing has been tested.
     assert!(text.contains("1 passed"), "{name}: no such test inside the namespace\n{text}");
+    // What the test had to say is seen with `--nocapture`.
+    print!("{text}");
     text.lines().filter_map(|line| line.strip_prefix(NOT_RUN)).for_each(|reason| report(name, reason));
 }
 

@@ -44,4 +44,4 @@ pub mod values;
 pub mod vm_flags;
 
 pub use error::{Error, ParseError, if_present};
-pub use task_dir::{TaskDir, living};
+pub use task_dir::{TaskDir, living, processes};

@@ -214,6 +214,13 @@ impl TaskDir {
     }
 }
 
+/// Every process that /proc shows.
+#[must_use]
+pub fn processes() -> Vec<Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid).collect()
+}
+
 /// The number under which /proc shows what the threads of a process share: the id of one that lives. `/proc/PID` shows nothing of an address
 /// space or of descriptors once the main thread has ended.
 ///

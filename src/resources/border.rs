@@ -3,7 +3,7 @@
 use super::file::DELETED;
 use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
-use crate::proc::{TaskDir, many, maps};
+use crate::proc::{TaskDir, many, maps, processes};
 use crate::sys::{kcmp, task};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -87,9 +87,7 @@ pub fn outsiders(inside: impl IntoIterator<Item = Pid>, wanted: &HashSet<Tie>) -
         return HashMap::new();
     }
     let inside: HashSet<Pid> = inside.into_iter().chain([task::own_pid()]).collect();
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid);
-    let others: Vec<Pid> = numbers.filter(|pid| !inside.contains(pid)).collect();
+    let others: Vec<Pid> = processes().into_iter().filter(|pid| !inside.contains(pid)).collect();
     let mut holders = HashMap::new();
     for (tie, outsider) in many::map(&others, |&pid, buffer| held(pid, wanted, buffer)).into_iter().flatten() {
         holders.entry(tie).or_insert(outsider);

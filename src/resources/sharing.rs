@@ -3,7 +3,7 @@
 
 use super::{CollectError, Findings};
 use crate::image::model::id::{Pid, Tid};
-use crate::proc::{TaskDir, many};
+use crate::proc::{TaskDir, many, processes};
 use crate::sys::kcmp::{self, Object};
 use crate::sys::plain_task::PlainTask;
 use std::cell::Cell;
@@ -151,11 +151,7 @@ impl Sharing {
         let inside: HashSet<Pid> = inside.iter().copied().collect();
         let mut exposed = HashSet::new();
         let (undo_lists, io_contexts) = (&self.undo_lists, &self.io_contexts);
-        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-            let Some(other) = entry.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid) else { continue };
-            if inside.contains(&other) {
-                continue;
-            }
+        for other in processes().into_iter().filter(|other| !inside.contains(other)) {
             for (object, classes, absent, name) in [
                 (Object::Vm, &self.memory, None, "memory"),
                 (Object::Files, &self.files, None, "table of descriptors"),

@@ -1,6 +1,6 @@
 //! Ids that nobody has, neither as a task nor as a session or group.
 
-use crate::proc::{TaskDir, stat};
+use crate::proc::{TaskDir, processes, stat};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ const RESERVED: i32 = 300;
 /// # Errors
 /// When /proc does not tell, or there are not so many.
 pub fn find(count: usize, attempt: usize) -> io::Result<Vec<i32>> {
-    let used = used()?;
+    let used = used();
     let number = |path: &str, at: usize| -> io::Result<i32> {
         let text = fs::read_to_string(path)?;
         text.split_ascii_whitespace()
@@ -35,19 +35,18 @@ pub fn find(count: usize, attempt: usize) -> io::Result<Vec<i32>> {
 }
 
 /// Every id that something has.
-fn used() -> io::Result<HashSet<i32>> {
+fn used() -> HashSet<i32> {
     let mut used = HashSet::new();
     let mut buffer = Vec::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        used.insert(pid);
-        let Ok(dir) = TaskDir::process(crate::image::model::id::Pid(pid)) else { continue };
+    for pid in processes() {
+        used.insert(pid.0);
+        let Ok(dir) = TaskDir::process(pid) else { continue };
         if let Ok(stat) = stat::read(&dir, &mut buffer) {
             used.extend([stat.pgrp.0, stat.session.0]);
         }
         used.extend(dir.threads().unwrap_or_default().into_iter().map(|tid| tid.0));
     }
-    Ok(used)
+    used
 }
 
 #[cfg(test)]

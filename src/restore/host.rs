@@ -1,5 +1,6 @@
 //! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
 
+use super::holders::{self, Holder};
 use super::locks::{self, Foreign};
 use super::queues::{self, Present};
 use super::sockets::taken::{self, Taken};
@@ -10,13 +11,12 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
 use crate::image::model::credentials::Credentials;
 use crate::image::model::file::{File, OpenObject};
-use crate::image::model::id::{FileId, Pid, Tid};
+use crate::image::model::id::{FileId, Tid};
 use crate::image::model::inventory::{XsaveComponent, XsaveLayout};
 use crate::proc::TaskDir;
 use crate::proc::build_id;
 use crate::proc::host::own_vdso;
 use crate::proc::maps::{self, Mapping};
-use crate::proc::stat::{self, Stat};
 use crate::proc::status;
 use crate::resources::file::path;
 use crate::resources::{credentials, named_memory, robust};
@@ -113,22 +113,6 @@ impl HostFacts {
     }
 }
 
-/// Who has an id that the image needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// A task of this name.
-    Alive(String),
-    /// A process that has ended and waits to be reaped.
-    Zombie {
-        /// Its name.
-        name: String,
-        /// Who has to reap it, and that one's name; 0 and no name where the parent lies outside this pid namespace.
-        parent: (Pid, String),
-    },
-    /// No task any more, but a process group or session that others are in.
-    Group,
-}
-
 /// What stands under a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "as in the model")]
@@ -172,7 +156,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         session: nix::unistd::getsid(None)?.as_raw(),
         group: nix::unistd::getpgrp().as_raw(),
         descriptors: this.fds().map_err(io::Error::other)?.into_iter().map(|fd| fd.0).collect(),
-        taken: ids_taken(snapshot),
+        taken: holders::probe(snapshot),
         addresses: taken::probe(snapshot),
         files: snapshot.files.iter().map(find).collect(),
         missing: missing(snapshot),
@@ -230,55 +214,10 @@ fn vdso_sealed(this: &TaskDir) -> io::Result<bool> {
     Ok(flags.is_some_and(|flags| flags.split_whitespace().any(|flag| flag == "sl")))
 }
 
-/// Who holds the ids that the image needs.
-fn ids_taken(snapshot: &Snapshot) -> Vec<(Tid, Holder)> {
-    let tids = snapshot.processes.iter().flat_map(|process| &process.threads).map(|thread| thread.tid);
-    let leaders = snapshot.processes.iter().filter(|process| process.ended_leader.is_some());
-    let tids = tids.chain(leaders.map(|process| process.pid.leader()));
-    let tids = tids.chain(snapshot.zombies.iter().map(|zombie| zombie.pid.leader()));
-    let mut holders: Vec<_> = tids.filter_map(|tid| Some((tid, holder(Pid(tid.0))?))).collect();
-    holders.dedup();
-    holders
-}
-
-/// Whether an id names a process, thread, group or session: any of these keeps it from being used again.
-fn holder(pid: Pid) -> Option<Holder> {
-    if let Some(stat) = await_reaper(pid) {
-        let name = String::from_utf8_lossy(&stat.comm).into_owned();
-        // A process whose main thread alone has ended lives on in the others.
-        return Some(match stat.state {
-            b'Z' if stat.threads <= 1 => Holder::Zombie { name, parent: (stat.ppid, name_of(stat.ppid)) },
-            _ => Holder::Alive(name),
-        });
-    }
-    let group = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(pid.0), None);
-    group.is_ok().then_some(Holder::Group)
-}
-
-fn name_of(pid: Pid) -> String {
-    std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
-}
-
 fn own_program() -> Option<(Vec<u8>, u64, u64)> {
     let path = std::fs::read_link("/proc/self/exe").ok()?;
     let meta = std::fs::metadata("/proc/self/exe").ok()?;
     Some((path.as_os_str().as_bytes().to_vec(), meta.dev(), meta.ino()))
-}
-
-/// The task under an id, if there is one. A zombie that was killed just now keeps its id until its parent has reaped it, which is
-/// nothing to wait on.
-fn await_reaper(pid: Pid) -> Option<Stat> {
-    const TRIES: u32 = 100;
-    let mut buffer = Vec::new();
-    let mut look = || stat::read(&TaskDir::process(pid).ok()?, &mut buffer).ok();
-    for _ in 0..TRIES {
-        match look() {
-            Some(stat) if matches!(stat.state, b'Z' | b'X') => {}
-            living_or_gone => return living_or_gone,
-        }
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
-    look()
 }
 
 fn find(file: &File) -> Result<Found, String> {

@@ -14,6 +14,7 @@ mod foreground;
 mod free_ids;
 mod genealogy;
 mod guard;
+mod holders;
 pub mod host;
 mod inheritance;
 pub mod input;

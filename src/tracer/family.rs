@@ -2,7 +2,7 @@
 
 use super::tasks;
 use crate::image::model::id::{Pid, Tid};
-use crate::proc::{TaskDir, many, stat};
+use crate::proc::{TaskDir, many, processes, stat};
 use crate::sys::task;
 use std::collections::{HashMap, HashSet};
 
@@ -60,10 +60,4 @@ pub fn descendants(root: Pid) -> Vec<Pid> {
         at += 1;
     }
     found
-}
-
-/// Every process that /proc shows.
-fn processes() -> Vec<Pid> {
-    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid).collect()
 }

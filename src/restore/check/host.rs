@@ -5,7 +5,7 @@ use crate::image::model::file::OpenObject;
 use crate::image::model::id::Pid;
 use crate::image::model::inventory::XsaveLayout;
 use crate::image::model::process::Process;
-use crate::restore::host::Holder;
+use crate::restore::holders::Holder;
 use crate::restore::lookup::stays_in_session;
 
 /// The highest id of a timer that is reached by making timers, where the kernel takes no wishes (before Linux 6.15).
@@ -145,7 +145,17 @@ fn taken(holder: &Holder) -> (String, String) {
             format!("taken by {name}, which has ended and was not reaped"),
             format!("let its parent, pid {parent} ({parent_name}), reap it (wait(2)), or end that"),
         ),
-        Holder::Group => ("taken by a process group or session".into(), "end its members".into()),
+        Holder::Group(members) => {
+            const NAMED: usize = 3;
+            let names = members.iter().take(NAMED).map(|(pid, name)| format!("pid {pid} ({name})"));
+            let names = names.collect::<Vec<_>>().join(", ");
+            let who = match members.len() {
+                0 => "that this user may not see".into(),
+                1..=NAMED => format!("of {names}"),
+                count => format!("of {names} and {} more", count - NAMED),
+            };
+            (format!("taken by a process group or session {who}"), "end its members".into())
+        }
     }
 }
 

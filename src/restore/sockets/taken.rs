@@ -9,7 +9,7 @@ use crate::image::model::socket::unix::SocketFile;
 use crate::image::model::socket::{Socket, State};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::tcp_table::{self, Row};
-use crate::proc::{TaskDir, many};
+use crate::proc::{TaskDir, many, processes};
 use crate::resources::socket::datagram;
 use crate::resources::socket::options::{self, Moment};
 use crate::sys;
@@ -123,12 +123,7 @@ fn holder(socket: &Socket, wanted: SocketAddr) -> Option<String> {
 
 /// A process that has one of these sockets open, as far as this user may see.
 fn who_holds(inodes: &[u64]) -> Option<String> {
-    let pids: Vec<Pid> = std::fs::read_dir("/proc")
-        .ok()?
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .map(Pid)
-        .collect();
-    many::map(&pids, |&pid, buffer| holds(pid, inodes, buffer)).into_iter().flatten().next()
+    many::map(&processes(), |&pid, buffer| holds(pid, inodes, buffer)).into_iter().flatten().next()
 }
 
 /// Whether what has this port belongs to no process any more.

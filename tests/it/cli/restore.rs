@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -67,6 +68,24 @@ fn exam_12_a_pid_of_a_zombie_is_refused_and_who_has_to_reap_it_named() {
         let id = format!("id {}", victim.pid());
         let _ = run.says(&id).says("taken by c-static").says(&ourselves).says("--new-pid-namespace");
         victim.killed();
+        room.restore(&image, &[]);
+        victim.check();
+    });
+}
+
+#[test]
+fn exam_12_a_pid_of_a_group_is_refused_and_its_members_named() {
+    isolated(|room| {
+        let mut victim = room.victim("threads", &["4"]);
+        let mut member = Command::new("sleep");
+        let mut member = member.arg("1000").process_group(victim.pid()).spawn().expect("sleep of coreutils");
+        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
+        victim.killed();
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        let named = format!("of pid {} (sleep)", member.id());
+        let _ = run.says("taken by a process group or session").says(&named).says("end its members");
+        member.kill().expect("kill");
+        member.wait().expect("wait");
         room.restore(&image, &[]);
         victim.check();
     });

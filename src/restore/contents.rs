@@ -17,7 +17,7 @@ use std::io;
 pub struct Contents<'a> {
     snapshot: &'a Snapshot,
     pages: &'a dyn Pages,
-    carriers: &'a Carriers,
+    carriers: &'a Carriers<'a>,
     arenas: &'a HashMap<ShmId, Arena>,
     objects: &'a Objects,
     /// Pages of a stream that came before they were wanted.
@@ -30,7 +30,7 @@ impl<'a> Contents<'a> {
     pub fn new(
         snapshot: &'a Snapshot,
         pages: &'a dyn Pages,
-        carriers: &'a Carriers,
+        carriers: &'a Carriers<'a>,
         arenas: &'a HashMap<ShmId, Arena>,
         objects: &'a Objects,
     ) -> Self {

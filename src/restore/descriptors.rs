@@ -1,19 +1,21 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
+use super::late::PIDFD_FLAGS;
+use super::loose::{self, Loose};
 use super::pipes::Pipes;
 use super::queues::Queues;
-use super::sockets::{Names, Reviving, Sockets};
+use super::sockets::{Names, Reviving, Sockets, UnixSockets};
 use super::terminals::{self, Terminals};
 use super::watches::{self, Watchers};
 use crate::image::model::Snapshot;
 use crate::image::model::event::BusyPoll;
-use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, OpenObject};
+use crate::image::model::file::{Description, OpenObject};
 use crate::image::model::id::{DescriptionId, FileId, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid};
 use crate::image::model::memory::SharedMemoryKind;
 use crate::image::model::tun::{Tun, TunInterface};
 use crate::sys::event::{self, EpollParams};
 use crate::sys::file_map;
-use crate::sys::open::{self, LockKind};
+use crate::sys::open;
 use crate::sys::plain_task::PlainTask;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,9 +25,6 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-
-/// PIDFD_NONBLOCK and PIDFD_THREAD.
-const PIDFD_FLAGS: u32 = (libc::O_NONBLOCK | libc::O_EXCL) as u32;
 
 /// One thing to open, and its number.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +93,7 @@ pub enum Source {
 
 /// What was made for the image, held open by `snap` until the skeleton runs.
 #[derive(Debug, Default)]
-pub struct Carriers {
+pub struct Carriers<'a> {
     /// Unlinked files.
     pub files: HashMap<FileId, File>,
     /// Memfds.
@@ -105,8 +104,12 @@ pub struct Carriers {
     terminals: Terminals,
     /// The taking ends of pairs of sockets.
     handovers: HashMap<DescriptionId, File>,
-    /// Names of UNIX sockets.
+    /// UNIX sockets that are not what they are to be yet.
+    sockets: Option<UnixSockets<'a>>,
+    /// Names of those that are.
     names: Names,
+    /// What no process can set up.
+    loose: Loose,
     /// What is to be watched at the end.
     pub watchers: Watchers,
     /// TCP connections that do not live yet.
@@ -131,12 +134,12 @@ pub fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
     |source| OpenError { what, source }
 }
 
-impl Carriers {
+impl<'a> Carriers<'a> {
     /// Opens everything. Numbers from `top` on are free for our own use.
     ///
     /// # Errors
     /// The first thing that could not be opened.
-    pub fn open(snapshot: &Snapshot, openings: &[Opening], queues: &Queues, top: i32) -> Result<Self, OpenError> {
+    pub fn open(snapshot: &'a Snapshot, openings: &[Opening], queues: &Queues, top: i32) -> Result<Self, OpenError> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
         let (mut sockets, pipes) = (Sockets::make(snapshot, openings, top)?, Pipes::new(top));
         let connections = std::mem::take(&mut sockets.connections);
@@ -167,7 +170,13 @@ impl Carriers {
         carriers.terminals.close_doors(&snapshot.terminals)?;
         let numbers = openings.iter().filter_map(|opening| Some((opening.description?, opening.number)));
         let numbers: HashMap<DescriptionId, i32> = numbers.collect();
-        carriers.names = sockets.finish(&|id| numbers.get(&id).copied())?;
+        carriers.loose = Loose::keep(snapshot, &numbers, top).map_err(failed("keeping what is on its way"))?;
+        let (mut unix, number) = (sockets.unix(), |id| numbers.get(&id).copied());
+        if unix.begin(&number)? {
+            carriers.names = unix.finish(&number)?;
+        } else {
+            carriers.sockets = Some(unix);
+        }
         Ok(carriers)
     }
 
@@ -210,7 +219,7 @@ impl Carriers {
         if let Some(id) = opening.description.filter(|_| ours) {
             let description = &snapshot.descriptions[id.0 as usize];
             set_up(&placed, description)?;
-            lock_in_flight(&placed, description, snapshot)?;
+            loose::lock(&placed, description, snapshot)?;
         }
         let placed = match &opening.source {
             Source::Socket(id) => self.connections.keep(&snapshot.sockets[id.0 as usize], placed),
@@ -252,9 +261,17 @@ impl Carriers {
         Ok(gives)
     }
 
-    /// The names of UNIX sockets, which go with this unless they are kept.
-    pub fn take_names(&mut self) -> Names {
-        std::mem::take(&mut self.names)
+    /// Sets up what no process can, once all of these are what they were. Gives the names of UNIX sockets, which go with that unless they are kept.
+    ///
+    /// # Errors
+    /// What could not be had.
+    pub fn settle(&mut self, snapshot: &Snapshot) -> Result<Names, OpenError> {
+        self.loose.open(snapshot)?;
+        if let Some(sockets) = self.sockets.take() {
+            self.names = sockets.finish(&|id| self.loose.number(id))?;
+        }
+        self.loose.settle(snapshot)?;
+        Ok(std::mem::take(&mut self.names))
     }
 
     /// Connections that do not live yet.
@@ -364,7 +381,10 @@ pub fn make_unlinked(snapshot: &Snapshot, id: FileId, top: i32) -> Result<File, 
 }
 
 /// Position, and status flags that open(2) ignores.
-fn set_up(mut file: &File, description: &Description) -> Result<(), OpenError> {
+///
+/// # Errors
+/// As lseek(2) and fcntl(2).
+pub fn set_up(mut file: &File, description: &Description) -> Result<(), OpenError> {
     let error = || failed(format!("setting up open file {}", description.id));
     let path_only = description.flags & libc::O_PATH as u32 != 0;
     if path_only {
@@ -374,22 +394,4 @@ fn set_up(mut file: &File, description: &Description) -> Result<(), OpenError> {
         file.seek(SeekFrom::Start(description.position)).map_err(error())?;
     }
     open::set_flags(file, description.flags as i32).map_err(error())
-}
-
-/// Locks of a description that no process has in its table: it is on its way from one to another. All others are taken by their processes.
-fn lock_in_flight(file: &File, description: &Description, snapshot: &Snapshot) -> Result<(), OpenError> {
-    let error = || failed(format!("locking open file {}", description.id));
-    let mut entries = snapshot.fd_tables.iter().flat_map(|table| &table.entries);
-    if description.locks.is_empty() || entries.any(|entry| entry.description == description.id) {
-        return Ok(());
-    }
-    for DescriptionLock { kind, exclusive, range, holder: _ } in &description.locks {
-        let kind = match kind {
-            DescriptionLockKind::Flock => LockKind::Flock,
-            DescriptionLockKind::OpenDescription => LockKind::OpenDescription,
-            DescriptionLockKind::Lease => LockKind::Lease,
-        };
-        open::lock(file, kind, *exclusive, range.start, range.end).map_err(error())?;
-    }
-    Ok(())
 }

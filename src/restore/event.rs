@@ -1,5 +1,6 @@
 //! The operations for event descriptors that must wait for the process: items of epoll instances, and timers. Pure.
 
+use super::loose;
 use super::script::{Label, List, Script};
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
@@ -11,7 +12,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 const ADD: u64 = libc::EPOLL_CTL_ADD as u64;
 
-/// Which table adds which items: the first that has both the instance and what it watches. Items that have fired come first, for they are
+/// Which table adds which items: the first that has both the instance and what it watches. Instances of which no table has all are not among them
+/// (`restore/loose.rs`). Items that have fired come first, for they are
 /// made so by being waited for, which must not take what others report.
 #[derive(Debug, Default)]
 pub struct Watching {
@@ -29,9 +31,13 @@ impl Watching {
         for (table, entry) in snapshot.fd_tables.iter().flat_map(|table| table.entries.iter().map(|e| (table.id, e))) {
             tables.entry(entry.description).or_default().push(table);
         }
+        let of_snap = loose::instances(snapshot);
         let of = |id| tables.get(&id).map_or(&[][..], Vec::as_slice);
         for description in &snapshot.descriptions {
             let OpenObject::Epoll(epoll) = &description.object else { continue };
+            if of_snap.contains(&description.id) {
+                continue;
+            }
             let own: HashSet<&FdTableId> = of(description.id).iter().collect();
             let mut users = HashSet::new();
             for item in &epoll.items {
@@ -123,8 +129,7 @@ impl Watcher<'_> {
         }
         // EPOLL_CTL_ADD and _MOD arm at least EPOLLERR and EPOLLHUP (fs/eventpoll.c, `do_epoll_ctl`); only an event disarms. Where the file
         // is ready for nothing at all, it stays armed for these two.
-        const ANYTHING: u32 = 0x7ff;
-        let event = self.event(item.events | ANYTHING, item.data);
+        let event = self.event(item.events | EpollItem::ANYTHING, item.data);
         self.list.call(label, libc::SYS_epoll_ctl, &[epoll, ADD, fd as u64, event.0]);
         let (out, operation) = (self.script.place(&[0; 16]), self.script.place_words(&[0]));
         let label = |text| Label::Number(text, i64::from(fd));

@@ -1,5 +1,5 @@
 //! Descriptions that can be had only once the tasks of the image exist: files of `/proc/PID`, pidfds, and `/dev/tty`. One process opens each and hands it
-//! to the others that have it, by a pair of sockets that all inherit. Pure.
+//! to the others that have it, by a pair of sockets that all inherit. Those that are only on their way through sockets are opened by `snap` (`restore/loose.rs`). Pure.
 
 use super::lookup;
 use super::process::Descriptors;
@@ -11,6 +11,9 @@ use crate::image::model::file::{Description, FdEntry, FdTable, OpenObject};
 use crate::image::model::id::{DescriptionId, FdTableId, TerminalId, Tid};
 use crate::image::model::process::FsContext;
 use std::collections::{BTreeMap, HashSet};
+
+/// PIDFD_NONBLOCK and PIDFD_THREAD.
+pub const PIDFD_FLAGS: u32 = (libc::O_NONBLOCK | libc::O_EXCL) as u32;
 
 /// Where such a description comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +52,7 @@ fn uses(snapshot: &Snapshot, table: FdTableId, id: TerminalId) -> bool {
     maker.and_then(|maker| maker.controlling).is_some_and(|controlling| controlling.terminal == Some(id))
 }
 
-/// The tables that have each of them: the first opens it.
+/// The tables that have each of them: the first opens it. None has what is on its way through a socket alone.
 #[must_use]
 pub fn holders(snapshot: &Snapshot) -> BTreeMap<DescriptionId, Vec<FdTableId>> {
     let mut holders: BTreeMap<DescriptionId, Vec<FdTableId>> = BTreeMap::new();
@@ -61,6 +64,11 @@ pub fn holders(snapshot: &Snapshot) -> BTreeMap<DescriptionId, Vec<FdTableId>> {
                     tables.push(table.id);
                 }
             }
+        }
+    }
+    for id in lookup::on_their_way(snapshot) {
+        if late(snapshot, &snapshot.descriptions[id.0 as usize].object).is_some() {
+            holders.entry(id).or_default();
         }
     }
     for (id, tables) in &mut holders {
@@ -150,8 +158,7 @@ impl Maker<'_, '_> {
                 self.list.call_stored("opening /dev/tty", libc::SYS_openat, &[root, path.0, flags], opened);
             }
             Some(Late::Pidfd(tid)) => {
-                const PIDFD_THREAD: i32 = libc::O_EXCL;
-                let flags = u64::from(description.flags) & (libc::O_NONBLOCK | PIDFD_THREAD) as u64;
+                let flags = u64::from(description.flags & PIDFD_FLAGS);
                 let label = Label::Number("opening a pidfd of", i64::from(tid.0));
                 self.list.call_stored(label, libc::SYS_pidfd_open, &[tid.0 as u64, flags], opened);
             }

@@ -6,6 +6,7 @@ use crate::image::model::file::{Link, OpenObject};
 use crate::image::model::id::{DescriptionId, FileId, TerminalId};
 use crate::image::model::process::Process;
 use crate::image::model::socket::State;
+use crate::image::model::socket::unix::Message;
 pub use crate::resources::file::{name, path};
 
 /// The path below `/proc` of a file there that belongs to a task of the image.
@@ -39,13 +40,17 @@ pub fn own_terminal(snapshot: &Snapshot, process: &Process) -> Option<TerminalId
     snapshot.terminals[id.0 as usize].inside.then_some(id)
 }
 
+/// What waits in each UNIX socket.
+pub fn queues(snapshot: &Snapshot) -> impl Iterator<Item = &[Message]> {
+    snapshot.sockets.iter().filter_map(|socket| match &socket.state {
+        State::Unix(state) => Some(&state.queue[..]),
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
+    })
+}
+
 /// Descriptions that are on their way through sockets (SCM_RIGHTS).
 pub fn on_their_way(snapshot: &Snapshot) -> impl Iterator<Item = DescriptionId> {
-    let queues = snapshot.sockets.iter().flat_map(|socket| match &socket.state {
-        State::Unix(state) => &state.queue[..],
-        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => &[],
-    });
-    queues.flat_map(|message| message.files.iter().copied())
+    queues(snapshot).flatten().flat_map(|message| message.files.iter().copied())
 }
 
 /// Whether a session leader joins the session of `snap` instead of having one of its own: without that it would have no

@@ -22,6 +22,7 @@ mod late;
 mod layout;
 mod locks;
 mod lookup;
+mod loose;
 mod memory;
 mod named_memory;
 mod namespace;

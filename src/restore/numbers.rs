@@ -97,13 +97,13 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         let ends = [false, true].map(|taking| numbered.open(Source::HandOver(id, taking), 0, &mut numbers));
         numbered.descriptors.handovers.insert(id, ends);
     }
-    let late = || numbered.descriptors.late.keys().map(|id| &snapshot.descriptions[id.0 as usize].object);
-    if late().any(|object| matches!(object, OpenObject::OwnTerminal(_))) {
+    let held = numbered.descriptors.late.iter().filter(|(_, tables)| !tables.is_empty());
+    let held: Vec<&OpenObject> = held.map(|(id, _)| &snapshot.descriptions[id.0 as usize].object).collect();
+    if held.iter().any(|object| matches!(object, OpenObject::OwnTerminal(_))) {
         numbered.descriptors.root = Some(numbered.open(Source::Path(b"/".to_vec()), directory, &mut numbers));
     }
-    let mut late = numbered.descriptors.late.keys().map(|id| &snapshot.descriptions[id.0 as usize].object);
     let mut directories = snapshot.fs_contexts.iter();
-    if late.any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_))))
+    if held.iter().any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_))))
         || directories.any(|context| lookup::task_path(snapshot, context.cwd).is_some())
     {
         numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), directory, &mut numbers));

@@ -64,7 +64,6 @@ pub fn build(
     drop(writer);
     let connections = carriers.take_connections();
     carriers.release();
-    let names = carriers.take_names();
     let filled = Contents::new(snapshot, pages, &carriers, &arenas, objects);
     let mut building = Building { plan, script, report, tracees: Tracees::default() };
     let built = building.follow(child, filled);
@@ -74,6 +73,7 @@ pub fn build(
     let finished = building.tracees.finish(plan, snapshot, own_layout, stay_stopped);
     finished
         .map_err(|error| Error::Step { step: format!("tid {}: {}", error.tid, error.action), source: error.source })?;
+    let names = carriers.settle(snapshot).map_err(|e| Error::Step { step: e.what, source: e.source })?;
     let Building { plan: _, script: _, report: _, tracees } = building;
     Ok(Built { tracees, names, watchers: std::mem::take(&mut carriers.watchers), connections })
 }

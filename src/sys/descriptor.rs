@@ -74,6 +74,17 @@ pub fn status_flags(fd: BorrowedFd<'_>) -> io::Result<i32> {
     if flags < 0 { Err(io::Error::last_os_error()) } else { Ok(flags) }
 }
 
+/// O_ASYNC: whether whoever owns a description is sent signals for it.
+///
+/// # Errors
+/// As fcntl(2).
+pub fn set_async(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let flags = status_flags(fd)? & !libc::O_ASYNC | if on { libc::O_ASYNC } else { 0 };
+    // SAFETY: F_SETFL takes an int.
+    let rc = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) };
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// FIONREAD: unread bytes.
 ///
 /// # Errors

@@ -21,6 +21,8 @@ pub struct Elsewhere {
     pub keeps_capabilities: bool,
     /// Its supplementary groups.
     pub groups: Option<Vec<u32>>,
+    /// Whether it has a copy of our descriptors, in which it may put what it likes under any number.
+    pub own_descriptors: bool,
 }
 
 /// Why nothing came of it.
@@ -51,7 +53,7 @@ struct Board<'a> {
 }
 
 /// Has the child make calls that give `count` values, and waits for its end. `calls` must make system calls alone: the child is a copy of one thread
-/// of ours. Descriptors that it opens are ours too.
+/// of ours. Descriptors that it opens are ours too, unless it has its own. It is in the time namespace of our children.
 ///
 /// # Errors
 /// See [`Failure`].
@@ -88,7 +90,7 @@ pub fn call(
 fn run(place: &Elsewhere, calls: impl FnOnce(&[AtomicI32]) -> Result<()>, board: Board<'_>) -> Result<()> {
     let wanted = place.pid.unwrap_or(0);
     let args = CloneArgs {
-        flags: libc::CLONE_FILES as u64,
+        flags: if place.own_descriptors { 0 } else { libc::CLONE_FILES as u64 },
         set_tid: if place.pid.is_some() { (&raw const wanted) as u64 } else { 0 },
         set_tid_size: u64::from(place.pid.is_some()),
         ..CloneArgs::default()

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::open::owned;
+use super::{Result, checked};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -94,6 +95,73 @@ pub fn timer_remaining(timer: BorrowedFd<'_>) -> io::Result<u64> {
         0 => Ok(value.it_value.tv_sec as u64 * 1_000_000_000 + value.it_value.tv_nsec as u64),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// timerfd_settime(2), with what is left, or the time on its clock with TFD_TIMER_ABSTIME, and the period.
+///
+/// # Errors
+/// As timerfd_settime(2).
+pub fn set_timer(timer: BorrowedFd<'_>, flags: u32, value: u64, interval: u64) -> Result<()> {
+    let time =
+        |nanos: u64| libc::timespec { tv_sec: (nanos / 1_000_000_000) as i64, tv_nsec: (nanos % 1_000_000_000) as i64 };
+    let new = libc::itimerspec { it_interval: time(interval), it_value: time(value) };
+    let (fd, old) = (timer.as_raw_fd(), std::ptr::null_mut());
+    // SAFETY: the kernel reads one itimerspec from the pointer, which is valid for it, and writes nothing to a null one.
+    checked(unsafe { libc::timerfd_settime(fd, flags.cast_signed(), &raw const new, old) }.into()).map(drop)
+}
+
+/// TFD_IOC_SET_TICKS: expirations that nobody has read.
+///
+/// # Errors
+/// As ioctl(2): ENOTTY without CONFIG_CHECKPOINT_RESTORE.
+pub fn set_ticks(timer: BorrowedFd<'_>, ticks: u64) -> Result<()> {
+    // SAFETY: the kernel reads one word from the pointer, which is valid for it.
+    checked(unsafe { libc::ioctl(timer.as_raw_fd(), TFD_IOC_SET_TICKS, &raw const ticks) }.into()).map(drop)
+}
+
+/// An item of an epoll(7) instance: what it is called there, which events, and what epoll_wait(2) gives back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// The number under which the file is added.
+    pub number: i32,
+    /// EPOLL* bits.
+    pub events: u32,
+    /// What epoll_wait(2) gives back.
+    pub data: u64,
+}
+
+/// EPOLL_CTL_ADD of a file under a number that it is given for that, whoever has it. Makes system calls alone.
+///
+/// # Errors
+/// As dup3(2) and epoll_ctl(2).
+pub fn watch_as(epoll: BorrowedFd<'_>, file: BorrowedFd<'_>, item: Watched) -> Result<()> {
+    // SAFETY: takes numbers alone; who had the number before is the caller's concern.
+    checked(unsafe { libc::dup3(file.as_raw_fd(), item.number, libc::O_CLOEXEC) }.into())?;
+    control(epoll, libc::EPOLL_CTL_ADD, item)
+}
+
+/// EPOLL_CTL_MOD.
+///
+/// # Errors
+/// As epoll_ctl(2).
+pub fn watch_otherwise(epoll: BorrowedFd<'_>, item: Watched) -> Result<()> {
+    control(epoll, libc::EPOLL_CTL_MOD, item)
+}
+
+fn control(epoll: BorrowedFd<'_>, operation: i32, Watched { number, events, data }: Watched) -> Result<()> {
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: the kernel reads one epoll_event from the pointer, which is valid for it.
+    checked(unsafe { libc::epoll_ctl(epoll.as_raw_fd(), operation, number, &raw mut event) }.into()).map(drop)
+}
+
+/// Takes one event of an epoll(7) instance, if there is one now. Makes system calls alone.
+///
+/// # Errors
+/// As epoll_wait(2).
+pub fn take_event(epoll: BorrowedFd<'_>) -> Result<bool> {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    // SAFETY: the kernel writes at most one epoll_event to the pointer, which is valid for it.
+    checked(unsafe { libc::epoll_wait(epoll.as_raw_fd(), &raw mut event, 1, 0) }.into()).map(|count| count == 1)
 }
 
 /// Whether expirations can be given back (TFD_IOC_SET_TICKS, CONFIG_CHECKPOINT_RESTORE).

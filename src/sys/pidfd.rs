@@ -27,6 +27,17 @@ pub fn open_thread(tid: Tid) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// A descriptor that means this task, with PIDFD_NONBLOCK and PIDFD_THREAD among the flags.
+///
+/// # Errors
+/// As pidfd_open(2).
+pub fn open_as(tid: Tid, flags: u32) -> Result<OwnedFd> {
+    // SAFETY: pidfd_open takes no pointer.
+    let fd = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, tid.0, flags) })?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// A descriptor of ours for the open file description behind `fd` of that process, close-on-exec.
 ///
 /// # Errors

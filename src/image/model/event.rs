@@ -29,6 +29,9 @@ impl EpollItem {
     /// EPOLLWAKEUP, EPOLLONESHOT, EPOLLET, EPOLLEXCLUSIVE: how, not what.
     pub const MANNER: u32 = 0xf000_0000;
 
+    /// What can be waited for.
+    pub const ANYTHING: u32 = 0x7ff;
+
     /// Whether it has fired once and waits to be armed again: an armed item always has EPOLLERR and EPOLLHUP.
     #[must_use]
     pub const fn is_disarmed(&self) -> bool {

@@ -5,13 +5,14 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::event::{Epoll, Timerfd};
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{DescriptionId, FdTableId, Tid};
-use std::collections::{HashMap, HashSet};
+use crate::image::model::id::{DescriptionId, Tid};
+use crate::image::model::socket::State;
+use std::collections::HashSet;
 
 /// More than any limit of open files allows.
 const HIGHEST_FD: i32 = 1 << 30;
 
-/// The epoll instances, all of them at once: for which tables a description is in stands in no other place.
+/// The epoll instances, all of them at once: who has a description stands in no other place.
 pub fn epolls(snapshot: &Snapshot) -> Result<(), Error> {
     let instances = snapshot.descriptions.iter().filter_map(|description| match &description.object {
         OpenObject::Epoll(epoll) if !epoll.items.is_empty() => Some((description.id, epoll)),
@@ -21,31 +22,28 @@ pub fn epolls(snapshot: &Snapshot) -> Result<(), Error> {
     if instances.peek().is_none() {
         return Ok(());
     }
-    let tables = tables(snapshot);
-    instances.try_for_each(|(id, instance)| epoll(id, instance, snapshot, &tables))
+    let had = had(snapshot);
+    instances.try_for_each(|(id, instance)| epoll(id, instance, snapshot, &had))
 }
 
-type Tables = HashMap<DescriptionId, HashSet<FdTableId>>;
-
-/// The tables in which each description is.
-fn tables(snapshot: &Snapshot) -> Tables {
-    let mut tables = Tables::new();
-    for table in &snapshot.fd_tables {
-        for entry in &table.entries {
-            tables.entry(entry.description).or_default().insert(table.id);
-        }
-    }
-    tables
+/// The descriptions that are in a table or on their way through a socket.
+fn had(snapshot: &Snapshot) -> HashSet<DescriptionId> {
+    let queues = snapshot.sockets.iter().flat_map(|socket| match &socket.state {
+        State::Unix(state) => &state.queue[..],
+        State::Tcp(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => &[],
+    });
+    let on_their_way = queues.flat_map(|message| message.files.iter().copied());
+    let entries = snapshot.fd_tables.iter().flat_map(|table| &table.entries);
+    entries.map(|entry| entry.description).chain(on_their_way).collect()
 }
 
-fn epoll(id: DescriptionId, epoll: &Epoll, snapshot: &Snapshot, tables: &Tables) -> Result<(), Error> {
+fn epoll(id: DescriptionId, epoll: &Epoll, snapshot: &Snapshot, had: &HashSet<DescriptionId>) -> Result<(), Error> {
     let object = || format!("description {id}");
     for item in &epoll.items {
         ensure((0..HIGHEST_FD).contains(&item.fd.0), object, "watches an impossible descriptor")?;
         let exists = (item.description.0 as usize) < snapshot.descriptions.len();
         ensure(exists, object, "watches a description that is not in the image")?;
-        let in_one = tables.get(&id).zip(tables.get(&item.description)).is_some_and(|(own, its)| !own.is_disjoint(its));
-        ensure(in_one, object, "watches a description that no table has beside it")?;
+        ensure(had.contains(&item.description), object, "watches a description that nobody has")?;
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What epoll instances watch: the file behind each item, searched among all descriptors of the tree.
+//! What epoll instances watch: the file behind each item, searched among all descriptors of the tree, and what is on its way through its sockets.
 //!
 //! An item is known by the number of the descriptor with which it was added. When that is closed or reused, the item lives on as long as
 //! the file does.
@@ -6,19 +6,21 @@
 use super::{Descriptors, Findings, Holder, OpenFd};
 use crate::image::model::event::EpollItem;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{DescriptionId, Fd, FdTableId, Tid};
+use crate::image::model::id::{DescriptionId, Fd, Tid};
 use crate::proc::fdinfo::EpollTarget;
-use crate::sys::kcmp;
+use crate::sys::{kcmp, task};
 use nix::errno::Errno;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// An epoll instance, by a descriptor of it.
 #[derive(Debug)]
 pub(super) struct Instance {
     id: DescriptionId,
+    /// Through which it is looked at: a descriptor of the target, or of ours for one that is on its way through a socket.
     tid: Tid,
     fd: Fd,
-    text: String,
+    /// Whose it is, and what it is called there.
+    named: (Tid, String),
     targets: Vec<EpollTarget>,
 }
 
@@ -26,7 +28,8 @@ impl Instance {
     /// One that will have this id.
     pub fn of(id: DescriptionId, tid: Tid, fd: &OpenFd<'_>) -> Result<Self, String> {
         let targets = fd.info.epoll_targets().ok_or("what it watches cannot be read")?;
-        Ok(Self { id, tid, fd: fd.fd, text: String::from_utf8_lossy(&fd.text).into_owned(), targets })
+        let through = if fd.on_its_way_to.is_some() { task::own_tid() } else { tid };
+        Ok(Self { id, tid: through, fd: fd.fd, named: (tid, fd.shown()), targets })
     }
 
     /// Whether the descriptor of this holder is open on what an item watches, the `nth` of those with its number.
@@ -48,12 +51,6 @@ impl Descriptors {
         for holder in &self.holders {
             by_ino.entry(holder.ino).or_default().push(*holder);
             by_number.insert((holder.tid, holder.fd), *holder);
-        }
-        let mut tables: HashMap<DescriptionId, HashSet<FdTableId>> = HashMap::new();
-        for table in &self.tables {
-            for entry in &table.entries {
-                tables.entry(entry.description).or_default().insert(table.id);
-            }
         }
         for instance in instances {
             let mut nth: HashMap<Fd, u32> = HashMap::new();
@@ -80,11 +77,6 @@ impl Descriptors {
                 };
                 // One that is refused itself has been named.
                 let Some(description) = description else { continue };
-                let in_one = matches!((tables.get(&instance.id), tables.get(&description)),
-                    (Some(own), Some(its)) if !own.is_disjoint(its));
-                if !in_one {
-                    refuse(&instance, target, "whose file no process has beside the instance", findings);
-                }
                 items.push(EpollItem { fd: target.fd, description, events: target.events, data: target.data });
             }
             if let OpenObject::Epoll(epoll) = &mut self.descriptions[instance.id.0 as usize].object {
@@ -110,8 +102,8 @@ fn find<'a>(
 
 fn refuse(instance: &Instance, target: &EpollTarget, what: &str, findings: &mut Findings) {
     findings.block(
-        format!("pid {}", instance.tid),
-        format!("fd {}: {}", instance.fd, instance.text),
+        format!("pid {}", instance.named.0),
+        instance.named.1.clone(),
         format!("it watches descriptor {}, {what}", target.fd),
         "have it watch no file that it has closed, or close it before the dump",
     );

@@ -1,11 +1,9 @@
 //! What waits in the UNIX sockets of a tree, and the open files that are on their way through them (SCM_RIGHTS), which need be in no table.
 
-use super::{Descriptors, OpenFd, Seen, Tables, locks};
-use crate::image::model::file::OpenObject;
+use super::{Descriptors, Holder, OpenFd, Seen, Tables, locks};
 use crate::image::model::id::{DescriptionId, Fd, Tid};
 use crate::image::model::socket::unix::Message;
 use crate::proc::TaskDir;
-use crate::proc::fd_link::FdLink;
 use crate::resources::CollectError;
 use crate::resources::socket::Queue;
 use crate::resources::socket::unix::queue;
@@ -14,6 +12,7 @@ use crate::sys::undo::Undo;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 
 impl Descriptors {
     /// Looks at what waits in each socket, also of those that are found only so. Options of sockets are changed meanwhile; `changed` is told.
@@ -55,27 +54,6 @@ impl Descriptors {
         self.sockets.look_around().map_err(CollectError::at(task::own_tid(), "asking for all UNIX sockets"))
     }
 
-    /// Whether it is a pidfd, a file of `/proc/PID`, or `/dev/tty`.
-    fn belongs_to_a_task(&self, id: DescriptionId, tables: &Tables<'_>) -> bool {
-        match &self.descriptions[id.0 as usize].object {
-            OpenObject::Pidfd(_) | OpenObject::ControllingTerminal(_) => true,
-            OpenObject::Pseudo(file) | OpenObject::PathOnly(file) => {
-                let path = tables.files.get(*file).path.strip_prefix(b"/proc/").unwrap_or_default();
-                path.first().is_some_and(u8::is_ascii_digit)
-            }
-            _ => false,
-        }
-    }
-
-    /// One that can be had only once the task exists that it belongs to is refused: what waits in sockets is sent before.
-    fn refuse_of_task(&self, description: Option<DescriptionId>, tid: Tid, seen: &Seen, tables: &mut Tables<'_>) {
-        if description.is_some_and(|id| self.belongs_to_a_task(id, tables)) {
-            let reason = "it can be opened only once the task exists that it belongs to: not supported yet";
-            let remedy = "let the program receive it before the dump";
-            tables.findings.block(format!("pid {tid}"), seen.shown(), reason, remedy);
-        }
-    }
-
     /// The description behind a descriptor that is on its way to a socket, or `None` for one that is refused.
     fn carried(
         &mut self,
@@ -87,34 +65,16 @@ impl Descriptors {
         let mut seen = Seen::at(&dir, number, &mut Vec::new())?;
         let like = seen.likeness();
         let known = self.identities.find(like, own, number).map_err(CollectError::at(own, "kcmp KCMP_FILE"))?;
-        let (tid, fd) = holder;
-        seen.on_its_way_to = Some(fd);
         if let Some(known) = known {
-            self.refuse_of_task(known, tid, &seen, tables);
             return Ok(known);
         }
-        let refused = match &seen.link {
-            FdLink::AnonInode(kind) if kind == b"eventpoll" => {
-                let watches = seen.info.epoll_targets().is_none_or(|targets| !targets.is_empty());
-                watches.then_some("an epoll instance that is on its way and watches something")
-            }
-            // Timers are set by who has them in a table.
-            FdLink::AnonInode(kind) if kind == b"timerfd" => Some("a timer that is on its way"),
-            _ => None,
-        };
-        let description = if let Some(reason) = refused {
-            let object = seen.shown();
-            tables.findings.block(format!("pid {tid}"), object, reason, "let the program receive it before the dump");
-            None
-        } else {
-            let copy = file.try_clone().map_err(CollectError::at(own, "dup"))?;
-            let open = OpenFd { seen: &seen, file: copy };
-            let description = self.describe(&dir, tid, &open, tables)?;
-            let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
-            locks::of_description(tid, &seen, held, tables.findings);
-            self.refuse_of_task(description, tid, &seen, tables);
-            description
-        };
+        let (tid, fd) = holder;
+        seen.on_its_way_to = Some(fd);
+        let copy = file.try_clone().map_err(CollectError::at(own, "dup"))?;
+        let description = self.describe(&dir, tid, &OpenFd { seen: &seen, file: copy }, tables)?;
+        let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
+        locks::of_description(tid, &seen, held, tables.findings);
+        self.holders.push(Holder { tid: own, fd: number, ino: seen.meta.ino(), description });
         let noted = self.identities.note(like, own, number, description);
         noted.map_err(CollectError::at(own, "kcmp KCMP_FILE"))?;
         // Its number stands for the description as long as others are compared with it.

@@ -3,7 +3,7 @@
 use super::{Descriptors, Findings, OpenFd};
 use crate::blocker::Blocker;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{DescriptionId, Fd, Tid};
+use crate::image::model::id::{DescriptionId, Tid};
 use crate::image::model::watch::{Fanotify, Mark, MarkScope, Watch};
 use crate::proc::marks::{self, FanotifyGroup, InotifyWatch, On};
 use crate::resources::file::FileTable;
@@ -20,8 +20,8 @@ const FAN_CLASSES: u32 = libc::FAN_CLASS_CONTENT | libc::FAN_CLASS_PRE_CONTENT;
 pub(super) struct Instance {
     id: DescriptionId,
     tid: Tid,
-    fd: Fd,
-    text: String,
+    /// What it is called when it is refused.
+    shown: String,
     what: What,
 }
 
@@ -64,13 +64,13 @@ impl Descriptors {
 
     fn instance(&self, tid: Tid, fd: &OpenFd<'_>, what: What) -> Instance {
         let id = DescriptionId(self.descriptions.len() as u32);
-        Instance { id, tid, fd: fd.fd, text: String::from_utf8_lossy(&fd.text).into_owned(), what }
+        Instance { id, tid, shown: fd.shown(), what }
     }
 
     /// Events that wait: nothing but reading shows them, and nothing puts them back.
     fn refuse_events(&self, tid: Tid, fd: &OpenFd<'_>, findings: &mut Findings) -> Result<(), String> {
         let count = unread(fd.file.as_fd()).map_err(|error| format!("FIONREAD: {error}"))?;
-        let (task, object) = (format!("pid {tid}"), format!("fd {}: {}", fd.fd, String::from_utf8_lossy(&fd.text)));
+        let (task, object) = (format!("pid {tid}"), fd.shown());
         match (count, self.drop_events) {
             (0, _) => {}
             (_, true) => findings.warnings.push(format!("{task}: {object}: {count} bytes of events are given up")),
@@ -99,7 +99,7 @@ impl Descriptors {
         for instance in instances {
             let task = format!("pid {}", instance.tid);
             let mut refuse = |what: String, reason: String| {
-                let object = format!("fd {}: {}, {what}", instance.fd, instance.text);
+                let object = format!("{}, {what}", instance.shown);
                 findings.block(task.clone(), object, reason, "take the watch away, or close it before the dump");
             };
             match (&instance.what, &mut self.descriptions[instance.id.0 as usize].object) {

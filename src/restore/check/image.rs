@@ -7,9 +7,9 @@ use crate::image::model::address::Addr;
 use crate::image::model::memory::{Backing, SharedMemoryKind, Vma, VmaFlags};
 use crate::image::model::process::Process;
 use crate::restore::genealogy::genealogy;
-use crate::restore::lookup::{on_their_way, task_path};
+use crate::restore::lookup::task_path;
 use crate::restore::readdress::Consequences;
-use crate::restore::{Choices, FilesPolicy, late, memory};
+use crate::restore::{Choices, FilesPolicy, memory};
 
 /// Everything in an image that no restore could bring back, wherever it is.
 #[must_use]
@@ -30,7 +30,7 @@ pub fn unrestorable(snapshot: &Snapshot) -> Vec<Blocker> {
 
 /// The same without the relations between tasks, which the plan of a restore finds by itself.
 pub fn objects(snapshot: &Snapshot) -> Vec<Blocker> {
-    let mut blockers: Vec<Blocker> = snapshot
+    snapshot
         .processes
         .iter()
         .flat_map(|process| {
@@ -38,20 +38,7 @@ pub fn objects(snapshot: &Snapshot) -> Vec<Blocker> {
             let mappings = vmas.iter().filter_map(|vma| mapping(snapshot, process, vma));
             mappings.chain(threads(snapshot, process)).collect::<Vec<_>>()
         })
-        .collect();
-    for id in on_their_way(snapshot) {
-        if late::late(snapshot, &snapshot.descriptions[id.0 as usize].object).is_some() {
-            let object = "a descriptor on its way through a socket";
-            let reason = "it can be opened only once the task exists that it belongs to";
-            blockers.push(blocker(
-                snapshot.inventory.root,
-                object,
-                reason,
-                "let the program receive it before the dump",
-            ));
-        }
-    }
-    blockers
+        .collect()
 }
 
 fn mapping(snapshot: &Snapshot, process: &Process, vma: &Vma) -> Option<Blocker> {

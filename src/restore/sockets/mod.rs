@@ -7,11 +7,11 @@ pub mod taken;
 mod tcp;
 mod unix;
 
-pub use unix::Names;
+pub use unix::{Making as UnixSockets, Names};
 
 use super::descriptors::{OpenError, Opening, Source, failed};
 use crate::image::model::Snapshot;
-use crate::image::model::id::{DescriptionId, SocketId};
+use crate::image::model::id::SocketId;
 use crate::image::model::socket::tcp::Role;
 use crate::image::model::socket::{Socket, State};
 use crate::resources::socket::options::{self, Moment};
@@ -68,12 +68,9 @@ impl<'a> Sockets<'a> {
         made.map_err(failed(format!("socket {id}")))
     }
 
-    /// Fills them once everything else is open, for that may be on its way through them. `number` tells under which of our numbers a description is.
-    ///
-    /// # Errors
-    /// What could not be had.
-    pub fn finish(self, number: &dyn Fn(DescriptionId) -> Option<i32>) -> Result<Names, OpenError> {
-        self.unix.finish(number)
+    /// Those that are filled once everything else is open, for that may be on its way through them.
+    pub fn unix(self) -> UnixSockets<'a> {
+        self.unix
     }
 }
 

@@ -61,6 +61,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("unix", &[]),
     ("unix_states", &[]),
     ("unix_family", &[]),
+    ("in_flight", &[]),
     ("unix_edges", &["error"]),
     ("datagram", &["plain"]),
     ("datagram", &["queued"]),

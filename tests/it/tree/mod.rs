@@ -2,6 +2,7 @@
 
 mod fifos;
 mod freeze;
+mod in_flight;
 mod inherited;
 mod kills;
 mod leaks;

@@ -82,8 +82,6 @@ fn exam_21_what_cannot_be_seen_or_had_again_is_named() {
             ("closed", "whose other end was closed"),
             ("error", "an error waits in it before its messages"),
             ("urgent", "MSG_OOB"),
-            ("task", "once the task exists"),
-            ("task-held", "once the task exists"),
             ("taken", "of the tree has now"),
         ] {
             let mut victim = room.victim("unix_edges", &[kind]);

@@ -24,14 +24,22 @@ struct Run<'a> {
 }
 
 impl<'a> Making<'a> {
-    /// Fills all of them.
-    pub(super) fn fill(&mut self, number: &dyn Fn(DescriptionId) -> Option<i32>) -> Result<(), OpenError> {
+    /// Fills those through which nothing goes that has no number, and tells whether these are all.
+    pub(super) fn fill(&mut self, number: &dyn Fn(DescriptionId) -> Option<i32>) -> Result<bool, OpenError> {
+        let mut all = true;
         for (socket, own) in of(self.snapshot) {
-            if !own.queue.is_empty() {
+            let mut carried = own.queue.iter().flat_map(|message| &message.files);
+            if own.queue.is_empty() || self.filled.contains(&socket.id) {
+                continue;
+            }
+            if carried.all(|id| number(*id).is_some()) {
                 self.fill_one(socket, own, number).map_err(error(socket))?;
+                self.filled.insert(socket.id);
+            } else {
+                all = false;
             }
         }
-        Ok(())
+        Ok(all)
     }
 
     fn fill_one(
@@ -118,8 +126,12 @@ impl<'a> Making<'a> {
             Ok(())
         };
         let inside = if to.is_some() { self.inside(socket.id) } else { None };
-        if inside.is_none() && credentials.is_none() {
-            return Ok(send_all()?);
+        if inside.is_none() {
+            // Of a process that is there, in whose name whoever has CAP_SYS_ADMIN may send; the first message tells.
+            match send_all() {
+                Err(Errno::ESRCH | Errno::EPERM) if credentials.is_some() => {}
+                sent => return Ok(sent?),
+            }
         }
         // The kernel takes no other pid than that of who sends, or one that is there.
         let author = credentials.map(|[pid, ..]| PeerCredentials {

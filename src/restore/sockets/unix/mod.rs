@@ -10,14 +10,15 @@ pub mod rooms;
 
 use super::super::descriptors::{OpenError, failed};
 use crate::image::model::Snapshot;
-use crate::image::model::id::SocketId;
+use crate::image::model::id::{DescriptionId, SocketId};
 use crate::image::model::socket::unix::{Link, PeerCredentials, Unix};
 use crate::image::model::socket::{Socket, State};
+use crate::sys::descriptor::{OwnerEx, get_owner, set_owner};
 use crate::sys::elsewhere::Elsewhere;
 use crate::sys::{open, socket};
 use author::Authors;
 use rooms::Room;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -40,6 +41,8 @@ pub struct Making<'a> {
     rooms: HashMap<SocketId, Room>,
     /// Sockets and rooms that are there for what they have sent, until that is received.
     others: Vec<(File, Option<Room>)>,
+    /// Those in which all waits that is to wait.
+    filled: HashSet<SocketId>,
 }
 
 /// Names of sockets, which stay in their rooms until nothing can fail any more. Dropped, they are gone.
@@ -76,6 +79,7 @@ impl<'a> Making<'a> {
             closed: HashMap::new(),
             rooms: HashMap::new(),
             others: Vec::new(),
+            filled: HashSet::new(),
         };
         making.make_pairs()?;
         for (socket, state) in of(snapshot) {
@@ -101,23 +105,49 @@ impl<'a> Making<'a> {
         self.made.get(&id).ok_or_else(|| io::ErrorKind::NotFound.into()).and_then(File::try_clone)
     }
 
-    /// Fills them, closes what was closed, and sets their options. `number` tells under which of our numbers a description is.
+    /// Fills those through which nothing is on its way that has no number yet, and tells whether these are all. `number` tells under which of our numbers a
+    /// description is.
     ///
     /// # Errors
     /// What could not be had.
-    pub fn finish(
-        mut self,
-        number: &dyn Fn(crate::image::model::id::DescriptionId) -> Option<i32>,
-    ) -> Result<Names, OpenError> {
+    pub fn begin(&mut self, number: &dyn Fn(DescriptionId) -> Option<i32>) -> Result<bool, OpenError> {
         self.leave_makers()?;
-        self.fill(number)?;
+        self.fill(number)
+    }
+
+    /// Fills the others, closes what was closed, and sets their options. No owner is told by a signal (O_ASYNC) of what comes.
+    ///
+    /// # Errors
+    /// What could not be had.
+    pub fn finish(mut self, number: &dyn Fn(DescriptionId) -> Option<i32>) -> Result<Names, OpenError> {
+        let owned = self.silence().map_err(failed("owners of UNIX sockets"))?;
+        if !self.fill(number)? {
+            return Err(failed("filling UNIX sockets")(io::ErrorKind::NotFound.into()));
+        }
         self.others.clear();
         self.connect_datagrams()?;
         self.close()?;
         for (socket, _) in of(self.snapshot) {
             super::settle(&self.made[&socket.id], socket).map_err(error(socket))?;
         }
+        for (made, owner) in owned {
+            set_owner(made.as_fd(), owner).map_err(failed("owners of UNIX sockets"))?;
+        }
         Ok(Names(self.rooms.into_values().collect()))
+    }
+
+    /// Those that have an owner already who is told by signals what comes, with that one: from now on nobody is. F_SETFL would tell another number in the
+    /// signals that come later.
+    fn silence(&self) -> io::Result<Vec<(File, OwnerEx)>> {
+        let mut owned = Vec::new();
+        for made in self.made.values() {
+            let owner = get_owner(made.as_fd())?;
+            if owner.pid != 0 {
+                set_owner(made.as_fd(), OwnerEx::default())?;
+                owned.push((made.try_clone()?, owner));
+            }
+        }
+        Ok(owned)
     }
 
     /// shutdown(2), and the end of those that were closed.
@@ -150,7 +180,7 @@ impl<'a> Making<'a> {
     fn holder(&self, id: SocketId) -> Option<PeerCredentials> {
         use crate::image::model::file::OpenObject;
         let snapshot = self.snapshot;
-        let is_it = |description: &crate::image::model::id::DescriptionId| {
+        let is_it = |description: &DescriptionId| {
             snapshot.descriptions[description.0 as usize].object == OpenObject::Socket(id)
         };
         let holds = |process: &&crate::image::model::process::Process| {

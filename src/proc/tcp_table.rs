@@ -35,9 +35,30 @@ pub fn read(buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
 /// # Errors
 /// As [`read`].
 pub fn read_of(protocol: &str, buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
+    read_versions(protocol, &[Version::Four, Version::Six], buffer)
+}
+
+/// Which of the two tables: that of the sockets of AF_INET, or that of those of AF_INET6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// `/proc/net/tcp`.
+    Four,
+    /// `/proc/net/tcp6`.
+    Six,
+}
+
+/// As [`read_of`], of some tables alone: for each of them the kernel goes through all that it has room for.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_versions(protocol: &str, versions: &[Version], buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
     let mut rows = Vec::new();
-    for version in ["", "6"] {
-        rows.extend(if_present(table(&format!("/proc/self/net/{protocol}{version}"), buffer))?.unwrap_or_default());
+    for version in versions {
+        let suffix = match version {
+            Version::Four => "",
+            Version::Six => "6",
+        };
+        rows.extend(if_present(table(&format!("/proc/self/net/{protocol}{suffix}"), buffer))?.unwrap_or_default());
     }
     Ok(rows)
 }

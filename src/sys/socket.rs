@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 
 /// More than any option's value takes but those that are lists.
-const VALUE_MAX: usize = 512;
+pub const VALUE_MAX: usize = 512;
 
 /// A new socket, close-on-exec.
 ///
@@ -25,15 +25,27 @@ pub fn make(domain: i32, kind: i32, protocol: i32) -> io::Result<File> {
 /// # Errors
 /// As getsockopt(2): ENOPROTOOPT for one that the socket or the kernel does not have.
 pub fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<Vec<u8>> {
-    let mut value = vec![0u8; VALUE_MAX];
+    let mut value = [0u8; VALUE_MAX];
+    option_into(fd, level, name, &mut value).map(<[u8]>::to_vec)
+}
+
+/// The value of an option, in a buffer of the caller's.
+///
+/// # Errors
+/// As [`option`].
+pub fn option_into<'b>(
+    fd: BorrowedFd<'_>,
+    level: i32,
+    name: i32,
+    value: &'b mut [u8; VALUE_MAX],
+) -> io::Result<&'b [u8]> {
     let mut length = VALUE_MAX as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes to the buffer, which has so many.
     let rc = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &raw mut length) };
     if rc < 0 {
         return Err(io::Error::last_os_error());
     }
-    value.truncate(length as usize);
-    Ok(value)
+    Ok(&value[..VALUE_MAX.min(length as usize)])
 }
 
 /// Asks for an option whose value says what is asked for: the answer takes its place. Gives its length.
@@ -53,8 +65,9 @@ pub fn ask(fd: BorrowedFd<'_>, level: i32, name: i32, value: &mut [u8]) -> super
 /// # Errors
 /// As getsockopt(2); `InvalidData` where it is none.
 pub fn number(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
-    let value = option(fd, level, name)?;
-    let word = value.as_slice().try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+    let mut value = [0u8; VALUE_MAX];
+    let value = option_into(fd, level, name, &mut value)?;
+    let word = value.try_into().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
     Ok(i32::from_ne_bytes(word))
 }
 
@@ -238,17 +251,24 @@ pub fn bind(fd: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
 pub fn filter(fd: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     /// BPF_MAXINSNS.
     const MOST: usize = 4096;
+    // For this option alone the length counts instructions, both ways, and with no room only that is told (net/core/filter.c, sk_get_filter).
+    let count = instructions(fd, &mut [])?;
+    if count == 0 {
+        return Ok(Vec::new());
+    }
     let mut program = vec![0u8; MOST * INSTRUCTION];
-    // For this option alone the length counts instructions, both ways (net/core/filter.c, sk_get_filter).
-    let mut length = MOST as libc::socklen_t;
+    let count = instructions(fd, &mut program)?;
+    program.truncate(count * INSTRUCTION);
+    Ok(program)
+}
+
+/// Copies the program of a socket and gives the number of its instructions, or that alone where there is no room.
+fn instructions(fd: BorrowedFd<'_>, program: &mut [u8]) -> io::Result<usize> {
+    let mut length = (program.len() / INSTRUCTION) as libc::socklen_t;
     let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
     // SAFETY: the kernel writes at most `length` instructions to the buffer, which has room for so many.
     let rc = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, program.as_mut_ptr().cast(), &raw mut length) };
-    if rc < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    program.truncate(length as usize * INSTRUCTION);
-    Ok(program)
+    if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(length as usize) }
 }
 
 /// Bytes of `struct sock_filter`.

@@ -6,29 +6,53 @@
 use crate::image::model::id::{DescriptionId, Fd, Tid};
 use crate::sys::kcmp::{self, Object};
 use nix::errno::Errno;
-use std::cell::Cell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-/// What descriptors that share a description have in common: device, inode, offset and flags.
-pub(super) type Likeness = (u64, u64, i64, u32);
+/// What descriptors that share a description have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Likeness {
+    /// Device of the inode.
+    pub dev: u64,
+    /// The inode.
+    pub ino: u64,
+    /// The offset.
+    pub pos: i64,
+    /// The flags of the description.
+    pub flags: u32,
+    /// Of those that share one inode without having anything in common (fs/anon_inodes.c): what they are, and which, where the kernel tells.
+    pub anonymous: Vec<u8>,
+}
 
 /// The descriptions of a tree. `None` stands for those that were refused.
 #[derive(Debug, Default)]
 pub(super) struct Identities {
-    known: HashMap<Likeness, BTreeMap<Holder, Option<DescriptionId>>>,
+    /// Those that look alike, in the order of the descriptions.
+    known: HashMap<Likeness, Vec<(Holder, Option<DescriptionId>)>>,
 }
 
-/// A descriptor of a stopped task, in the order of the descriptions.
+/// A descriptor of a stopped task.
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     tid: Tid,
     fd: Fd,
 }
 
-thread_local! {
-    /// Why a comparison was not possible; a sorted set has no way to tell.
-    static FAILURE: Cell<Option<Errno>> = const { Cell::new(None) };
+/// Where a description is to be noted that was not found.
+#[derive(Debug)]
+pub(super) struct Place {
+    like: Likeness,
+    at: usize,
+    holder: Holder,
+}
+
+/// What stands behind a descriptor.
+#[derive(Debug)]
+pub(super) enum Found {
+    /// What was noted of another descriptor of it.
+    Known(Option<DescriptionId>),
+    /// Nothing yet. It must be noted before anything else is looked for.
+    New(Place),
 }
 
 impl Identities {
@@ -36,50 +60,39 @@ impl Identities {
     ///
     /// # Errors
     /// As kcmp(2).
-    pub fn find(&self, like: Likeness, tid: Tid, fd: Fd) -> Result<Option<Option<DescriptionId>>, Errno> {
-        let found = self.known.get(&like).and_then(|alike| alike.get(&Holder { tid, fd }).copied());
-        FAILURE.take().map_or(Ok(found), Err)
-    }
-
-    /// Notes what stands behind a descriptor.
-    ///
-    /// # Errors
-    /// As kcmp(2).
-    pub fn note(&mut self, like: Likeness, tid: Tid, fd: Fd, description: Option<DescriptionId>) -> Result<(), Errno> {
-        self.known.entry(like).or_default().insert(Holder { tid, fd }, description);
-        FAILURE.take().map_or(Ok(()), Err)
-    }
-}
-
-impl Ord for Holder {
-    fn cmp(&self, other: &Self) -> Ordering {
-        if (self.tid, self.fd) == (other.tid, other.fd) {
-            return Ordering::Equal;
-        }
-        match kcmp::compare(self.tid, other.tid, Object::File, self.fd.0 as u32, other.fd.0 as u32) {
-            Ok(Some(order)) => order,
-            Ok(None) => (self.tid, self.fd).cmp(&(other.tid, other.fd)),
-            Err(error) => {
-                FAILURE.set(Some(error));
-                (self.tid, self.fd).cmp(&(other.tid, other.fd))
+    pub fn find(&self, like: Likeness, tid: Tid, fd: Fd) -> Result<Found, Errno> {
+        let holder = Holder { tid, fd };
+        let alike = self.known.get(&like).map_or(&[][..], Vec::as_slice);
+        let (mut least, mut end) = (0, alike.len());
+        while least < end {
+            let middle = usize::midpoint(least, end);
+            let (other, description) = &alike[middle];
+            match other.compare(holder)? {
+                Ordering::Equal => return Ok(Found::Known(*description)),
+                Ordering::Less => least = middle + 1,
+                Ordering::Greater => end = middle,
             }
         }
+        Ok(Found::New(Place { like, at: least, holder }))
+    }
+
+    /// Notes what stands behind a descriptor that was just looked for.
+    pub fn note(&mut self, Place { like, at, holder }: Place, description: Option<DescriptionId>) {
+        self.known.entry(like).or_default().insert(at, (holder, description));
     }
 }
 
-impl PartialOrd for Holder {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+impl Holder {
+    /// The order of what stands behind two descriptors.
+    fn compare(self, other: Self) -> Result<Ordering, Errno> {
+        let numbers = || (self.tid, self.fd).cmp(&(other.tid, other.fd));
+        if numbers().is_eq() {
+            return Ok(Ordering::Equal);
+        }
+        let order = kcmp::compare(self.tid, other.tid, Object::File, self.fd.0 as u32, other.fd.0 as u32)?;
+        Ok(order.unwrap_or_else(numbers))
     }
 }
-
-impl PartialEq for Holder {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Holder {}
 
 #[cfg(test)]
 mod tests {
@@ -87,7 +100,9 @@ mod tests {
     use std::fs::File;
     use std::os::fd::AsRawFd;
 
-    const LIKE: Likeness = (1, 3, 0, 0);
+    fn like() -> Likeness {
+        Likeness { dev: 1, ino: 3, ..Likeness::default() }
+    }
 
     #[test]
     fn duplicates_are_found_among_many_that_look_alike() {
@@ -97,12 +112,15 @@ mod tests {
         let fd = |file: &File| Fd(file.as_raw_fd());
         let mut identities = Identities::default();
         for (number, file) in files.iter().enumerate() {
-            assert_eq!(identities.find(LIKE, tid, fd(file)), Ok(None));
-            identities.note(LIKE, tid, fd(file), Some(DescriptionId(number as u32))).unwrap();
+            match identities.find(like(), tid, fd(file)) {
+                Ok(Found::New(place)) => identities.note(place, Some(DescriptionId(number as u32))),
+                other => panic!("{other:?}"),
+            }
         }
         for (number, copy) in copies.iter().enumerate() {
-            assert_eq!(identities.find(LIKE, tid, fd(copy)), Ok(Some(Some(DescriptionId(number as u32)))));
+            let found = identities.find(like(), tid, fd(copy)).unwrap();
+            assert!(matches!(found, Found::Known(Some(id)) if id.0 == number as u32), "{number}: {found:?}");
         }
-        assert_eq!(identities.find(LIKE, tid, Fd(100_000)), Err(Errno::EBADF));
+        assert_eq!(identities.find(like(), tid, Fd(100_000)).unwrap_err(), Errno::EBADF);
     }
 }

@@ -1,5 +1,6 @@
 //! What waits in the UNIX sockets of a tree, and the open files that are on their way through them (SCM_RIGHTS), which need be in no table.
 
+use super::identity::Found;
 use super::{Descriptors, Holder, OpenFd, Seen, Tables, locks};
 use crate::image::model::id::{DescriptionId, Fd, Tid};
 use crate::image::model::socket::unix::Message;
@@ -63,11 +64,11 @@ impl Descriptors {
     ) -> Result<Option<DescriptionId>, CollectError> {
         let (own, dir, number) = (task::own_tid(), TaskDir::current()?, Fd(file.as_raw_fd()));
         let mut seen = Seen::at(&dir, number, &mut Vec::new())?;
-        let like = seen.likeness();
-        let known = self.identities.find(like, own, number).map_err(CollectError::at(own, "kcmp KCMP_FILE"))?;
-        if let Some(known) = known {
-            return Ok(known);
-        }
+        let found = self.identities.find(seen.likeness(), own, number);
+        let place = match found.map_err(CollectError::at(own, "kcmp KCMP_FILE"))? {
+            Found::Known(known) => return Ok(known),
+            Found::New(place) => place,
+        };
         let (tid, fd) = holder;
         seen.on_its_way_to = Some(fd);
         let copy = file.try_clone().map_err(CollectError::at(own, "dup"))?;
@@ -75,8 +76,7 @@ impl Descriptors {
         let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
         locks::of_description(tid, &seen, held, tables.findings);
         self.holders.push(Holder { tid: own, fd: number, ino: seen.meta.ino(), description });
-        let noted = self.identities.note(like, own, number, description);
-        noted.map_err(CollectError::at(own, "kcmp KCMP_FILE"))?;
+        self.identities.note(place, description);
         // Its number stands for the description as long as others are compared with it.
         self.on_their_way.push(file);
         Ok(description)

@@ -30,7 +30,7 @@ use crate::proc::TaskDir;
 use crate::proc::fd_link::FdLink;
 use crate::sys::descriptor::{get_owner, get_signal};
 use crate::sys::pidfd;
-use identity::Identities;
+use identity::{Found, Identities};
 use seen::Seen;
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
@@ -150,19 +150,18 @@ impl Descriptors {
         fd: &Seen,
         tables: &mut Tables<'_>,
     ) -> Result<Option<DescriptionId>, CollectError> {
-        let like = fd.likeness();
-        let known = self.identities.find(like, tid, fd.fd).map_err(CollectError::at(tid, "kcmp KCMP_FILE"))?;
-        if let Some(known) = known {
-            return Ok(known);
-        }
+        let found = self.identities.find(fd.likeness(), tid, fd.fd);
+        let place = match found.map_err(CollectError::at(tid, "kcmp KCMP_FILE"))? {
+            Found::Known(known) => return Ok(known),
+            Found::New(place) => place,
+        };
         let file = pidfd::get_fd(pidfd, fd.fd).map_err(CollectError::at(tid, "pidfd_getfd"))?;
         let open = OpenFd { seen: fd, file: File::from(file) };
         let description = self.describe(task, tid, &open, tables)?;
         self.holders.push(Holder { tid, fd: fd.fd, ino: fd.meta.ino(), description });
         let held = description.and_then(|id| self.descriptions.get_mut(id.0 as usize));
         locks::of_description(tid, fd, held, tables.findings);
-        let noted = self.identities.note(like, tid, fd.fd, description);
-        noted.map_err(CollectError::at(tid, "kcmp KCMP_FILE"))?;
+        self.identities.note(place, description);
         Ok(description)
     }
 

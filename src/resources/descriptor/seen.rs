@@ -66,7 +66,22 @@ impl Seen {
 
     /// What descriptors that share a description have in common.
     pub(super) fn likeness(&self) -> Likeness {
-        (self.meta.dev(), self.meta.ino(), self.info.pos, self.info.flags & !(libc::O_CLOEXEC as u32))
+        let anonymous = match &self.link {
+            FdLink::AnonInode(kind) => [kind.as_slice(), self.info.value("eventfd-id").unwrap_or_default()].concat(),
+            FdLink::Path(_)
+            | FdLink::Pipe(_)
+            | FdLink::Socket(_)
+            | FdLink::Memfd(_)
+            | FdLink::Inode { .. }
+            | FdLink::Other(_) => Vec::new(),
+        };
+        Likeness {
+            dev: self.meta.dev(),
+            ino: self.meta.ino(),
+            pos: self.info.pos,
+            flags: self.info.flags & !(libc::O_CLOEXEC as u32),
+            anonymous,
+        }
     }
 
     /// What it is called when it is refused.

@@ -6,13 +6,13 @@ use super::waiting::{self, Listener};
 use crate::image::model::id::{Fd, Tid};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
-use crate::proc::tcp_table::{self, Row};
+use crate::proc::tcp_table::{self, Row, Version};
 use crate::resources::border::{Outsider, Tie};
 use crate::resources::{CollectError, Findings};
 use crate::sys::nftables::Remover;
 use crate::sys::undo::{Promise, Undo};
 use crate::sys::{nftables, socket, tcp};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -157,13 +157,16 @@ pub fn read(
     let holders = subjects.iter().map(|subject| subject.holder).chain(listeners.iter().map(|listener| listener.holder));
     let Some((anybody, _)) = holders.into_iter().next() else { return Ok(None) };
     let repairs = may_repair().map_err(CollectError::at(anybody, "TCP_REPAIR"))?;
-    let table = tcp_table::read(&mut Vec::new())?;
-    let rows: Rows<'_> =
-        table.iter().map(|row| ((inet::canonical(row.local), inet::canonical(row.peer)), row)).collect();
     let connections: Vec<(usize, Vec<u8>, Ends)> =
         (0..subjects.len()).filter_map(|at| connected(&subjects[at], at)).collect();
     let places: HashMap<Ends, usize> = connections.iter().map(|(at, _, ends)| (*ends, *at)).collect();
-    if manner.ends {
+    let has_other = |ends: &Ends| places.contains_key(&(ends.1, ends.0));
+    let may_wait = manner.ends && !listeners.is_empty();
+    let is_needed = may_wait || connections.iter().any(|(_, _, ends)| !has_other(ends));
+    let table = if is_needed { tcp_table::read(&mut Vec::new())? } else { Vec::new() };
+    let rows: Rows<'_> =
+        table.iter().map(|row| ((inet::canonical(row.local), inet::canonical(row.peer)), row)).collect();
+    if may_wait {
         waiting::tell(listeners, &table, &|ends| places.contains_key(ends), manner.policy, findings);
     }
     let mut kept = Vec::new();
@@ -256,6 +259,16 @@ fn read_all(
 ) -> Result<(), CollectError> {
     /// How often.
     const TRIES: u32 = 20;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let is_of = |version: &Version| match version {
+        Version::Four => libc::AF_INET,
+        Version::Six => libc::AF_INET6,
+    };
+    let domains: HashSet<i32> = kept.iter().map(|(at, _, _)| subjects[*at].socket.domain).collect();
+    let versions: Vec<Version> =
+        [Version::Four, Version::Six].into_iter().filter(|version| domains.contains(&is_of(version))).collect();
     let undo = Undo::default();
     let mut due: Vec<usize> = (0..kept.len()).collect();
     for attempt in 1..=TRIES {
@@ -270,7 +283,7 @@ fn read_all(
                 Err(Trouble::Passing(reason)) => subject.passing(findings, reason),
             }
         }
-        let rows = tcp_table::read(&mut Vec::new())?;
+        let rows = tcp_table::read_versions("tcp", &versions, &mut Vec::new())?;
         let unread: HashMap<u64, u32> = rows.iter().map(|row| (row.ino, row.unread)).collect();
         due.retain(|one| {
             let (at, _, other) = &kept[*one];

@@ -4,7 +4,6 @@ use super::{name, queue, resolve};
 use crate::blocker::Blocker;
 use crate::image::model::id::{Fd, Pid, SocketId, Tid};
 use crate::image::model::socket::unix::{Link, Unix};
-use crate::proc::TaskDir;
 use crate::resources::border::{Outsider, Tie};
 use crate::resources::socket::Leaks;
 use crate::resources::{CollectError, Findings};
@@ -103,10 +102,9 @@ impl Links {
             report.shared(outsider);
         }
         let error = |action| CollectError::at(tid, action);
-        let holder = TaskDir::process(Pid(tid.0))?;
         let open = subject.file.as_fd();
         let signs = queue::signs(open).map_err(error("poll of a socket"))?;
-        let link = self.link(&subject, own, &holder, &mut report).map_err(error("looking at a socket's peer"))?;
+        let link = self.link(&subject, own, &mut report).map_err(error("looking at a socket's peer"))?;
         let connected = matches!(link, Link::Peer(_) | Link::Closed(_) | Link::Pending(_));
         let state = subject.state;
         state.shutdown = own.shutdown;
@@ -128,7 +126,7 @@ impl Links {
             report.taken(of_gone, other);
         }
         if !state.accepted {
-            state.file = name::file(open, &state.name, own.file, &holder);
+            state.file = name::file(open, &state.name, own.file, Pid(tid.0));
         }
         state.link = link;
         Ok(())
@@ -144,13 +142,7 @@ impl Links {
         all().find(|other| is_abstract && !listens && self.inside.contains_key(&other.ino))
     }
 
-    fn link(
-        &self,
-        subject: &Subject<'_>,
-        own: &UnixSocket,
-        holder: &TaskDir,
-        report: &mut Report<'_>,
-    ) -> io::Result<Link> {
+    fn link(&self, subject: &Subject<'_>, own: &UnixSocket, report: &mut Report<'_>) -> io::Result<Link> {
         if own.state == LISTENING {
             return self.listening(own, report);
         }
@@ -174,9 +166,7 @@ impl Links {
             Some(0) => Ok(Link::Closed(peer_name()?)),
             Some(peer) => match self.inside.get(&peer) {
                 Some(id) => Ok(Link::Peer(*id)),
-                None if subject.is_dgram() && !peer_name()?.is_empty() => {
-                    Ok(self.outside(peer, peer_name()?, holder, report))
-                }
+                None if subject.is_dgram() && !peer_name()?.is_empty() => Ok(self.outside(peer, peer_name()?, report)),
                 None => {
                     report.leak(peer, "its other end is outside");
                     Ok(Link::Closed(peer_name()?))
@@ -186,7 +176,7 @@ impl Links {
     }
 
     /// A named datagram socket outside, which a restore connects to again.
-    fn outside(&self, peer: u64, name: Vec<u8>, holder: &TaskDir, report: &mut Report<'_>) -> Link {
+    fn outside(&self, peer: u64, name: Vec<u8>, report: &mut Report<'_>) -> Link {
         use std::os::unix::ffi::OsStringExt;
         use std::os::unix::fs::MetadataExt;
         if !name::is_path(&name) {
@@ -197,7 +187,7 @@ impl Links {
             // The device may be named otherwise by stat(2), as on btrfs and overlayfs.
             path.metadata().is_ok_and(|meta| file.is_none_or(|(_, ino)| meta.ino() == ino))
         };
-        let path = resolve(&name, holder).filter(leads_there);
+        let path = resolve(&name, report.task).filter(leads_there);
         if path.is_none() {
             let shown = String::from_utf8_lossy(&name).into_owned();
             report.leak(peer, &format!("its peer is outside, and no path leads to that one ({shown})"));

@@ -1,5 +1,6 @@
 //! Names of UNIX sockets: what they are, which file is behind them, and who has them.
 
+use crate::image::model::id::Pid;
 use crate::image::model::socket::unix::SocketFile;
 use crate::proc::TaskDir;
 use crate::sys::sock_diag::{LISTENING, UnixSocket};
@@ -40,7 +41,7 @@ pub fn is_path(name: &[u8]) -> bool {
 }
 
 /// The file of a socket's name, if that is a path and still leads there.
-pub fn file(fd: BorrowedFd<'_>, name: &[u8], known: Option<(u64, u64)>, holder: &TaskDir) -> Option<SocketFile> {
+pub fn file(fd: BorrowedFd<'_>, name: &[u8], known: Option<(u64, u64)>, holder: Pid) -> Option<SocketFile> {
     if !is_path(name) {
         return None;
     }
@@ -69,12 +70,12 @@ fn describe(path: PathBuf, meta: &Metadata) -> SocketFile {
 }
 
 /// The path that a name means to a task.
-pub fn resolve(name: &[u8], holder: &TaskDir) -> Option<PathBuf> {
+pub fn resolve(name: &[u8], holder: Pid) -> Option<PathBuf> {
     let name = Path::new(OsStr::from_bytes(name));
     if name.is_absolute() {
         return Some(name.to_path_buf());
     }
-    let directory = holder.read_link("cwd").ok()?;
+    let directory = TaskDir::process(holder).ok()?.read_link("cwd").ok()?;
     Some(Path::new(OsStr::from_bytes(&directory)).join(name))
 }
 

@@ -211,7 +211,8 @@ pub fn collect(
     let lock = builder.descriptors.sockets.connections(&outsiders, manner, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
     let descriptions = &mut builder.descriptors.descriptions;
-    let pipes = pipes.finish(descriptions, &outsiders, &left_out, border.leaks, &mut builder.findings)?;
+    let pipes =
+        pipes.finish(descriptions, &outsiders, &left_out, border.leaks, Some(&inside), &mut builder.findings)?;
     let mut zombies = zombies;
     builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));

@@ -3,6 +3,7 @@
 use super::file::DELETED;
 use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
+use crate::proc::syscall::{self, Activity};
 use crate::proc::{TaskDir, many, maps, processes};
 use crate::sys::{kcmp, task};
 use std::cmp::Ordering;
@@ -93,6 +94,37 @@ pub fn outsiders(inside: impl IntoIterator<Item = Pid>, wanted: &HashSet<Tie>) -
         holders.entry(tie).or_insert(outsider);
     }
     holders
+}
+
+/// Who outside waits in open(2) for the other end of a FIFO, whichever it is, or may do so, for this user may not look at it.
+#[must_use]
+pub fn waits_at_a_fifo(inside: &[Pid]) -> Option<String> {
+    let others: Vec<Pid> =
+        processes().into_iter().filter(|pid| !inside.contains(pid) && *pid != task::own_pid()).collect();
+    many::map(&others, |&pid, buffer| waits(pid, buffer)).into_iter().flatten().next()
+}
+
+fn waits(pid: Pid, buffer: &mut Vec<u8>) -> Option<String> {
+    // fs/pipe.c: the second where the first is inlined.
+    const PLACES: [&[u8]; 2] = [b"wait_for_partner", b"fifo_open"];
+    let process = TaskDir::process(pid).ok()?;
+    let name = |what: &str| Some(format!("pid {pid} ({}) {what}", comm(&process, &mut Vec::new())));
+    for tid in process.threads().ok()? {
+        let Ok(thread) = process.task(tid) else { continue };
+        match syscall::read(&thread, buffer) {
+            Err(error) if error.is_vanished() => {}
+            Err(_) => return name("may not be looked at, and may wait for somebody to read from it"),
+            Ok(Activity::Running) => {}
+            // A thread of io_uring is in no call.
+            Ok(Activity::Blocked { .. } | Activity::InSyscall { .. }) => match thread.read_into("wchan", buffer) {
+                Ok(place) if PLACES.contains(&place.trim_ascii()) => return name("waits for the other end of a FIFO"),
+                Ok(_) => {}
+                Err(error) if error.is_vanished() => {}
+                Err(_) => return name("does not tell where it waits"),
+            },
+        }
+    }
+    None
 }
 
 /// What of it a process holds; nothing where it is gone or may not be looked at.

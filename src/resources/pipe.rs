@@ -3,11 +3,12 @@
 use crate::image::model::id::{FileId, PipeId};
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::sys::descriptor::unread;
+use crate::sys::open;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice, tee};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
 /// Reads a pipe through a read end of it.
@@ -19,7 +20,19 @@ pub fn collect(id: PipeId, fifo: Option<FileId>, read_end: BorrowedFd<'_>) -> io
     Ok(Pipe { unread: peek(read_end, pipe.capacity)?, ..pipe })
 }
 
-/// A pipe that has lost its last reader: what it holds can never be read.
+/// Reads a pipe that nobody has open for reading, by opening it for that moment through an end of it for writing. Whoever waits in open(2) for somebody to read
+/// from a FIFO goes on then, and the owner of an end (O_ASYNC) and epoll instances that watch it are told when we close it (fs/pipe.c, `fifo_open`,
+/// `pipe_release`).
+///
+/// # Errors
+/// The system call that failed.
+pub fn collect_abandoned(id: PipeId, fifo: Option<FileId>, write_end: BorrowedFd<'_>) -> io::Result<Pipe> {
+    let path = format!("/proc/self/fd/{}", write_end.as_raw_fd());
+    let reader = open::path(path.as_ref(), (libc::O_RDONLY | libc::O_NONBLOCK) as u32)?;
+    collect(id, fifo, reader.as_fd())
+}
+
+/// A pipe that has lost its last reader, without what it holds.
 ///
 /// # Errors
 /// The system call that failed.

@@ -143,7 +143,7 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     descriptors.sockets.link(&outsiders, Leaks::RefuseSeen, findings)?;
     let manner = Manner { policy: Policy::Keep, ends: false, frozen: false, passed: |_| Ok(()) };
     descriptors.sockets.connections(&outsiders, manner, findings)?;
-    pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, findings).map(drop)
+    pipes.finish(&mut descriptors.descriptions, &outsiders, &left_out, false, None, findings).map(drop)
 }
 
 /// The System V objects in which threads of these processes wait.

@@ -5,7 +5,7 @@ use crate::image::model::file::{Description, OpenObject};
 use crate::image::model::id::{Fd, FileId, Pid, PipeId, Tid};
 use crate::image::model::pipe::Pipe;
 use crate::proc::{TaskDir, stat};
-use crate::resources::border::{Outsider, Tie};
+use crate::resources::border::{self, Outsider, Tie};
 use crate::resources::{CollectError, pipe};
 use crate::sys::descriptor::unread;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -71,7 +71,7 @@ impl Pipes {
     }
 
     /// Reads the pipes once every table is known, and refuses those with an end outside. `left_out` are those of which `snap`, which
-    /// is itself in the tree, has an end. With `leaks` none is refused: a restore closes the far ends.
+    /// is itself in the tree, has an end. With `leaks` none is refused: a restore closes the far ends. `frozen` is the tree if it stands still.
     ///
     /// # Errors
     /// A kernel interface that failed.
@@ -81,8 +81,10 @@ impl Pipes {
         outsiders: &HashMap<Tie, Outsider>,
         left_out: &HashSet<Tie>,
         leaks: bool,
+        frozen: Option<&[Pid]>,
         findings: &mut Findings,
     ) -> Result<Vec<Pipe>, CollectError> {
+        let noticed = noticed(descriptions);
         let mut ends: Vec<_> = self.ends.into_iter().collect();
         ends.sort_by_key(|(_, end)| end.id);
         let mut pipes = Vec::with_capacity(ends.len());
@@ -107,7 +109,8 @@ impl Pipes {
             {
                 refuse(format!("its {which} end is held by a process outside that cannot be seen"));
             }
-            pipes.extend(end.collect(findings).map_err(CollectError::at(tid, "reading a pipe"))?);
+            let look = frozen.map(|inside| (inside, noticed.contains(&end.id)));
+            pipes.extend(end.collect(look, findings).map_err(CollectError::at(tid, "reading a pipe"))?);
         }
         for description in descriptions {
             if let OpenObject::Pipe { pipe, write: _, quiet } = &mut description.object {
@@ -118,23 +121,62 @@ impl Pipes {
     }
 }
 
+/// The pipes of which somebody in the tree is told what happens at their ends: by a signal, or by an epoll instance.
+fn noticed(descriptions: &[Description]) -> HashSet<PipeId> {
+    let pipe = |description: &Description| match description.object {
+        OpenObject::Pipe { pipe, write: _, quiet: _ } => Some(pipe),
+        _ => None,
+    };
+    let told = descriptions.iter().filter(|description| description.flags & libc::O_ASYNC as u32 != 0);
+    let watched = descriptions.iter().flat_map(|description| match &description.object {
+        OpenObject::Epoll(epoll) => &epoll.items[..],
+        _ => &[],
+    });
+    let watched = watched.map(|item| &descriptions[item.description.0 as usize]);
+    told.chain(watched).filter_map(pipe).collect()
+}
+
 impl Ends {
-    fn collect(&self, findings: &mut Findings) -> io::Result<Option<Pipe>> {
-        let (tid, fd, ref name) = self.holder;
-        match (&self.read, &self.write) {
-            (Some(read), _) => pipe::collect(self.id, self.fifo, read.as_fd()),
-            (None, Some(write)) => {
-                // Whoever opens a FIFO next would read them; of a pipe nobody can.
-                let waiting = if self.fifo.is_some() { unread(write.as_fd())? } else { 0 };
-                if waiting > 0 {
-                    let reason = format!("{waiting} bytes wait in it, and nobody in the tree could read them");
-                    findings.block(format!("pid {tid}"), format!("fd {fd}: {name}"), reason, "have them read");
-                }
-                pipe::collect_unreadable(self.id, self.fifo, write.as_fd())
+    /// `look` is the tree, if it stands still, and whether somebody in it would notice that this pipe is opened.
+    fn collect(&self, look: Option<(&[Pid], bool)>, findings: &mut Findings) -> io::Result<Option<Pipe>> {
+        match (&self.read, &self.write, look) {
+            (Some(read), _, _) => pipe::collect(self.id, self.fifo, read.as_fd()),
+            (None, Some(write), Some((inside, is_noticed))) if unread(write.as_fd())? > 0 => {
+                self.collect_abandoned(write, inside, is_noticed, findings)
             }
-            (None, None) => return Ok(None),
+            (None, Some(write), _) => pipe::collect_unreadable(self.id, self.fifo, write.as_fd()),
+            (None, None, _) => return Ok(None),
         }
         .map(Some)
+    }
+
+    /// With bytes, and without anybody who has it open for reading: whoever opens a FIFO next would read them, and a pipe can be opened through /proc.
+    fn collect_abandoned(
+        &self,
+        write: &File,
+        inside: &[Pid],
+        is_noticed: bool,
+        findings: &mut Findings,
+    ) -> io::Result<Pipe> {
+        let waiter = || self.fifo.and_then(|_| border::waits_at_a_fifo(inside));
+        let reason = match is_noticed {
+            true => Some("a signal or an epoll instance would tell that it is opened to look at them".into()),
+            false => waiter().map(|waiter| format!("{waiter}, and would go on when it is opened to look at them")),
+        };
+        let found = match reason {
+            None => pipe::collect_abandoned(self.id, self.fifo, write.as_fd()),
+            Some(reason) => Err(io::Error::other(reason)),
+        };
+        let found = match found {
+            Err(error) if matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::PermissionDenied) => error,
+            found => return found,
+        };
+        if self.fifo.is_some() {
+            let (tid, fd, ref name) = self.holder;
+            let reason = format!("bytes wait in it that nobody has open for reading: {found}");
+            findings.block(format!("pid {tid}"), format!("fd {fd}: {name}"), reason, "have them read");
+        }
+        pipe::collect_unreadable(self.id, self.fifo, write.as_fd())
     }
 }
 

@@ -88,6 +88,48 @@ fn exam_18_a_fifo_that_somebody_outside_has_open_is_named() {
 }
 
 #[test]
+fn bytes_that_nobody_has_open_for_reading_are_refused_where_looking_at_them_is_noticed() {
+    isolated(|room| {
+        room.refuses(room.victim("fifo", &["watched"]), &["that nobody has open for reading", "an epoll instance"]);
+        let path = fifo(room);
+        let reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("the FIFO");
+        let mut writer = File::options().write(true).open(&path).expect("the FIFO");
+        writer.write_all(b"unread").expect("six bytes");
+        drop(reader);
+        let mut child = Command::new("sleep");
+        let child = child.arg("1000").current_dir(room.path("")).stdin(Stdio::null());
+        let child = child.stdout(Stdio::from(writer)).stderr(Stdio::null()).spawn().expect("sleep");
+        let (pid, own) = (child.id() as i32, std::process::id());
+        let waiting = std::thread::spawn({
+            let path = path.clone();
+            move || File::options().write(true).open(path).expect("the FIFO")
+        });
+        let waits = || {
+            let threads = facts::threads(own as i32);
+            let place =
+                |tid: &i32| std::fs::read_to_string(format!("/proc/{own}/task/{tid}/wchan")).unwrap_or_default();
+            threads.iter().any(|tid| ["wait_for_partner", "fifo_open"].contains(&place(tid).as_str())).then_some(())
+        };
+        wait::until("a writer that waits", waits);
+        let words = format!("pid {own} (");
+        let refused = room.snap(["dump", &pid.to_string(), "-o", "x.snap"]).run().expect(3).says(&words);
+        refused.says("waits for the other end of a FIFO");
+        assert!(!waiting.is_finished(), "who has waited goes on");
+        let mut reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("the FIFO");
+        drop(waiting.join().expect("it goes on"));
+        let image = room.dump(pid, "x.snap", &["--allow-leak", "--kill"]);
+        end(child);
+        let mut unread = [0; 6];
+        reader.read_exact(&mut unread).expect("what was unread");
+        drop(reader);
+        assert_eq!(room.restore(&image, &[]), pid);
+        let mut reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("the FIFO");
+        reader.read_exact(&mut unread).expect("what was unread");
+        assert_eq!(&unread, b"unread");
+    });
+}
+
+#[test]
 fn a_fifo_must_be_there_and_one_at_the_restore_and_nobody_else_may_have_written_to_it() {
     isolated(|room| {
         let path = fifo(room);

@@ -4,6 +4,7 @@ use crate::support::needs::privileged;
 use crate::support::network::own_network;
 use crate::support::{Facts, Room, Victim, isolated_for, wait};
 use std::io::Write;
+use std::process::Command;
 use std::time::Duration;
 
 /// Operations of a program.
@@ -41,6 +42,7 @@ fn keeps_the_promise(room: &Room, seed: u64) -> bool {
     let (digest, log) = (twin.ask("digest"), twin.ask("log"));
     twin.end();
     wait::alone();
+    clear_ipc();
     let mut victim = room.victim("random", &arguments);
     let first = seed.wrapping_mul(7) % (OPERATIONS / 2) + 5;
     let second = first + seed.wrapping_mul(13) % (OPERATIONS / 3) + 1;
@@ -63,8 +65,15 @@ fn keeps_the_promise(room: &Room, seed: u64) -> bool {
     }
     victim.end();
     wait::alone();
+    clear_ipc();
     let _ = std::fs::remove_file(room.path("promise.snap"));
     taken
+}
+
+/// Removes what outlives a program in the IPC namespace of the test, which has room for 4,096 segments (kernel.shmmni).
+fn clear_ipc() {
+    let status = Command::new("ipcrm").arg("--all").status().expect("ipcrm of util-linux");
+    assert!(status.success(), "ipcrm --all: {status}");
 }
 
 /// Whether it was not refused. Whatever else fails is a failure.

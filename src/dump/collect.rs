@@ -35,7 +35,7 @@ use crate::resources::socket::tcp::tree::{Lock, Manner, Policy, Step};
 use crate::resources::syscall_restart::Samples;
 use crate::resources::sysv::undo::Adjustment;
 use crate::resources::sysv::{self, Uses};
-use crate::resources::{CollectError, Findings, robust, settings, zombie};
+use crate::resources::{CollectError, Findings, robust, scheduling, settings, zombie};
 use crate::tracer::{self, FrozenTree, Twin};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -176,6 +176,7 @@ pub fn collect(
         children,
         namespaces: Namespaces::own(),
         own_speculation: settings::own_speculation(),
+        has_core_cookies: scheduling::has_core_cookies(),
         has_labels: own_label.is_ok_and(|own| !own.is_empty()),
     };
     for (at, &pid) in living.iter().enumerate() {

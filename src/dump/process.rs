@@ -47,6 +47,7 @@ pub(super) struct View<'a> {
     pub exposed: HashSet<usize>,
     pub namespaces: Namespaces,
     pub own_speculation: [u32; 3],
+    pub has_core_cookies: bool,
     pub has_labels: bool,
 }
 
@@ -190,6 +191,7 @@ impl Builder {
             frozen_at: view.frozen_at,
             seccomp: &mut self.seccomp,
             own_speculation: view.own_speculation,
+            has_core_cookies: view.has_core_cookies,
             has_labels: view.has_labels,
             findings: &mut self.findings,
             buffer: &mut self.buffer,

@@ -1,6 +1,7 @@
 //! `/proc/PID/auxv`: the auxiliary vector as the kernel keeps it (getauxval(3)).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::task_dir::TaskDir;
 
 const KIND: &str = "auxv";

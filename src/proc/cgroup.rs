@@ -1,6 +1,7 @@
 //! `/proc/PID/cgroup`: membership in each hierarchy (cgroups(7)).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::mountinfo::{self, Mount};
 use super::path::PathText;
 use super::scan;

@@ -1,6 +1,7 @@
 //! `/proc/PID/fdinfo/FD`: what the kernel says of an open file description (fs/proc/fd.c, `seq_show`).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::locks::{self, Lock};
 use super::scan;
 use super::task_dir::TaskDir;

@@ -1,6 +1,7 @@
 //! `/proc/PID/limits`: resource limits (fs/proc/base.c, `proc_pid_limits`).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
 use super::task_dir::TaskDir;
 

@@ -1,6 +1,7 @@
 //! `/proc/PID/maps`: one line for each mapping (fs/proc/task_mmu.c, `show_map_vma`).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::path::PathText;
 use super::scan;
 use super::task_dir::TaskDir;

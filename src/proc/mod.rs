@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod error;
 pub mod fd_link;
 pub mod fdinfo;
+mod files;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod host;
@@ -45,3 +46,4 @@ pub mod vm_flags;
 
 pub use error::{Error, ParseError, if_present};
 pub use task_dir::{TaskDir, living, processes};
+pub use files::{Files, ThreadName};

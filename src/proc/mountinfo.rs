@@ -1,6 +1,7 @@
 //! `/proc/PID/mountinfo`: mounts of a task's namespace that its root can reach (proc_pid_mountinfo(5)).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
 use super::task_dir::TaskDir;
 

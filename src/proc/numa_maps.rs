@@ -2,6 +2,7 @@
 //! `mpol_to_str`).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
 use super::task_dir::TaskDir;
 use crate::image::model::address::Addr;

@@ -3,8 +3,8 @@
 //! The file is for people and changes from release to release: whatever is not there is `None`.
 
 use super::error::Error;
+use super::files::Files;
 use super::scan;
-use super::task_dir::TaskDir;
 
 /// What is of use in it. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Sched {
 ///
 /// # Errors
 /// [`Error::Absent`] on a kernel without CONFIG_SCHED_DEBUG; else see [`Error`].
-pub fn read(task: &TaskDir, buffer: &mut Vec<u8>) -> Result<Sched, Error> {
+pub fn read(task: &impl Files, buffer: &mut Vec<u8>) -> Result<Sched, Error> {
     Ok(parse(task.read_into("sched", buffer)?))
 }
 

@@ -1,8 +1,8 @@
 //! `/proc/PID/stat` and that of a thread (fs/proc/array.c, `do_task_stat`; proc_pid_stat(5)).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
-use super::task_dir::TaskDir;
 use crate::image::model::address::Addr;
 use crate::image::model::id::{Pid, Tid};
 
@@ -91,7 +91,7 @@ pub struct Layout {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn read(task: &TaskDir, buffer: &mut Vec<u8>) -> Result<Stat, Error> {
+pub fn read(task: &impl Files, buffer: &mut Vec<u8>) -> Result<Stat, Error> {
     task.parse("stat", buffer, parse)
 }
 
@@ -236,7 +236,9 @@ mod tests {
 
     #[test]
     fn agrees_with_the_crate_procfs_on_ourselves() {
-        let ours = read(&TaskDir::process(Pid(std::process::id().cast_signed())).unwrap(), &mut Vec::new()).unwrap();
+        let ours =
+            read(&super::super::TaskDir::process(Pid(std::process::id().cast_signed())).unwrap(), &mut Vec::new())
+                .unwrap();
         let theirs = procfs::process::Process::myself().unwrap().stat().unwrap();
         assert_eq!(ours.comm, theirs.comm.as_bytes());
         assert_eq!((ours.ppid.0, ours.pgrp.0, ours.session.0), (theirs.ppid, theirs.pgrp, theirs.session));

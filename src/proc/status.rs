@@ -1,8 +1,8 @@
 //! `/proc/PID/status` and that of a thread (fs/proc/array.c, `proc_pid_status`).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan::{self, Fields};
-use super::task_dir::TaskDir;
 use crate::image::model::id::{Pid, Tid};
 
 const KIND: &str = "status";
@@ -128,7 +128,7 @@ pub struct Capabilities {
 ///
 /// # Errors
 /// See [`Error`].
-pub fn read(task: &TaskDir, buffer: &mut Vec<u8>) -> Result<Status, Error> {
+pub fn read(task: &impl Files, buffer: &mut Vec<u8>) -> Result<Status, Error> {
     task.parse("status", buffer, parse)
 }
 

@@ -1,8 +1,8 @@
 //! `/proc/PID/syscall`: what a thread is blocked in (fs/proc/base.c, `proc_pid_syscall`).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
-use super::task_dir::TaskDir;
 use crate::image::model::address::Addr;
 
 const KIND: &str = "syscall";
@@ -36,7 +36,7 @@ pub enum Activity {
 ///
 /// # Errors
 /// [`Error::Absent`] on a kernel without CONFIG_HAVE_ARCH_TRACEHOOK; else see [`Error`].
-pub fn read(task: &TaskDir, buffer: &mut Vec<u8>) -> Result<Activity, Error> {
+pub fn read(task: &impl Files, buffer: &mut Vec<u8>) -> Result<Activity, Error> {
     task.parse("syscall", buffer, parse)
 }
 

@@ -1,6 +1,7 @@
 //! The directory of a task in /proc, held open: what it gives belongs to this task even if its id is used again.
 
-use super::error::Error;
+use super::error::{Error, ParseError};
+use super::files::{Files, unreadable};
 use super::{scan, stat};
 use crate::image::model::id::{Fd, Pid, Tid};
 use nix::fcntl::{AT_FDCWD, OFlag, openat, readlinkat};
@@ -19,6 +20,24 @@ const READ_SIZE: usize = 64 * 1024;
 pub struct TaskDir {
     dir: OwnedFd,
     path: String,
+}
+
+impl Files for TaskDir {
+    fn open(&self, name: &str) -> Result<File, Error> {
+        Self::open(self, name)
+    }
+
+    fn path(&self) -> &str {
+        &self.path
+    }
+
+    fn error(&self, name: &str, source: std::io::Error) -> Error {
+        match Error::from_io(format_args!("{}/{name}", self.path), source) {
+            // A directory whose task is gone has no entries: ENOENT then says nothing of the file.
+            Error::Absent { path } if self.is_gone() => Error::Vanished { path },
+            other => other,
+        }
+    }
 }
 
 impl TaskDir {
@@ -94,9 +113,7 @@ impl TaskDir {
     /// # Errors
     /// As [`TaskDir::open`].
     pub fn read_into<'b>(&self, name: &str, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], Error> {
-        let file = self.open(name)?;
-        read_whole(&file, buffer).map_err(|source| self.error(name, source))?;
-        Ok(buffer)
+        Files::read_into(self, name, buffer)
     }
 
     /// Reads a whole file below it whose records are long and dear, each by itself: the kernel fills a page with records, and makes the one
@@ -127,20 +144,9 @@ impl TaskDir {
         }
     }
 
-    /// Reads a file below it and parses its bytes.
-    pub(super) fn parse<T>(
-        &self,
-        name: &str,
-        buffer: &mut Vec<u8>,
-        parse: impl FnOnce(&[u8]) -> Result<T, super::error::ParseError>,
-    ) -> Result<T, Error> {
-        let text = self.read_into(name, buffer)?;
-        parse(text).map_err(|source| self.unreadable(name, source))
-    }
-
     /// An error of a parser, with the name of the file.
-    pub(super) fn unreadable(&self, name: &str, source: super::error::ParseError) -> Error {
-        Error::Parse { path: format!("{}/{name}", self.path), source }
+    pub(super) fn unreadable(&self, name: &str, source: ParseError) -> Error {
+        unreadable(&self.path, name, source)
     }
 
     /// What a symbolic link below it says, as raw bytes.
@@ -199,14 +205,6 @@ impl TaskDir {
         }
         numbers.sort_unstable();
         Ok(numbers)
-    }
-
-    fn error(&self, name: &str, source: std::io::Error) -> Error {
-        match Error::from_io(format_args!("{}/{name}", self.path), source) {
-            // A directory whose task is gone has no entries: ENOENT then says nothing of the file.
-            Error::Absent { path } if self.is_gone() => Error::Vanished { path },
-            other => other,
-        }
     }
 
     fn is_gone(&self) -> bool {
@@ -283,6 +281,8 @@ mod tests {
         child.wait().unwrap();
         assert!(dir.read_into("comm", &mut buffer).unwrap_err().is_vanished());
         assert!(dir.fds().unwrap_err().is_vanished());
+        let thread = super::super::ThreadName::new(Pid(child.id().cast_signed()), Tid(child.id().cast_signed()));
+        assert!(thread.read_into("comm", &mut buffer).unwrap_err().is_vanished());
         assert!(dir.task(Tid(child.id().cast_signed())).unwrap_err().is_vanished());
         assert!(TaskDir::process(Pid(child.id().cast_signed())).unwrap_err().is_vanished());
     }

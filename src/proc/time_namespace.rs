@@ -1,6 +1,7 @@
 //! `/proc/PID/timens_offsets`: how far the clocks of a time namespace are off (time_namespaces(7)).
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
 use super::task_dir::TaskDir;
 

@@ -1,6 +1,7 @@
 //! `/proc/PID/timers`: POSIX timers (fs/proc/base.c, `show_timer`), without their times.
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
 use super::task_dir::TaskDir;
 use crate::image::model::id::Tid;

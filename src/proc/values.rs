@@ -1,6 +1,7 @@
 //! Files of /proc/PID that hold one value, and the list of children.
 
 use super::error::{Error, ParseError};
+use super::files::Files;
 use super::scan;
 use super::task_dir::TaskDir;
 use crate::image::model::id::Pid;
@@ -103,7 +104,7 @@ pub fn lsm_label(task: &TaskDir, buffer: &mut Vec<u8>) -> Result<Vec<u8>, Error>
 ///
 /// # Errors
 /// [`Error::Absent`] on a kernel without CONFIG_KALLSYMS; else see [`Error`].
-pub fn wchan(task: &TaskDir, buffer: &mut Vec<u8>) -> Result<Vec<u8>, Error> {
+pub fn wchan(task: &impl Files, buffer: &mut Vec<u8>) -> Result<Vec<u8>, Error> {
     let text = task.read_into("wchan", buffer)?;
     Ok(if text == b"0" { Vec::new() } else { text.to_vec() })
 }

@@ -166,6 +166,11 @@ impl<'s, 't> Asker<'s, 't> {
         Ok(bytes.map(u64::from_le_bytes))
     }
 
+    /// Memory of the target: `false` when it cannot be read. Pages that are shared with a copy stay so.
+    pub fn peek(&self, at: Addr, into: &mut [u8]) -> bool {
+        self.session.memory().read(at, into).is_ok()
+    }
+
     /// What calls have written, as bytes.
     ///
     /// # Errors

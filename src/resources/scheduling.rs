@@ -5,11 +5,17 @@ use crate::image::model::id::Tid;
 use crate::image::model::thread::Scheduling;
 use crate::sys::{affinity, sched};
 
+/// Whether threads can have a cookie of core scheduling: not before 5.14, without CONFIG_SCHED_CORE, or without SMT.
+#[must_use]
+pub fn has_core_cookies() -> bool {
+    sched::core_cookie(Tid(0)).is_ok()
+}
+
 /// Asks for the scheduling attributes of a thread.
 ///
 /// # Errors
 /// The call that failed.
-pub fn collect(tid: Tid, timer_slack: u64) -> Result<Scheduling, CollectError> {
+pub fn collect(tid: Tid, timer_slack: u64, has_core_cookies: bool) -> Result<Scheduling, CollectError> {
     let attributes = sched::attributes(tid).map_err(CollectError::at(tid, "sched_getattr"))?;
     Ok(Scheduling {
         policy: attributes.policy,
@@ -21,7 +27,6 @@ pub fn collect(tid: Tid, timer_slack: u64) -> Result<Scheduling, CollectError> {
         affinity: affinity::get(tid).map_err(CollectError::at(tid, "sched_getaffinity"))?,
         io_priority: sched::io_priority(tid).map_err(CollectError::at(tid, "ioprio_get"))?,
         timer_slack,
-        // Absent before 5.14, without CONFIG_SCHED_CORE, or without SMT: then no thread has one.
-        core_cookie: sched::core_cookie(tid).unwrap_or(0),
+        core_cookie: if has_core_cookies { sched::core_cookie(tid).unwrap_or(0) } else { 0 },
     })
 }

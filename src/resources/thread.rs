@@ -14,7 +14,7 @@ use crate::proc::TaskDir;
 use crate::proc::status::{self, Status};
 use crate::proc::{stat, values};
 use crate::sys::ptrace_info::Queue;
-use crate::sys::{process_vm, task as sys_task};
+use crate::sys::task as sys_task;
 use crate::tracer;
 use crate::tracer::StoppedThread;
 use std::time::Instant;
@@ -42,6 +42,8 @@ pub struct Threads<'a> {
     pub seccomp: &'a mut SeccompTable,
     /// What PR_GET_SPECULATION_CTRL tells snap itself.
     pub own_speculation: [u32; 3],
+    /// Whether threads can have a cookie of core scheduling.
+    pub has_core_cookies: bool,
     /// Whether a security module labels tasks.
     pub has_labels: bool,
     /// Blockers.
@@ -68,13 +70,13 @@ impl Threads<'_> {
         let answers = settings::ask(asker, tid, &known)?;
         let thread = asker.thread(tid)?;
         check(&status, thread, self.findings);
-        let scheduling = scheduling::collect(tid, answers.timer_slack)?;
+        let scheduling = scheduling::collect(tid, answers.timer_slack, self.has_core_cookies)?;
         if scheduling.core_cookie != 0 {
             let reason = "its cookie of core scheduling cannot be made again: not supported yet";
             self.findings.block(format!("tid {tid}"), "core scheduling", reason, "");
         }
         let sample = sample.map(|sample| sample.compared(status.voluntary_switches));
-        let (cpu, blocked) = cpu(thread, sample, self.frozen_at)?;
+        let (cpu, blocked) = cpu(asker, thread, sample, self.frozen_at)?;
         let (head, len) = sys_task::robust_list(tid).map_err(CollectError::at(tid, "get_robust_list"))?;
         let label =
             if self.has_labels { values::lsm_label(&self.process.task(tid)?, self.buffer)? } else { Vec::new() };
@@ -116,6 +118,7 @@ pub fn ended_leader(pid: Pid, others: &Credentials, buffer: &mut Vec<u8>) -> Res
 
 /// Registers as user space would see them, and the call that goes on after a restore.
 fn cpu(
+    asker: &Asker<'_, '_>,
     thread: &StoppedThread,
     sample: Option<Sample>,
     frozen_at: Instant,
@@ -123,10 +126,10 @@ fn cpu(
     let mut regs = Registers::from(thread.regs());
     let mut timespec = |at: Addr| {
         let mut bytes = [0; 16];
-        let read = process_vm::read(Pid(thread.tid().0), at, &mut bytes).ok()?;
+        let is_read = asker.peek(at, &mut bytes);
         let (seconds, nanos) = bytes.split_at(8);
         let word = |half: &[u8]| half.try_into().map(i64::from_le_bytes).ok();
-        (read == bytes.len()).then_some((word(seconds)?, word(nanos)?))
+        is_read.then_some((word(seconds)?, word(nanos)?))
     };
     let blocked = syscall_restart::rewind(&mut regs, sample, frozen_at, &mut timespec);
     if blocked.is_none() {

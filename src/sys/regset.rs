@@ -5,7 +5,7 @@ use super::Result;
 use super::ptrace::request;
 use crate::image::model::id::Tid;
 use crate::image::model::thread::Registers;
-use std::mem::offset_of;
+use std::mem::{MaybeUninit, offset_of};
 
 /// `struct user_regs_struct`: NT_PRSTATUS of a 64-bit task.
 pub use libc::user_regs_struct as UserRegs;
@@ -62,9 +62,10 @@ fn set_general(tid: Tid, regs: &UserRegs, len: usize) -> Result<()> {
 #[must_use]
 pub fn has_io_permissions(tid: Tid) -> bool {
     const NT_386_IOPERM: usize = 0x201;
-    let mut bitmap = [0u8; 8192];
-    let mut iov = libc::iovec { iov_base: bitmap.as_mut_ptr().cast(), iov_len: bitmap.len() };
-    // SAFETY: the kernel writes at most `iov_len` bytes to `bitmap` and the length to `iov`.
+    // The kernel makes room for as much as it is asked for: a word of the bitmap is enough.
+    let mut word = 0u64;
+    let mut iov = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: size_of::<u64>() };
+    // SAFETY: the kernel writes at most `iov_len` bytes to `word` and the length to `iov`.
     let asked = unsafe { request(libc::PTRACE_GETREGSET as _, tid, NT_386_IOPERM, (&raw mut iov) as usize) };
     asked.is_ok() && iov.iov_len > 0
 }
@@ -74,12 +75,14 @@ pub fn has_io_permissions(tid: Tid) -> bool {
 /// # Errors
 /// ESRCH when the task is gone or not stopped; ENODEV on a CPU without XSAVE.
 pub fn xstate(tid: Tid) -> Result<Vec<u8>> {
-    let mut area = vec![0u8; XSTATE_CAPACITY];
+    let mut area = [const { MaybeUninit::<u8>::uninit() }; XSTATE_CAPACITY];
     let mut iov = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
-    // SAFETY: the kernel writes at most `iov_len` bytes to `area` and the length to `iov`.
+    // SAFETY: the kernel writes at most `iov_len` bytes to `area` and how many to `iov`.
     unsafe { request(libc::PTRACE_GETREGSET as _, tid, NT_X86_XSTATE, (&raw mut iov) as usize) }?;
-    area.truncate(iov.iov_len);
-    Ok(area)
+    let written = &area[..iov.iov_len];
+    // SAFETY: the kernel has written these bytes, and any byte is a value of u8.
+    let written = unsafe { std::slice::from_raw_parts(written.as_ptr().cast::<u8>(), written.len()) };
+    Ok(written.to_vec())
 }
 
 /// Writes the XSAVE area.

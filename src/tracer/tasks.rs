@@ -2,6 +2,8 @@
 
 use super::error::Error;
 use crate::image::model::id::{Pid, Tid};
+use crate::proc::ThreadName;
+use crate::proc::syscall::{self, Activity};
 use crate::sys::task::own_pid;
 use nix::errno::Errno;
 use std::fs;
@@ -60,9 +62,11 @@ pub(super) fn is_dead(tid: Tid) -> bool {
 }
 
 /// The number of the system call in which a thread is blocked; `None` for one that runs.
-pub(super) fn call_number(pid: Pid, tid: Tid) -> Option<i64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{tid}/syscall")).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
+pub(super) fn call_number(pid: Pid, tid: Tid, buffer: &mut Vec<u8>) -> Option<i64> {
+    match syscall::read(&ThreadName::new(pid, tid), buffer).ok()? {
+        Activity::InSyscall { number, .. } => Some(number as i64),
+        Activity::Running | Activity::Blocked { .. } => None,
+    }
 }
 
 /// Who traces a task, by the id of the tracing thread.

@@ -4,7 +4,7 @@ use super::call::{self, Blocked};
 use super::error::Error;
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::status::{self, Status};
-use crate::proc::{self, TaskDir};
+use crate::proc::{self, ThreadName};
 use crate::sys::ptrace_info::{self, Queue, RawSiginfo, RseqConfiguration, SockFilter, SyscallUserDispatch};
 use crate::sys::regset::{self, UserRegs};
 use nix::errno::Errno;
@@ -30,7 +30,7 @@ fn once<T: Copy>(known: &OnceCell<T>, ask: impl FnOnce() -> Result<T, Errno>) ->
 
 /// Reads the `status` of a thread.
 pub(super) fn read_status(pid: Pid, tid: Tid, buffer: &mut Vec<u8>) -> Result<Status, proc::Error> {
-    status::read(&TaskDir::thread(pid, tid)?, buffer)
+    status::read(&ThreadName::new(pid, tid), buffer)
 }
 
 /// A thread that stands still for as long as the [`super::FrozenTree`] that lends it lives.

@@ -6,7 +6,7 @@
 use super::timeout::Timeout;
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::syscall::{self, Activity};
-use crate::proc::{TaskDir, many, sched, stat, values};
+use crate::proc::{TaskDir, ThreadName, many, sched, stat, values};
 use crate::sys::affinity;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -65,12 +65,11 @@ pub fn sleepers(pids: &[Pid]) -> Samples {
     let threads = many::map(pids, |&pid, _| TaskDir::process(pid).and_then(|dir| dir.threads()).unwrap_or_default());
     let threads: Vec<(Pid, Tid)> =
         pids.iter().zip(threads).flat_map(|(&pid, tids)| tids.into_iter().map(move |tid| (pid, tid))).collect();
-    let hidden = many::map(&threads, |&(pid, tid), buffer| {
-        match syscall::read(&TaskDir::thread(pid, tid).ok()?, buffer).ok()? {
+    let hidden =
+        many::map(&threads, |&(pid, tid), buffer| match syscall::read(&ThreadName::new(pid, tid), buffer).ok()? {
             Activity::InSyscall { number, args, .. } if hides_its_end(number, &args) => Some((pid, tid, number)),
             _ => None,
-        }
-    });
+        });
     let hidden: Vec<_> = hidden.into_iter().flatten().collect();
     let looks = many::map(&hidden, |&(pid, tid, number), buffer| Look::at(pid, tid, number, buffer));
     let mut clocks = SchedulerClocks::new();
@@ -92,7 +91,7 @@ struct Look {
 
 impl Look {
     fn at(pid: Pid, tid: Tid, number: u64, buffer: &mut Vec<u8>) -> Option<Self> {
-        let thread = TaskDir::thread(pid, tid).ok()?;
+        let thread = ThreadName::new(pid, tid);
         let account = sched::read(&thread, buffer).unwrap_or_default();
         let resumed = number == libc::SYS_restart_syscall as u64;
         let number = if resumed { behind_restart(&thread, buffer).unwrap_or(number) } else { number };
@@ -116,7 +115,7 @@ fn hides_its_end(number: u64, args: &[u64; 6]) -> bool {
 }
 
 /// The call that restart_syscall(2) goes on with, by the kernel function that sleeps. Sleeps with and without a clock look alike.
-fn behind_restart(thread: &TaskDir, buffer: &mut Vec<u8>) -> Option<u64> {
+fn behind_restart(thread: &ThreadName, buffer: &mut Vec<u8>) -> Option<u64> {
     let function = values::wchan(thread, buffer).ok()?;
     let has = |part: &[u8]| function.windows(part.len()).any(|window| window == part);
     if has(b"futex") {

@@ -18,7 +18,7 @@ impl Freezer<'_> {
     /// undoing, the thread sees that EINTR: so nobody else is waited for meanwhile.
     pub(super) fn settle_fragile(&mut self) -> Result<(), Error> {
         let running: Vec<(Pid, Tid)> = self.tree.running.drain(..).collect();
-        let calls = many::map(&running, |&(pid, tid), _| tasks::call_number(pid, tid));
+        let calls = many::map(&running, |&(pid, tid), buffer| tasks::call_number(pid, tid, buffer));
         let (fragile, others): (Vec<_>, Vec<_>) =
             running.into_iter().zip(calls).partition(|(_, call)| call.is_some_and(call::ends_when_stopped));
         self.tree.running.extend(fragile.into_iter().map(|(thread, _)| thread));

@@ -50,5 +50,6 @@ impl Freezer<'_> {
 /// Whether a thread sleeps, deaf to interrupts, in a call that makes children.
 fn waits(pid: Pid, tid: Tid) -> bool {
     const CALLS: [i64; 3] = [libc::SYS_vfork, libc::SYS_clone, libc::SYS_clone3];
-    tasks::state(tid) == Some('D') && tasks::call_number(pid, tid).is_some_and(|call| CALLS.contains(&call))
+    tasks::state(tid) == Some('D')
+        && tasks::call_number(pid, tid, &mut Vec::new()).is_some_and(|call| CALLS.contains(&call))
 }

@@ -3,12 +3,17 @@
 //! `cargo bench --bench commands [-- NAME]`. Medians of several runs, in milliseconds; images lie on /dev/shm. The programs run in a pid
 //! namespace of their own, as those of the tests do. `SNAP_BENCH_CRIU=/path/of/criu` measures that one too, in the same run. Beside the times stand the time
 //! after which all threads stood still, the size of the image, and the memory of all processes (each page that several have in part) before and after the restore.
+//!
+//! A case that fails says in which run and why; the others go on, and the exit status tells.
 
 #[path = "../tests/it/support/mod.rs"]
 #[allow(dead_code, unused_imports, unused_macros, reason = "made for the tests, of which a benchmark needs a part")]
 mod support;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::hint::black_box;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -68,10 +73,38 @@ fn main() -> ExitCode {
     let columns = if criu().is_some() { COLUMNS.len() } else { COLUMNS.len() - 2 };
     let heads = COLUMNS[..columns].iter().chain(&SIZES).map(|name| format!("{name:>14}")).collect::<String>();
     println!("{:<16}{heads}   median, ms and MiB", "");
+    let mut failed = 0;
     for case in CASES.iter().filter(|case| wanted.as_deref().is_none_or(|name| case.name.contains(name))) {
-        measure(case);
+        match measure(case) {
+            Ok(line) => println!("{:<16}{line}", case.name),
+            Err(why) => {
+                failed += 1;
+                println!("{:<16}FAILED {why}", case.name);
+                if let Err(left) = caught(end_all) {
+                    println!("what is left of it would disturb the others, so that this is the end: {left}");
+                    break;
+                }
+            }
+        }
     }
-    ExitCode::SUCCESS
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Ends all other processes of the namespace that is ours alone.
+fn end_all() {
+    if std::process::id() == 1 {
+        // With nobody there it fails, and that is as well.
+        let _ = kill(Pid::from_raw(-1), Signal::SIGKILL);
+    }
+    wait::alone();
+}
+
+/// The result of `work`, or what it said when it panicked; where that was, the panic has told on standard error.
+fn caught<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+    })
 }
 
 /// Starts this benchmark again as pid 1 of a new pid namespace.
@@ -95,8 +128,11 @@ fn criu() -> Option<PathBuf> {
     std::env::var_os("SNAP_BENCH_CRIU").map(PathBuf::from)
 }
 
-fn measure(case: &Case) {
-    let runs: Vec<Run> = (0..case.runs).map(|_| once(case)).collect();
+/// All runs of a case; which of them failed, and why.
+fn measure(case: &Case) -> Result<String, String> {
+    let run =
+        |number: usize| caught(|| once(case)).map_err(|why| format!("in run {} of {}: {why}", number + 1, case.runs));
+    let runs = (0..case.runs).map(run).collect::<Result<Vec<Run>, String>>()?;
     let median = |value: &dyn Fn(&Run) -> f64| {
         let mut sorted: Vec<f64> = runs.iter().map(value).collect();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -104,7 +140,7 @@ fn measure(case: &Case) {
     };
     let times = (0..runs[0].times.len()).map(|column| median(&|run| run.times[column].as_secs_f64() * 1000.0));
     let sizes = (0..SIZES.len()).map(|column| median(&|run| run.sizes[column] as f64 / f64::from(1 << 20)));
-    println!("{:<16}{}", case.name, times.chain(sizes).collect::<String>());
+    Ok(times.chain(sizes).collect())
 }
 
 /// Memory of all processes of the room but our own, of what several have to each its part.
@@ -139,8 +175,10 @@ fn once(case: &Case) -> Run {
     std::fs::remove_file(room.path("living.snap")).expect("the image");
     let (kill, _) = std::thread::scope(|scope| {
         // As a shell would, which reaps its children at once.
-        scope.spawn(|| victim.killed());
-        timed(|| room.snap(["dump", "--kill", &pid, "-o", "killed.snap"]).run().expect(0))
+        let shell = scope.spawn(|| victim.killed());
+        let dumped = timed(|| room.snap(["dump", "--kill", &pid, "-o", "killed.snap"]).run().expect(0));
+        shell.join().unwrap_or_else(|panic| resume_unwind(panic));
+        dumped
     });
     wait::alone();
     let (restore, _) = timed(|| room.snap(["restore", "--detach", "killed.snap"]).run().expect(0));

@@ -45,5 +45,5 @@ pub mod values;
 pub mod vm_flags;
 
 pub use error::{Error, ParseError, if_present};
-pub use task_dir::{TaskDir, living, processes};
 pub use files::{Files, ThreadName};
+pub use task_dir::{TaskDir, living, processes};

@@ -183,6 +183,7 @@ pub fn collect(
         builder.process(tree, at, pid, &view)?;
     }
     builder.look_into_sockets()?;
+    builder.refuse_parts_of_rings();
     builder.descriptors.find_watched(&mut builder.findings);
     let arguments = builder.processes.iter().flat_map(|process| &process.argv);
     let arguments: Vec<OsString> = arguments.map(|argument| OsString::from_vec(argument.clone())).collect();

@@ -15,6 +15,7 @@ mod inventory;
 pub mod own;
 mod preflight;
 mod process;
+mod rings;
 mod standard_output;
 
 pub use error::Error;

@@ -5,7 +5,7 @@ use super::ahead::{Ahead, Facts, Found};
 use super::collect::{Builder, CALLS};
 use crate::image::model::address::PageRange;
 use crate::image::model::id::{FdTableId, FileId, FsId, HandlersId, IoContextId, MmId, Pid, Tid, UndoListId};
-use crate::image::model::memory::Remainder;
+use crate::image::model::memory::{Backing, Remainder, Vma};
 use crate::image::model::process::{FsContext, Process, ProcessState};
 use crate::image::model::signal::{SignalAction, SignalHandlers};
 use crate::image::model::thread::{AltStack, Thread};
@@ -296,7 +296,10 @@ impl Builder {
     /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.
     fn is_worth_a_twin(&mut self, mm: MmId, dir: &TaskDir) -> bool {
         let pages = self.pages[mm.0 as usize].len();
+        // The kernel lets nobody change a ring of a socket as long as anybody maps it, a copy too.
+        let has_ring = |vma: &Vma| matches!(vma.backing, Backing::PacketRing { ino: _ });
         self.wants_twins
+            && !self.mms[mm.0 as usize].vmas.iter().any(has_ring)
             && pages > LITTLE_MEMORY
             && self.findings.blockers.is_empty()
             && pages + self.copied < memory_left(dir, &mut self.buffer) / 2

@@ -70,7 +70,11 @@ fn own_pages(mm: &Mm) -> Vec<PageRange> {
         | Backing::PrivateShared { .. }
         | Backing::HugeTlb { .. }
         | Backing::Vdso => true,
-        Backing::SharedFile { .. } | Backing::Shared { .. } | Backing::Vvar | Backing::Vsyscall => false,
+        Backing::SharedFile { .. }
+        | Backing::Shared { .. }
+        | Backing::PacketRing { .. }
+        | Backing::Vvar
+        | Backing::Vsyscall => false,
     });
     for vma in own {
         match room.last_mut() {

@@ -201,6 +201,7 @@ fn stored_of(mm: MmId, vma: &Vma, stored: &Stored) -> u64 {
         | Backing::SharedFile { file: _, offset: _, may_write: _ }
         | Backing::PrivateShared { shm: _, offset: _ }
         | Backing::HugeTlb { page_size: _ }
+        | Backing::PacketRing { ino: _ }
         | Backing::Vdso
         | Backing::Vvar
         | Backing::Vsyscall => stored.within(ContentOwner::Mm(mm), vma.range.start.0, vma.range.end.0),
@@ -215,6 +216,7 @@ const fn kind(backing: &Backing) -> (&'static str, bool) {
         Backing::Shared { shm: _, offset: _, may_write: _ } => ("shared-memory", true),
         Backing::PrivateShared { shm: _, offset: _ } => ("shared-memory", false),
         Backing::HugeTlb { page_size: _ } => ("hugetlb", false),
+        Backing::PacketRing { ino: _ } => ("packet-ring", true),
         Backing::Vdso => ("vdso", false),
         Backing::Vvar => ("vvar", false),
         Backing::Vsyscall => ("vsyscall", false),

@@ -18,6 +18,7 @@ pub fn label(snapshot: &Snapshot, mm: &Mm, vma: &Vma) -> String {
         Backing::Shared { shm, offset: _, may_write: _ } | Backing::PrivateShared { shm, offset: _ } => {
             shared(snapshot, *shm)
         }
+        Backing::PacketRing { ino } => format!("socket:[{ino}]"),
         Backing::Vdso => "[vdso]".to_owned(),
         Backing::Vvar => vma.name.as_deref().map_or("[vvar]".to_owned(), |name| format!("[{name}]")),
         Backing::Vsyscall => "[vsyscall]".to_owned(),
@@ -50,7 +51,12 @@ pub fn offset(backing: &Backing) -> u64 {
         | Backing::SharedFile { file: _, offset, may_write: _ }
         | Backing::Shared { shm: _, offset, may_write: _ }
         | Backing::PrivateShared { shm: _, offset } => *offset,
-        Backing::Anonymous | Backing::HugeTlb { page_size: _ } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => 0,
+        Backing::Anonymous
+        | Backing::HugeTlb { page_size: _ }
+        | Backing::PacketRing { ino: _ }
+        | Backing::Vdso
+        | Backing::Vvar
+        | Backing::Vsyscall => 0,
     }
 }
 

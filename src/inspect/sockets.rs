@@ -3,7 +3,7 @@
 use crate::image::model::socket::datagram::{Datagram, Membership};
 use crate::image::model::socket::inet::Shown;
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::image::model::socket::packet::{BLOCKS, Packet, PacketMembership};
 use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::unix::{Link, Unix};
 use crate::image::model::socket::{Socket, State};
@@ -111,7 +111,7 @@ fn datagram(Datagram { local, peer, groups, queue, shutdown }: &Datagram) -> Str
     text
 }
 
-fn packet(Packet { protocol, device, running, memberships }: &Packet) -> String {
+fn packet(Packet { protocol, device, running, memberships, ring }: &Packet) -> String {
     let name = device.as_ref().map_or("any device", |device| &device.name);
     let mut text = format!("protocol {protocol:#06x} on {name}");
     for PacketMembership { device, kind, address, count: _ } in memberships {
@@ -133,6 +133,11 @@ fn packet(Packet { protocol, device, running, memberships }: &Packet) -> String 
     }
     if !running {
         text.push_str(", receives nothing");
+    }
+    if let Some(ring) = ring {
+        let unread = ring.kept.iter().filter(|kept| kept.start == 0).count();
+        let (slots, what) = (ring.slots(), if ring.version == BLOCKS { "blocks" } else { "frames" });
+        let _ = write!(text, ", ring of {slots} {what} of {} B ({unread} unread)", ring.slot_size());
     }
     text
 }
@@ -158,7 +163,7 @@ mod tests {
         assert_eq!(text(sample::netlink(3)), "socket:[13] netlink protocol 0 port 77, in groups 1, 40");
         assert_eq!(
             text(sample::packet(4)),
-            "socket:[14] packet raw protocol 0x0003 on lo, in a multicast group 01:00:5e:00:00:01 on lo, promiscuous on lo"
+            "socket:[14] packet raw protocol 0x0003 on lo, in a multicast group 01:00:5e:00:00:01 on lo, promiscuous on lo, ring of 2 blocks of 8192 B (1 unread)"
         );
         assert_eq!(
             text(sample::socket(0)),

@@ -87,9 +87,12 @@ impl PageSet {
             Backing::Anonymous | Backing::HugeTlb { .. } => false,
             Backing::PrivateFile { .. } | Backing::PrivateShared { .. } => true,
             // Their pages are the file's, the object's or the kernel's own.
-            Backing::SharedFile { .. } | Backing::Shared { .. } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => {
-                return;
-            }
+            Backing::SharedFile { .. }
+            | Backing::Shared { .. }
+            | Backing::PacketRing { .. }
+            | Backing::Vdso
+            | Backing::Vvar
+            | Backing::Vsyscall => return,
         };
         let of_file = kind.contains(Pages::FILE) && !matches!(vma.backing, Backing::HugeTlb { .. });
         if of_file {

@@ -59,6 +59,8 @@ pub enum Source {
     },
     /// A descriptor of `snap`.
     Inherited(i32),
+    /// What was opened before under another of our numbers.
+    Another(i32),
     /// signalfd(2) for these signals.
     Signalfd(u64),
     /// The master end of a terminal.
@@ -197,6 +199,7 @@ impl<'a> Carriers<'a> {
             Source::Memfd(id) => reopen(&self.memfds[id], opening.flags)?,
             Source::Eventfd { counter, semaphore } => open::eventfd(*counter, *semaphore).map_err(failed("eventfd"))?,
             Source::Inherited(fd) => open::duplicate(*fd, top).map_err(failed(format!("descriptor {fd} of snap")))?,
+            Source::Another(fd) => open::duplicate(*fd, top).map_err(failed(format!("descriptor {fd}")))?,
             Source::Signalfd(mask) => open::signalfd(*mask).map_err(failed("signalfd"))?,
             Source::Master(id) => self.terminals.master(*id)?,
             Source::HungUp => terminals::hung_up(opening.flags)?,

@@ -36,6 +36,8 @@ pub struct Sources {
     pub files: HashMap<(FileId, bool), i32>,
     /// Descriptors of memfds, by whether they are writable.
     pub memfds: HashMap<(ShmId, bool), i32>,
+    /// Descriptors of packet sockets whose rings are mapped, by the inodes of these.
+    pub rings: HashMap<u64, i32>,
     /// Anonymous shared memory and System V segments that the skeletons have inherited, by whether they may be written.
     pub arenas: HashMap<(ShmId, bool), Addr>,
     /// Programs that may be set.
@@ -55,6 +57,7 @@ impl Default for Sources {
         Self {
             files: HashMap::new(),
             memfds: HashMap::new(),
+            rings: HashMap::new(),
             arenas: HashMap::new(),
             programs: HashMap::new(),
             scratch: Addr::NULL,
@@ -189,6 +192,7 @@ fn map_one(list: &mut List, snapshot: &Snapshot, vma: &Vma, part: PageRange, sou
             let size = (page_size.trailing_zeros() as i32) << libc::MAP_HUGE_SHIFT;
             (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size, -1, 0)
         }
+        Backing::PacketRing { ino } => (libc::MAP_SHARED, sources.rings.get(ino).copied().unwrap_or(-1), 0),
         Backing::Vdso | Backing::Vvar | Backing::Vsyscall => return,
     };
     let mut flags = kind | libc::MAP_FIXED_NOREPLACE;

@@ -7,7 +7,7 @@ use super::{Choices, late, lookup, memory, process};
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{Link, OpenObject};
-use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId};
+use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId, SocketId};
 use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind};
 use std::collections::HashMap;
 
@@ -123,6 +123,7 @@ fn number_mappings(snapshot: &Snapshot, mm: &Mm, numbers: &mut Numbers, numbered
             }
             Backing::Shared { shm, offset: _, may_write } => numbered.map_memfd(snapshot, *shm, *may_write, numbers),
             Backing::PrivateShared { shm, offset: _ } => numbered.map_memfd(snapshot, *shm, true, numbers),
+            Backing::PacketRing { ino } => numbered.map_ring(snapshot, *ino, numbers),
             Backing::Anonymous | Backing::HugeTlb { .. } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => {}
         }
     }
@@ -151,6 +152,17 @@ impl Numbered {
             let flags = if write { libc::O_RDWR } else { libc::O_RDONLY };
             let number = self.open(Source::Memfd(shm), flags as u32, numbers);
             self.sources.memfds.insert((shm, write), number);
+        }
+    }
+
+    /// A socket is opened but once: a mapping of its ring is made by a second descriptor of the same description.
+    fn map_ring(&mut self, snapshot: &Snapshot, ino: u64, numbers: &mut Numbers) {
+        let is_it = |id: &SocketId| snapshot.sockets.get(id.0 as usize).is_some_and(|socket| socket.ino == ino);
+        let of_socket = |opening: &&Opening| matches!(&opening.source, Source::Socket(id) if is_it(id));
+        let Some(socket) = self.openings.iter().find(of_socket).map(|opening| opening.number) else { return };
+        if !self.sources.rings.contains_key(&ino) {
+            let number = self.open(Source::Another(socket), 0, numbers);
+            self.sources.rings.insert(ino, number);
         }
     }
 

@@ -326,6 +326,7 @@ impl fmt::Display for RestorePlan {
                 Source::Eventfd { counter, semaphore: _ } => {
                     writeln!(f, "  make an eventfd that counts {counter} as {}", opening.number)?;
                 }
+                Source::Another(fd) => writeln!(f, "  duplicate descriptor {fd} as {}", opening.number)?,
                 Source::Inherited(fd) => writeln!(f, "  take descriptor {fd} of snap as {}", opening.number)?,
                 Source::Signalfd(mask) => writeln!(f, "  make a signalfd for {mask:#x} as {}", opening.number)?,
                 Source::Master(terminal) => writeln!(f, "  make terminal {terminal} as {}", opening.number)?,

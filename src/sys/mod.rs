@@ -18,6 +18,7 @@ pub mod nftables;
 pub mod open;
 pub mod own;
 pub mod packet_diag;
+pub mod packet_ring;
 pub mod pagemap;
 pub mod pidfd;
 pub mod plain_task;

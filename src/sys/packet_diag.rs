@@ -27,10 +27,31 @@ pub struct PacketSocket {
     pub running: bool,
     /// What it has asked devices for.
     pub memberships: Vec<Membership>,
-    /// Whether it has a ring for receiving or sending (PACKET_RX_RING, PACKET_TX_RING).
-    pub has_ring: bool,
+    /// Its ring for receiving (PACKET_RX_RING).
+    pub receives: Option<Ring>,
+    /// Whether it has a ring for sending (PACKET_TX_RING).
+    pub has_send_ring: bool,
     /// Whether it is in a group among which packets are distributed (PACKET_FANOUT).
     pub has_fanout: bool,
+}
+
+/// `struct packet_diag_ring`, as the program has asked for it (`struct tpacket_req3`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// How many there are.
+    pub blocks: u32,
+    /// Bytes of a frame.
+    pub frame_size: u32,
+    /// How many there are.
+    pub frames: u32,
+    /// With TPACKET_V3, after how many milliseconds the kernel hands over a block that is not full.
+    pub retire_timeout: u32,
+    /// With TPACKET_V3, bytes in each block that are the program's own.
+    pub private: u32,
+    /// With TPACKET_V3, TP_FT_REQ_*.
+    pub features: u32,
 }
 
 /// One membership.
@@ -68,13 +89,23 @@ fn socket(body: &[u8]) -> Option<PacketSocket> {
         match kind {
             INFO => socket.running = word(value, 20)? & RUNNING != 0,
             MEMBERSHIPS => socket.memberships = value.chunks_exact(MEMBERSHIP).filter_map(membership).collect(),
-            RECEIVE_RING | SEND_RING => socket.has_ring = true,
+            RECEIVE_RING => socket.receives = Some(ring(value)?),
+            SEND_RING => socket.has_send_ring = true,
             FANOUT => socket.has_fanout = true,
             _ => {}
         }
         rest = after;
     }
     Some(socket)
+}
+
+fn ring(bytes: &[u8]) -> Option<Ring> {
+    let (words, _) = bytes.as_chunks();
+    let words: Vec<u32> = words.iter().map(|word| u32::from_ne_bytes(*word)).collect();
+    let [block_size, blocks, frame_size, frames, retire_timeout, private, features, ..] = words[..] else {
+        return None;
+    };
+    Some(Ring { block_size, blocks, frame_size, frames, retire_timeout, private, features })
 }
 
 /// `struct packet_diag_mclist`: device, count, kind, length of the address, address.

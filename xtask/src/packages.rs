@@ -56,6 +56,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "memcached", probe: Probe::Program("memcached") },
     Package { name: "postgresql", probe: Probe::File("/usr/lib/postgresql") },
     Package { name: "wrk", probe: Probe::Program("wrk") },
+    Package { name: "tcpdump", probe: Probe::Program("tcpdump") },
 ];
 
 /// Installs what is missing, or names it.

@@ -142,6 +142,11 @@ pub enum Backing {
         /// Bytes of one page.
         page_size: u64,
     },
+    /// MAP_SHARED of the ring of a packet socket, all of it.
+    PacketRing {
+        /// Inode of the socket, as in `socket:[INO]`.
+        ino: u64,
+    },
     /// The kernel's code page for user space.
     Vdso,
     /// The kernel's data for the vdso: `[vvar]`, `[vvar_vclock]`.

@@ -16,7 +16,7 @@ use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::image::model::socket::packet::{Kept, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::{Link as SocketLink, Message, PeerCredentials, SocketFile, Unix};
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -149,7 +149,20 @@ pub fn packet(id: u32) -> Socket {
     let device = Device { index: 1, name: "lo".into() };
     let asked = |kind, address| PacketMembership { device: device.clone(), kind, address, count: 1 };
     let memberships = vec![asked(0, vec![1, 0, 0x5e, 0, 0, 1]), asked(1, Vec::new())];
-    let state = Packet { protocol: 3, device: Some(device), running: true, memberships };
+    let bytes = b"a header of a block and of a packet, and the packet".to_vec();
+    let ring = Ring {
+        version: 2,
+        block_size: 8192,
+        blocks: 2,
+        frame_size: 2048,
+        frames: 8,
+        retire_timeout: 100,
+        private: 16,
+        features: 1,
+        next: 1,
+        kept: vec![Kept { slot: 0, start: 0, bytes }, Kept { slot: 1, start: 48, bytes: b"own".to_vec() }],
+    };
+    let state = Packet { protocol: 3, device: Some(device), running: true, memberships, ring: Some(ring) };
     Socket { ino: 14, domain: 17, kind: 3, state: State::Packet(state), ..socket(id) }
 }
 
@@ -435,6 +448,7 @@ fn vmas() -> Vec<Vma> {
         arena,
         vma(at(PRIVATE_FILE, 4), Backing::PrivateFile { file: FileId(0), offset: 0x1000 }),
         vma(at(0x6000_0000, 64), Backing::Shared { shm: ShmId(0), offset: 0, may_write: true }),
+        vma(at(0x6100_0000, 4), Backing::PacketRing { ino: 14 }),
         vma(at(0x7fff_0000_0000, 4), Backing::Vvar),
         vma(at(0x7fff_0000_4000, 2), Backing::Vdso),
         vma(at(0xffff_ffff_ff60_0000, 1), Backing::Vsyscall),

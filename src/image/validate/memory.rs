@@ -8,6 +8,7 @@ use crate::image::model::id::ShmId;
 use crate::image::model::memory::{
     Backing, Inherited, MemoryPolicy, Mm, Prot, Remainder, SharedMemory, SharedMemoryKind, Vma, VmaFlags,
 };
+use crate::image::model::socket::State;
 
 /// First address that user space can never have, with five levels of page tables (TASK_SIZE_MAX).
 const USER_LIMIT: u64 = (1 << 56) - PAGE_SIZE;
@@ -88,6 +89,18 @@ fn backing(vma: &Vma, snapshot: &Snapshot) -> Result<(), Error> {
         Backing::Shared { shm, offset, may_write: _ } | Backing::PrivateShared { shm, offset } => {
             shm_exists(snapshot, shm, object)?;
             offset_is_sane(offset)
+        }
+        Backing::PacketRing { ino } => {
+            let mut sockets = snapshot.sockets.iter().filter(|socket| socket.ino == ino);
+            let ring = sockets.next().and_then(|socket| match &socket.state {
+                State::Packet(packet) => packet.ring.as_ref(),
+                State::Unix(_) | State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+            });
+            ensure(
+                ring.is_some_and(|ring| ring.bytes() == vma.range.len()),
+                object,
+                "is not the whole ring of a socket",
+            )
         }
         Backing::HugeTlb { page_size } => {
             let sane = page_size.is_power_of_two() && page_size > PAGE_SIZE && is_pages(vma.range, page_size);

@@ -5,7 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::image::model::socket::packet::{BLOCKS, Kept, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
 
@@ -26,6 +26,13 @@ const HARDWARE_MAX: usize = 32;
 /// How often one socket asks for the same, at most: each takes a call at the restore.
 const MEMBERSHIPS_MAX: u32 = 1 << 16;
 
+/// Bytes of a page.
+const PAGE: u32 = 4096;
+/// Bytes of the header of a frame; that of a block is longer.
+const FRAME_MIN: u32 = 32;
+/// The longest ring: its blocks are counted in an int.
+const RING_MAX: u64 = u32::MAX as u64;
+
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
@@ -40,11 +47,34 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
         State::Netlink(Netlink { port: _, groups, peer: _ }) => {
             ensure(!groups.contains(&0), object, "is in an impossible group")
         }
-        State::Packet(Packet { protocol: _, device: _, running: _, memberships }) => {
+        State::Packet(Packet { protocol: _, device: _, running: _, memberships, ring }) => {
             let sane = |asked: &PacketMembership| asked.address.len() <= HARDWARE_MAX && asked.count <= MEMBERSHIPS_MAX;
-            ensure(memberships.iter().all(sane), object, "has asked a device for something impossible")
+            ensure(memberships.iter().all(sane), object, "has asked a device for something impossible")?;
+            ensure(ring.as_ref().is_none_or(ring_is_sane), object, "has an impossible ring")
         }
     }
+}
+
+/// Whether its slots are where they can be, as `packet_set_ring` of net/packet/af_packet.c has it.
+fn ring_is_sane(ring: &Ring) -> bool {
+    let Ring { version, block_size, blocks, frame_size, frames, retire_timeout: _, private, features: _, next, kept } =
+        ring;
+    let (frame, block) = (*frame_size, *block_size);
+    let shaped = *version <= BLOCKS
+        && block != 0
+        && block.is_multiple_of(PAGE)
+        && *private <= block
+        && frame >= FRAME_MIN
+        && (block / frame).checked_mul(*blocks) == Some(*frames)
+        && ring.bytes() <= RING_MAX;
+    let inside = |kept: &Kept| {
+        let end = (kept.start as usize).saturating_add(kept.bytes.len());
+        kept.slot < ring.slots() && end <= ring.slot_size() as usize
+    };
+    shaped
+        && *next < ring.slots()
+        && kept.is_sorted_by(|one, other| one.slot < other.slot)
+        && kept.iter().all(|kept| inside(kept) && (kept.start != 0 || kept.bytes.len() >= FRAME_MIN as usize))
 }
 
 fn tcp(socket: &Socket, Tcp { local, role }: &Tcp) -> Result<(), Error> {

@@ -13,6 +13,7 @@ use super::{CollectError, Findings};
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{Fd, SocketId, Tid};
 use crate::image::model::socket::inet;
+use crate::image::model::socket::packet::Packet;
 use crate::image::model::socket::tcp::{Role, Tcp};
 use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, State};
@@ -105,11 +106,25 @@ impl Sockets {
         Ok(())
     }
 
+    /// Bytes of the rings of packet sockets, by the inodes of these.
+    #[must_use]
+    pub fn rings(&self) -> HashMap<u64, u64> {
+        let rings = self.sockets.iter().filter_map(|socket| match &socket.state {
+            State::Packet(packet) => Some((socket.ino, packet.ring.as_ref()?.bytes())),
+            State::Unix(_) | State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
+        });
+        rings.collect()
+    }
+
     /// Their ties to other processes.
     pub fn ties(&self) -> impl Iterator<Item = Tie> {
-        self.sockets.iter().flat_map(|socket| match &self.links {
-            Some(links) => links.ties(socket.ino),
-            None => vec![Tie::Socket(socket.ino)],
+        self.sockets.iter().zip(&self.open).flat_map(|(socket, (file, _))| {
+            let mut ties = match &self.links {
+                Some(links) => links.ties(socket.ino),
+                None => vec![Tie::Socket(socket.ino)],
+            };
+            ties.extend(ring(socket, file));
+            ties
         })
     }
 
@@ -145,9 +160,11 @@ impl Sockets {
             .iter()
             .zip(&self.open)
             .filter(|(socket, _)| !matches!(socket.state, State::Unix(_) | State::Tcp(_)));
-        for (socket, (_, (tid, fd))) in others {
+        for (socket, (file, (tid, fd))) in others {
             let ino = socket.ino;
-            let Some(outsider) = outsiders.get(&Tie::Socket(ino)).filter(|_| leaks != Leaks::Allow) else { continue };
+            let mapped = || outsiders.get(&ring(socket, file)?);
+            let outsider = outsiders.get(&Tie::Socket(ino)).or_else(mapped);
+            let Some(outsider) = outsider.filter(|_| leaks != Leaks::Allow) else { continue };
             let reason = format!("it is shared with {outsider}, which is outside");
             let remedy = "dump the process that made it (snap dump PID of their common parent), or let it have the socket alone (--allow-leak)";
             findings.block(format!("pid {tid}"), format!("fd {fd}: socket:[{ino}]"), reason, remedy);
@@ -180,6 +197,12 @@ impl Sockets {
         let open = open.map(|(_, (file, _))| file).collect();
         (self.sockets, open)
     }
+}
+
+/// What ties a packet socket to those who map its ring.
+fn ring(socket: &Socket, file: &File) -> Option<Tie> {
+    let State::Packet(Packet { ring: Some(_), .. }) = &socket.state else { return None };
+    Some(Tie::Memory(file.metadata().ok()?.dev(), socket.ino))
 }
 
 fn listener((socket, (_, holder)): (&Socket, &(File, (Tid, Fd)))) -> Option<tcp::waiting::Listener> {

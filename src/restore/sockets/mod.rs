@@ -42,14 +42,20 @@ impl<'a> Sockets<'a> {
             _ => None,
         };
         let numbers: HashMap<SocketId, i32> = openings.iter().filter_map(number).collect();
-        let make = |wanted: &Socket| make(wanted, top).map_err(failed(format!("socket:[{}]", wanted.ino)));
+        let named = |wanted: &Socket| failed(format!("socket:[{}]", wanted.ino));
+        let mut rings = HashMap::new();
+        for wanted in &snapshot.sockets {
+            let made = packet::with_ring(wanted, top).map_err(named(wanted))?;
+            rings.extend(made.map(|made| (wanted.id, made)));
+        }
         let mut order: Vec<&Socket> = snapshot.sockets.iter().collect();
         // Those who share a port form a group in the order in which they join it: inodes are numbered by age.
         order.sort_by_key(|socket| (turn(&socket.state), socket.ino));
         let mut others = HashMap::new();
         let connections = Reviving::prepare(snapshot, top).map_err(failed("holding back packets (nf_tables)"))?;
         for socket in order {
-            let Some(made) = make(socket)? else { continue };
+            let made = make(socket, rings.remove(&socket.id), top).map_err(named(socket))?;
+            let Some(made) = made else { continue };
             let made = match numbers.get(&socket.id) {
                 Some(number) => open::place(made, *number).map_err(failed(format!("descriptor {number}")))?,
                 None => made,
@@ -101,14 +107,17 @@ fn is_connection(state: &State) -> bool {
     }
 }
 
-/// One that depends on no other.
-fn make(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
-    let begin = || -> io::Result<File> {
-        let made = socket::make(wanted.domain, wanted.kind, wanted.protocol).map_err(|error| needs(wanted, error))?;
-        let made = open::lift(made, top)?;
-        options::apply(made.as_fd(), &wanted.options, Moment::Made)?;
-        Ok(made)
-    };
+/// A new one that has no name yet.
+fn begin(wanted: &Socket, top: i32) -> io::Result<File> {
+    let made = socket::make(wanted.domain, wanted.kind, wanted.protocol).map_err(|error| needs(wanted, error))?;
+    let made = open::lift(made, top)?;
+    options::apply(made.as_fd(), &wanted.options, Moment::Made)?;
+    Ok(made)
+}
+
+/// One that depends on no other. A packet socket with a ring was begun before.
+fn make(wanted: &Socket, begun: Option<File>, top: i32) -> io::Result<Option<File>> {
+    let begin = || begun.map_or_else(|| begin(wanted, top), Ok);
     let made = match &wanted.state {
         State::Unix(_) => return Ok(None),
         State::Tcp(state) => {
@@ -128,7 +137,7 @@ fn make(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
         }
         State::Packet(state) => {
             let made = begin()?;
-            packet::set_up(&made, state)?;
+            packet::set_up(&made, wanted, state)?;
             made
         }
     };

@@ -9,4 +9,5 @@ mod python;
 mod servers;
 mod sqlite;
 mod stress;
+mod tcpdump;
 mod trees;

@@ -21,6 +21,7 @@ mod named;
 mod nameless;
 mod netlink;
 mod packet;
+mod packet_ring;
 mod pipe;
 mod robust;
 mod rseq;

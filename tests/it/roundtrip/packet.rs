@@ -18,11 +18,10 @@ fn exam_16_packet_sockets() {
 }
 
 #[test]
-fn exam_21_packets_and_rings_that_cannot_be_had_again_are_named_and_stay() {
+fn exam_21_packets_that_cannot_be_had_again_are_named_and_stay() {
     isolated(|room| {
         network();
         room.refuses(room.victim("packet", &["unread"]), &["socket:[", "packets wait in it"]);
-        room.refuses(room.victim("packet", &["ring"]), &["socket:[", "PACKET_RX_RING"]);
         room.refuses(room.victim("packet", &["group"]), &["socket:[", "PACKET_FANOUT_DATA"]);
     });
 }

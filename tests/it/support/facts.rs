@@ -287,6 +287,10 @@ fn mapping(header: &str, flags: &str, key: &str) -> (u64, u64, String) {
     let rest = match rest.strip_suffix(" (deleted)") {
         // The inode of a file without a name is a new one after a restore, and so is the name that the kernel shows.
         Some(deleted) => format!("{} deleted file", deleted.get(..13).unwrap_or(deleted)),
+        // So is that of a socket whose ring is mapped.
+        None if rest.trim_end().ends_with(']') && rest.contains(" socket:[") => {
+            format!("{} socket", rest.get(..13).unwrap_or(rest))
+        }
         None => words(rest),
     };
     (number(start), number(end), format!("{rest} [{}] key {key}", kept.join(" ")))

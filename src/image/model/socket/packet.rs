@@ -14,6 +14,79 @@ pub struct Packet {
     pub running: bool,
     /// Multicast groups, promiscuous mode and the like, as PACKET_ADD_MEMBERSHIP takes them, newest first.
     pub memberships: Vec<PacketMembership>,
+    /// The ring in which it receives (PACKET_RX_RING).
+    pub ring: Option<Ring>,
+}
+
+/// A ring that the kernel fills and that the program has mapped (Documentation/networking/packet_mmap.rst). Its slots are frames with TPACKET_V1 and
+/// TPACKET_V2, blocks with TPACKET_V3.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ring {
+    /// TPACKET_V1 0, TPACKET_V2 1, TPACKET_V3 2.
+    pub version: u32,
+    /// Bytes of a block.
+    pub block_size: u32,
+    /// How many there are.
+    pub blocks: u32,
+    /// Bytes of a frame.
+    pub frame_size: u32,
+    /// How many there are.
+    pub frames: u32,
+    /// With TPACKET_V3, after how many milliseconds the kernel hands over a block that is not full.
+    pub retire_timeout: u32,
+    /// With TPACKET_V3, bytes in each block that are the program's own.
+    pub private: u32,
+    /// With TPACKET_V3, TP_FT_REQ_*.
+    pub features: u32,
+    /// The slot that the kernel fills next.
+    pub next: u32,
+    /// What stands in it, ascending.
+    pub kept: Vec<Kept>,
+}
+
+/// Bytes in a slot of a ring: from the beginning of one that is handed over and that the program has not given back, the program's own bytes in others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The slot.
+    pub slot: u32,
+    /// Bytes from its beginning.
+    pub start: u32,
+    /// What stands there.
+    #[serde(with = "crate::image::model::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// TPACKET_V3.
+pub const BLOCKS: u32 = 2;
+
+impl Ring {
+    /// Bytes of all blocks.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.block_size as u64 * self.blocks as u64
+    }
+
+    /// How many slots there are.
+    #[must_use]
+    pub const fn slots(&self) -> u32 {
+        if self.version == BLOCKS { self.blocks } else { self.frames }
+    }
+
+    /// Bytes of a slot.
+    #[must_use]
+    pub const fn slot_size(&self) -> u32 {
+        if self.version == BLOCKS { self.block_size } else { self.frame_size }
+    }
+
+    /// Where a slot begins: a frame lies in one block.
+    #[must_use]
+    pub const fn at(&self, slot: u32) -> usize {
+        if self.version == BLOCKS {
+            return slot as usize * self.block_size as usize;
+        }
+        let in_block = self.block_size / self.frame_size;
+        (slot / in_block) as usize * self.block_size as usize + (slot % in_block) as usize * self.frame_size as usize
+    }
 }
 
 /// What a packet socket has asked a device for.

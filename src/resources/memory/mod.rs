@@ -1,5 +1,7 @@
 //! Address spaces: what stands behind each mapping.
 
+mod flags;
+
 use super::border;
 use super::file::{DELETED, FileTable};
 use super::mapped_only::{Found, MappedOnly, Nature};
@@ -7,8 +9,9 @@ use super::shared_memory::SharedMemoryTable;
 use super::{CollectError, Findings, named_memory};
 use crate::image::model::address::PageRange;
 use crate::image::model::id::{FileId, Pid, ShmId};
-use crate::image::model::memory::{Backing, ContentOwner, MemoryPolicy, Vma, VmaFlags};
-use crate::proc::fd_link::memfd_name;
+use crate::image::model::memory::{Backing, ContentOwner, MemoryPolicy, Vma};
+use crate::proc::fd_link::{self, FdLink, memfd_name};
+use crate::proc::maps::Mapping;
 use crate::proc::vm_flags::VmFlags;
 use crate::proc::{self, TaskDir, smaps};
 use crate::sys::pagemap::Pages;
@@ -65,7 +68,7 @@ impl Mappings<'_> {
                     range: vma.mapping.range,
                     prot: vma.mapping.prot,
                     backing,
-                    flags: flags(vma.flags),
+                    flags: flags::of(vma.flags),
                     pkey: vma.protection_key.unwrap_or(0),
                     name: vma.mapping.anon_name().map(|name| String::from_utf8_lossy(name).into_owned()),
                     policy: policies.get(&vma.mapping.range.start.0).cloned(),
@@ -91,7 +94,11 @@ impl Mappings<'_> {
             name if name.starts_with(b"[vvar") => return Ok(Backing::Vvar),
             _ => {}
         }
-        check_flags(vma)?;
+        let ring = ring(mapping);
+        flags::check(vma, ring.is_some())?;
+        if let Some(ino) = ring {
+            return Ok(Backing::PacketRing { ino });
+        }
         // The inode of a System V segment is its id, which may be 0.
         if mapping.ino == 0 && !mapping.name.raw.starts_with(b"/") {
             return Ok(Backing::Anonymous);
@@ -324,6 +331,14 @@ impl Mappings<'_> {
     }
 }
 
+/// The inode of the socket whose memory is mapped: whether it has a ring is seen when all sockets are known.
+fn ring(mapping: &Mapping) -> Option<u64> {
+    match fd_link::parse(&mapping.name.raw) {
+        FdLink::Socket(ino) if mapping.shared && mapping.offset == 0 => Some(ino),
+        _ => None,
+    }
+}
+
 fn unopened(error: &proc::Error) -> String {
     format!("the mapped file cannot be opened, which takes CAP_CHECKPOINT_RESTORE: {error}")
 }
@@ -353,45 +368,4 @@ fn internal_device() -> Result<u64, String> {
         .and_then(|fd| File::from(fd).metadata())
         .map(|meta| meta.dev())
         .map_err(|e| format!("no memfd to compare it with: {e}"))
-}
-
-/// Mappings that no flag of mmap(2) gives back.
-fn check_flags(vma: &smaps::Vma) -> Result<(), String> {
-    if let Some(code) = vma.unknown_flags.first() {
-        return Err(format!("VmFlags has `{}`, which this version does not know", String::from_utf8_lossy(code)));
-    }
-    let refused = [
-        (VmFlags::IO | VmFlags::PFN_MAP | VmFlags::MIXED_MAP, "it maps a device's memory"),
-        (VmFlags::SHADOW_STACK, "shadow stacks are not supported"),
-        (
-            VmFlags::UFFD_MISSING | VmFlags::UFFD_WRITE_PROTECT | VmFlags::UFFD_MINOR,
-            "it is registered with a userfaultfd, whose state cannot be saved",
-        ),
-        (VmFlags::SYNC, "MAP_SYNC mappings are not supported"),
-    ];
-    match refused.iter().find(|(flags, _)| vma.flags.intersects(*flags)) {
-        Some((_, reason)) => Err((*reason).into()),
-        None => Ok(()),
-    }
-}
-
-fn flags(flags: VmFlags) -> VmaFlags {
-    const PAIRS: [(VmFlags, VmaFlags); 15] = [
-        (VmFlags::GROWS_DOWN, VmaFlags::GROWS_DOWN),
-        (VmFlags::LOCKED, VmaFlags::LOCKED),
-        (VmFlags::LOCK_ON_FAULT, VmaFlags::LOCK_ON_FAULT),
-        (VmFlags::NO_RESERVE, VmaFlags::NO_RESERVE),
-        (VmFlags::DONT_COPY, VmaFlags::DONT_FORK),
-        (VmFlags::WIPE_ON_FORK, VmaFlags::WIPE_ON_FORK),
-        (VmFlags::DONT_DUMP, VmaFlags::DONT_DUMP),
-        (VmFlags::HUGE_PAGE, VmaFlags::HUGE_PAGE),
-        (VmFlags::NO_HUGE_PAGE, VmaFlags::NO_HUGE_PAGE),
-        (VmFlags::MERGEABLE, VmaFlags::MERGEABLE),
-        (VmFlags::SEQUENTIAL, VmaFlags::SEQUENTIAL),
-        (VmFlags::RANDOM, VmaFlags::RANDOM),
-        (VmFlags::SEALED, VmaFlags::SEALED),
-        (VmFlags::ACCOUNT, VmaFlags::ACCOUNTED),
-        (VmFlags::DROPPABLE, VmaFlags::DROPPABLE),
-    ];
-    PAIRS.iter().filter(|(kernel, _)| flags.contains(*kernel)).fold(VmaFlags::empty(), |all, (_, ours)| all | *ours)
 }

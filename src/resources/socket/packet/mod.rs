@@ -1,9 +1,14 @@
 //! Packet sockets.
 
+mod blocks;
+mod frames;
+pub mod ring;
+
 use super::Refusal;
 use crate::image::model::socket::datagram::Device;
 use crate::image::model::socket::packet::{Packet, PacketMembership};
 use crate::sys::packet_diag::{self, Membership};
+use crate::sys::packet_ring;
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -28,9 +33,9 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
     let Some(found) = all.into_iter().find(|socket| socket.ino == ino) else {
         return never("it is a packet socket of another network namespace than that of snap");
     };
-    if found.has_ring {
+    if found.has_send_ring {
         return never(
-            "it is a packet socket with a ring (PACKET_RX_RING, PACKET_TX_RING): where the kernel stands in it is told to nobody",
+            "it is a packet socket with a ring for sending (PACKET_TX_RING): where the kernel stands in it is told to nobody",
         );
     }
     if found.has_fanout && is_programmed(socket::number(fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?) {
@@ -41,7 +46,9 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
         let reason = "it has an error that was not told yet, which cannot be read without taking it away";
         return Ok(Err(Refusal::passing(reason)));
     }
-    if waiting & libc::POLLIN != 0 {
+    // A ring lets it say so when the last slot is not given back.
+    let waits = if found.receives.is_some() { packet_ring::queued(fd)? } else { waiting & libc::POLLIN != 0 };
+    if waits {
         let reason = "packets wait in it that nobody has read, and that nobody could bring once more to it alone";
         return Ok(Err(Refusal::passing(reason)));
     }
@@ -51,7 +58,12 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
     }
     let device = if index == 0 { None } else { Some(device(index.cast_unsigned())?) };
     let memberships = found.memberships.iter().map(membership).collect::<io::Result<_>>()?;
-    Ok(Ok(Packet { protocol, device, running: found.running, memberships }))
+    let ring = match found.receives.map(|ring| ring::read(fd, ring)).transpose()? {
+        Some(Err(refusal)) => return Ok(Err(refusal)),
+        Some(Ok(ring)) => Some(ring),
+        None => None,
+    };
+    Ok(Ok(Packet { protocol, device, running: found.running, memberships, ring }))
 }
 
 /// Whether a group distributes packets by PACKET_FANOUT_CBPF (6), PACKET_FANOUT_EBPF (7), or in a way that is not known yet.

@@ -1,7 +1,12 @@
 //! Packet sockets.
 
+mod feeder;
+mod ring;
+
+use super::begin;
 use crate::image::model::socket::datagram::Device;
 use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::sys::socket;
 use std::fs::File;
 use std::io;
@@ -9,11 +14,24 @@ use std::os::fd::AsFd;
 
 // include/uapi/linux/if_packet.h
 const PACKET_ADD_MEMBERSHIP: i32 = 1;
+const SO_ATTACH_FILTER: i32 = 26;
 /// `MAX_ADDR_LEN` (include/linux/netdevice.h).
 const ADDRESS: usize = 32;
 
+/// One whose ring takes packets of ours to be made, which are in the way of every other packet socket.
+///
+/// # Errors
+/// As socket(2), setsockopt(2), and those of the ring.
+pub fn with_ring(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
+    let State::Packet(Packet { ring: Some(ring), .. }) = &wanted.state else { return Ok(None) };
+    let made = begin(wanted, top)?;
+    ring::set_up(made.as_fd(), ring).map_err(|error| io::Error::new(error.kind(), format!("its ring: {error}")))?;
+    Ok(Some(made))
+}
+
 /// Gives it its memberships, and then packets.
-pub fn set_up(made: &File, Packet { protocol, device, running, memberships }: &Packet) -> io::Result<()> {
+pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
+    let Packet { protocol, device, running, memberships, ring } = state;
     let fd = made.as_fd();
     for membership in memberships.iter().rev() {
         let request = request(membership)?;
@@ -26,9 +44,7 @@ pub fn set_up(made: &File, Packet { protocol, device, running, memberships }: &P
     if *protocol == 0 && index == 0 {
         return Ok(());
     }
-    let family = (libc::AF_PACKET as u16).to_ne_bytes();
-    let address = [&family[..], &protocol.to_be_bytes(), &index.to_ne_bytes(), &[0; 12]].concat();
-    let bound = socket::bind(fd, &address);
+    let bound = socket::bind(fd, &place(*protocol, index));
     match device {
         None => bound?,
         Some(device) => bound.map_err(on(device))?,
@@ -37,7 +53,18 @@ pub fn set_up(made: &File, Packet { protocol, device, running, memberships }: &P
         // A device that is down leaves an error (net/packet/af_packet.c, `packet_do_bind`), which the program has had already.
         socket::option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     }
+    if ring.as_ref().is_some_and(ring::is_used) {
+        let is_filter = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, SO_ATTACH_FILTER);
+        let filter = wanted.options.iter().find(is_filter).map_or(&[][..], |option| &option.value);
+        socket::attach_filter(fd, filter)?;
+    }
     Ok(())
+}
+
+/// `struct sockaddr_ll` without a hardware address.
+fn place(protocol: u16, index: u32) -> Vec<u8> {
+    let family = (libc::AF_PACKET as u16).to_ne_bytes();
+    [&family[..], &protocol.to_be_bytes(), &index.to_ne_bytes(), &[0; 12]].concat()
 }
 
 /// `struct packet_mreq` with the longest address.

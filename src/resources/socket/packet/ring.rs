@@ -1,0 +1,76 @@
+//! Rings of packet sockets (Documentation/networking/packet_mmap.rst): where the kernel stands in them, which it tells nobody, and what it has handed
+//! over. Nothing in them is changed.
+//!
+//! The kernel goes on filling a ring while the program stands still. Without the program, which alone gives slots back, each slot is handed over at most
+//! once: what is seen to be equal twice was so all the time in between.
+
+use super::super::Refusal;
+use super::{blocks, frames};
+use crate::image::model::socket::packet::{BLOCKS, Kept, Ring};
+use crate::sys::packet_diag;
+use crate::sys::packet_ring::Memory;
+use crate::sys::socket;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+// include/uapi/linux/if_packet.h
+const PACKET_VERSION: i32 = 10;
+
+/// How often a ring is looked at that changes meanwhile.
+const TRIES: usize = 20;
+
+/// What came of a look.
+pub enum Seen {
+    /// The next slot of the kernel, and what stands in the others.
+    Standing(u32, Vec<Kept>),
+    /// It has changed meanwhile.
+    Changed,
+    /// It cannot be known where the kernel stands: now, or as long as the program treats it so.
+    Unknown(Refusal),
+}
+
+/// A ring that is looked at.
+pub struct Subject<'a> {
+    /// The socket.
+    pub fd: BorrowedFd<'a>,
+    /// How it is laid out.
+    pub ring: &'a Ring,
+    /// All of it.
+    pub memory: &'a Memory,
+}
+
+/// The ring of a socket, or why it cannot be saved.
+///
+/// # Errors
+/// As mmap(2).
+pub fn read(fd: BorrowedFd<'_>, found: packet_diag::Ring) -> io::Result<Result<Ring, Refusal>> {
+    let packet_diag::Ring { block_size, blocks, frame_size, frames, retire_timeout, private, features } = found;
+    let version = socket::number(fd, libc::SOL_PACKET, PACKET_VERSION)?.cast_unsigned();
+    let (next, kept) = (0, Vec::new());
+    let mut ring =
+        Ring { version, block_size, blocks, frame_size, frames, retire_timeout, private, features, next, kept };
+    if version > BLOCKS || block_size == 0 || frame_size == 0 {
+        return Ok(Err(Refusal::Never(format!("its ring is of version {version}, which is not supported"))));
+    }
+    let memory = Memory::map(fd, ring.bytes() as usize)?;
+    for _ in 0..TRIES {
+        let subject = Subject { fd, ring: &ring, memory: &memory };
+        match if version == BLOCKS { blocks::look(&subject)? } else { frames::look(&subject)? } {
+            Seen::Standing(next, kept) => {
+                (ring.next, ring.kept) = (next, kept);
+                return Ok(Ok(ring));
+            }
+            Seen::Changed => {}
+            Seen::Unknown(refusal) => return Ok(Err(refusal)),
+        }
+    }
+    Ok(Err(Refusal::passing("packets come to its ring faster than can be seen where the kernel stands in it")))
+}
+
+impl Seen {
+    /// The program has changed what is the kernel's.
+    pub fn changed_by_program() -> Self {
+        let reason = "where the kernel stands in its ring cannot be seen: the program has changed headers of slots";
+        Self::Unknown(Refusal::Never(reason.into()))
+    }
+}

@@ -34,6 +34,12 @@ pub enum Point {
     Collected,
     /// The parasite is gone and registers are the target's own.
     Cured,
+    /// All threads stand by for one of them to work for us; it does not yet.
+    Gathered,
+    /// That one works.
+    Exchanging,
+    /// It has done its work; nobody has gone back to his place.
+    Exchanged,
     /// Threads in the target's address space, or in its copy, copy pages.
     Copying,
     /// Half of the pages are written.
@@ -54,7 +60,7 @@ pub enum Point {
 
 impl Point {
     /// All points.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Seized,
         Self::Frozen,
         Self::RemainderWritten,
@@ -68,6 +74,9 @@ impl Point {
         Self::Repairing,
         Self::Collected,
         Self::Cured,
+        Self::Gathered,
+        Self::Exchanging,
+        Self::Exchanged,
         Self::Copying,
         Self::PagesHalf,
         Self::ImageWritten,
@@ -95,6 +104,9 @@ impl Point {
             Self::Repairing => "repairing",
             Self::Collected => "collected",
             Self::Cured => "cured",
+            Self::Gathered => "gathered",
+            Self::Exchanging => "exchanging",
+            Self::Exchanged => "exchanged",
             Self::Copying => "copying",
             Self::PagesHalf => "pages-half",
             Self::ImageWritten => "image-written",

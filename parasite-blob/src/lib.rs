@@ -9,16 +9,18 @@
 
 pub mod copying;
 pub mod crc;
+pub mod mailbox;
 pub mod syscall;
 
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 use protocol::{Op, Task, check, pseudo};
-use syscall::{clone_into, syscall};
+use syscall::{clone_into, pause, syscall};
 
 const SYS_FUTEX: u32 = 202;
 const SYS_GETPPID: u32 = 110;
 const SYS_NANOSLEEP: u32 = 35;
+const SYS_KILL: u32 = 62;
 const SYS_EXIT_GROUP: u32 = 231;
 const FUTEX_WAIT: u64 = 0;
 const FUTEX_WAKE: u64 = 1;
@@ -79,6 +81,9 @@ unsafe fn perform(op: *const Op) -> i64 {
             pseudo::SPAWN => clone_once_free(a(0), a(1), a(2)),
             pseudo::ADOPTED => adopted(a(0) as i64, a(1) as i64),
             pseudo::COPY_PAGES => copying::copy_pages(a(0)),
+            pseudo::TAKE_MESSAGES => mailbox::take(a(0)),
+            pseudo::PUT_MESSAGES => mailbox::put(a(0)),
+            pseudo::GONE => gone(a(0)),
             pseudo::STORE => {
                 (a(0) as *mut u64).write_volatile(a(1));
                 0
@@ -127,6 +132,23 @@ unsafe fn adopted(parent: i64, before: i64) -> i64 {
         }
         // SAFETY: as above.
         unsafe { syscall(SYS_NANOSLEEP, [(&raw const moment) as u64, 0, 0, 0, 0, 0]) };
+    }
+}
+
+/// Waits until there is no such process, for some seconds at most: somebody else may have been given its id.
+unsafe fn gone(pid: u64) -> i64 {
+    const TRIES: u32 = 20_000;
+    let mut tries = 0;
+    loop {
+        // SAFETY: signal 0 is sent to nobody.
+        unsafe {
+            let result = syscall(SYS_KILL, [pid, 0, 0, 0, 0, 0]);
+            tries += 1;
+            if result == ESRCH || tries == TRIES {
+                return 0;
+            }
+            pause();
+        }
     }
 }
 

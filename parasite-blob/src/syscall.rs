@@ -19,6 +19,18 @@ pub unsafe fn syscall(nr: u32, args: [u64; 6]) -> i64 {
     result
 }
 
+/// Sleeps for 100 us, in a thread of a target: nanosleep(2) would forget which of its calls is to go on with what is left of its time (kernel/time/hrtimer.c),
+/// ppoll(2) does not.
+///
+/// # Safety
+/// The thread may wait.
+pub unsafe fn pause() {
+    const SYS_PPOLL: u32 = 271;
+    static MOMENT: [u64; 2] = [0, 100_000];
+    // SAFETY: without descriptors the kernel reads the time alone; it cannot write what is left of it.
+    unsafe { syscall(SYS_PPOLL, [0, 0, (&raw const MOMENT) as u64, 0, 0, 0]) };
+}
+
 /// clone3(2) whose child, on the stack that its arguments name, executes `task`.
 ///
 /// # Safety

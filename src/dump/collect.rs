@@ -25,6 +25,8 @@ use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
 use crate::resources::keyring::Descriptions;
 use crate::resources::mapped_only::{MappedOnly, PageSource};
+use crate::resources::mqueue::exchange::Exchange;
+use crate::resources::mqueue::plan;
 use crate::resources::namespace::Namespaces;
 use crate::resources::pages::{self, PageSet};
 use crate::resources::seccomp::SeccompTable;
@@ -65,6 +67,8 @@ pub struct Collected {
     pub resident: u64,
     /// TCP connections of the tree.
     pub connections: Vec<File>,
+    /// Message queues that have to be looked into.
+    pub exchanges: Vec<Exchange>,
     /// What drops packets of those that lead outside, if the tree is to be killed.
     pub lock: Option<Lock>,
 }
@@ -142,7 +146,6 @@ pub fn collect(
     border: &Border,
 ) -> Result<(Collected, Findings), CollectError> {
     let mut builder = Builder { wants_twins: after == After::LeaveRunning, ..Builder::default() };
-    builder.descriptors.ends = after == After::Kill;
     builder.descriptors.drop_events = border.drop_events;
     builder.descriptors.externals = border.externals.iter().cloned().collect();
     tree.read_statuses();
@@ -205,7 +208,7 @@ pub fn collect(
     if builder.findings.blockers.is_empty() {
         builder.shared.refuse_unseen(&attached(&builder.mms), &mut builder.findings);
     }
-    builder.descriptors.queues.refuse_outside(&outsiders, &mut builder.findings);
+    builder.descriptors.queues.refuse_outside(&outsiders, &builder.descriptors.inside, &mut builder.findings);
     builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
     let leaks = if border.leaks { Leaks::Allow } else { Leaks::Refuse };
     builder.descriptors.sockets.link(&outsiders, leaks, &mut builder.findings)?;
@@ -219,8 +222,11 @@ pub fn collect(
     builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
-    ipc.posix_queues = std::mem::take(&mut builder.descriptors.queues).finish();
-    builder.finish(root, zombies, pipes, ipc, lock)
+    let queues;
+    (ipc.posix_queues, queues) = std::mem::take(&mut builder.descriptors.queues).finish();
+    let (mut collected, mut findings) = builder.finish(root, zombies, pipes, ipc, lock)?;
+    collected.exchanges = plan::plan(&collected.snapshot, tree, &queues, &mut findings);
+    Ok((collected, findings))
 }
 
 /// How many mappings there are of each shared memory object.
@@ -317,6 +323,7 @@ impl Builder {
             clean_file: 0,
             resident: self.resident,
             connections,
+            exchanges: Vec::new(),
             lock,
         };
         for (index, set) in self.pages.into_iter().enumerate() {

@@ -30,6 +30,7 @@ use crate::image::model::inventory::Stats;
 use crate::image::model::memory::ContentOwner;
 use crate::image::{Complete, PageCounts, PageRun, WriteOptions, Writer};
 use crate::progress::Progress;
+use crate::resources::mqueue::exchange::Unseen;
 pub use crate::resources::socket::tcp::tree::Policy;
 use crate::resources::syscall_restart::sample::sleepers;
 use crate::resources::syscall_restart::timeout;
@@ -187,6 +188,7 @@ impl Dump<'_> {
         if !findings.passing.is_empty() {
             return Err(Failure::Passing(findings.passing));
         }
+        self.exchange(&mut tree, &mut collected)?;
         let connections =
             Connections { files: std::mem::take(&mut collected.connections), lock: collected.lock.take() };
         options.progress.phase("writing pages");
@@ -208,6 +210,19 @@ impl Dump<'_> {
         self.pass(Point::ImageWritten)?;
         let (image_size, unreaped) = self.end(frozen, complete, connections)?;
         Ok(Report { stats, image_size, total: self.started.elapsed(), unreaped, warnings: findings.warnings })
+    }
+
+    /// Looks into message queues.
+    fn exchange(&self, tree: &mut FrozenTree, collected: &mut Collected) -> Result<(), Failure> {
+        for exchange in &collected.exchanges {
+            let done = exchange.run(tree, &mut collected.snapshot);
+            match done.map_err(|e| self.tracer_error(e))? {
+                Ok(()) => {}
+                Err(Unseen::Never(blocker)) => return Err(Error::Blocked(vec![blocker]).into()),
+                Err(Unseen::Now(blocker)) => return Err(Failure::Passing(vec![blocker])),
+            }
+        }
+        Ok(())
     }
 
     fn freeze(&self) -> Result<FrozenTree, Error> {

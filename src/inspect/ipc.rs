@@ -6,7 +6,7 @@ use super::table::{lines, table};
 use super::text::{bytes, count};
 use crate::image::model::Snapshot;
 use crate::image::model::id::ShmId;
-use crate::image::model::ipc::{IpcOwner, MessageQueue, PosixQueue, Segment, SemaphoreSet};
+use crate::image::model::ipc::{self, IpcOwner, MessageQueue, NotificationEvent, PosixQueue, Segment, SemaphoreSet};
 use crate::image::model::memory::{Backing, SharedMemoryKind};
 use serde::Serialize;
 
@@ -88,9 +88,25 @@ struct OnePosixQueue {
     gid: u32,
     max_messages: u64,
     message_size: u64,
-    /// Messages that were in it, and stay there.
-    waiting: u64,
-    bytes: u64,
+    /// What was in it, in the order in which it is received.
+    messages: Vec<OnePosixMessage>,
+    notification: Option<Notification>,
+}
+
+#[derive(Debug, Serialize)]
+struct OnePosixMessage {
+    priority: u32,
+    bytes: usize,
+}
+
+/// Who is to be told of a message.
+#[derive(Debug, Serialize)]
+struct Notification {
+    pid: i32,
+    /// `none`, `signal` or `thread`.
+    event: &'static str,
+    signal: Option<i32>,
+    value: Option<Hex>,
 }
 
 /// Makes it.
@@ -176,9 +192,22 @@ fn posix_queue(queue: &PosixQueue) -> OnePosixQueue {
         gid: queue.gid,
         max_messages: queue.max_messages,
         message_size: queue.message_size,
-        waiting: queue.messages,
-        bytes: queue.bytes,
+        messages: queue
+            .messages
+            .iter()
+            .map(|message| OnePosixMessage { priority: message.priority, bytes: message.text.len() })
+            .collect(),
+        notification: queue.notification.as_ref().map(notification),
     }
+}
+
+fn notification(notification: &ipc::Notification) -> Notification {
+    let (event, signal, value) = match notification.event {
+        NotificationEvent::Nothing => ("none", None, None),
+        NotificationEvent::Signal { signal, value } => ("signal", Some(signal), Some(Hex(value))),
+        NotificationEvent::Thread { socket: _, cookie: _ } => ("thread", None, None),
+    };
+    Notification { pid: notification.pid.0, event, signal, value }
 }
 
 impl Report for Ipc {
@@ -210,15 +239,17 @@ impl Report for Ipc {
             row("queue", id.to_string(), owner.key.to_string(), &owner.mode, owner.uid, what);
         }
         for queue in &self.posix_queues {
-            let OnePosixQueue { name, named, mode, uid, gid: _, max_messages, message_size, waiting, bytes: held } =
+            let OnePosixQueue { name, named, mode, uid, gid: _, max_messages, message_size, messages, notification } =
                 queue;
             let lost = if *named { "" } else { " (unlinked)" };
-            let stay = if *waiting > 0 {
-                format!(", {} with {} stay in it", count(*waiting, "message"), bytes(*held))
-            } else {
-                String::new()
-            };
-            let what = format!("{}{lost}: {max_messages} messages of {}{stay}", name.printable(), bytes(*message_size));
+            let limits = format!("up to {max_messages} of {}", bytes(*message_size));
+            let held = messages.iter().map(|message| message.bytes as u64).sum();
+            let waiting = format!("{} with {}", count(messages.len() as u64, "message"), bytes(held));
+            let told = notification.as_ref().map(|Notification { pid, event, signal, value: _ }| match signal {
+                Some(signal) => format!(", pid {pid} is told by signal {signal}"),
+                None => format!(", pid {pid} is told ({event})"),
+            });
+            let what = format!("{}{lost}: {waiting}, {limits}{}", name.printable(), told.unwrap_or_default());
             row("posix queue", "-".into(), "-".into(), mode, *uid, what);
         }
         lines(&mut rows)
@@ -236,11 +267,14 @@ mod tests {
         let text = report.text(None);
         assert!(text.contains("pid 100 undoes -3 on number 1"), "{text}");
         assert!(text.contains("1 message with 5 B of 16.0 KiB"), "{text}");
-        assert!(text.contains("/jobs: 10 messages of 8.0 KiB, 2 messages with 11 B stay in it"), "{text}");
+        let queue = "/jobs: 2 messages with 11 B, up to 10 of 8.0 KiB, pid 100 is told by signal 10";
+        assert!(text.contains(queue), "{text}");
         assert!(text.lines().any(|line| line.starts_with("segment")), "{text}");
         let json = serde_json::to_value(&report).expect("JSON");
         assert_eq!(json["queues"][0]["messages"][0]["kind"], 5);
         assert_eq!(json["queues"][0]["key"], "0xfffffff8");
         assert_eq!(json["posix_queues"][0]["name"], "/jobs");
+        assert_eq!(json["posix_queues"][0]["messages"][0]["priority"], 7);
+        assert_eq!(json["posix_queues"][0]["notification"]["value"], "0x2a");
     }
 }

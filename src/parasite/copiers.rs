@@ -264,16 +264,11 @@ fn write_tasks(memory: &Memory, places: Places, socket: i32, exit: Addr) -> Resu
     let board = places.board.0;
     let copy = Op { nr: pseudo::COPY_PAGES, check: check::ANY, args: [board, 0, 0, 0, 0, 0], ..Op::default() };
     let say = Op { nr: libc::SYS_write as u32, args: [socket as u64, board, 1, 0, 0, 0], ..copy };
-    let ops: Vec<u8> = [copy, say].iter().flat_map(op).collect();
+    let ops: Vec<u8> = [copy, say].iter().flat_map(Op::words).flat_map(u64::to_le_bytes).collect();
     memory.write(places.ops, &ops)?;
     let task = Task { ops: places.ops.0, count: 2, exit: exit.0, ..Task::default() };
     let task = [task.ops, task.count, task.done, task.failure as u64, task.exit].map(u64::to_le_bytes).concat();
     Ok(memory.write(places.tasks, &task.repeat(MOST))?)
-}
-
-fn op(op: &Op) -> Vec<u8> {
-    let first = u64::from(op.nr) | u64::from(op.check) << 32 | u64::from(op.indirect) << 48;
-    [first, op.expect as u64, op.store].into_iter().chain(op.args).flat_map(u64::to_le_bytes).collect()
 }
 
 fn words(board: &Board) -> Vec<u8> {

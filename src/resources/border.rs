@@ -1,6 +1,5 @@
 //! The border of the tree: who outside holds an end of a pipe, FIFO, socket or terminal, or memory, that the tree has too. A restore would part the two.
 
-use super::file::DELETED;
 use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::syscall::{self, Activity};
@@ -24,7 +23,7 @@ pub enum Tie {
     Memory(u64, u64),
     /// A System V segment, by its identifier.
     Segment(i32),
-    /// A POSIX message queue without a name, by device and inode.
+    /// A POSIX message queue, by device and inode.
     Queue(u64, u64),
     /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
     Terminal(u64, u32),
@@ -148,13 +147,10 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
                 let Some(index) = terminal_index(meta.rdev()) else { continue };
                 Tie::Terminal(meta.dev(), index)
             }
-            Ok(FdLink::Path(path)) if wants_queues && path.raw.ends_with(DELETED) => {
-                let Ok(meta) = task.metadata(&format!("fd/{fd}")) else { continue };
-                Tie::Queue(meta.dev(), meta.ino())
-            }
-            Ok(FdLink::Path(_)) if wants_fifos => match channel(&task, fd) {
-                Some(fifo) => fifo,
-                None => continue,
+            Ok(FdLink::Path(_)) if wants_queues || wants_fifos => match task.metadata(&format!("fd/{fd}")) {
+                Ok(meta) if meta.file_type().is_fifo() => Tie::Fifo(meta.dev(), meta.ino()),
+                Ok(meta) => Tie::Queue(meta.dev(), meta.ino()),
+                Err(_) => continue,
             },
             _ => continue,
         };

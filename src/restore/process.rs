@@ -5,6 +5,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::file::{AsyncOwner, FdTable, OwnerTarget};
 use crate::image::model::id::{DescriptionId, FdTableId, FileId, TerminalId};
+use crate::image::model::ipc::{Notification, NotificationEvent};
 use crate::image::model::process::{FsContext, Process};
 use crate::image::model::signal::SignalHandlers;
 use crate::image::model::timer::{PosixTimer, TimerNotify, TimerValue};
@@ -106,6 +107,23 @@ pub fn own_descriptors(list: &mut List, script: &mut Script, snapshot: &Snapshot
             let args = [entry.fd.0 as u64, libc::F_SETFL as u64, flags];
             list.call(label("asynchronous input and output of descriptor"), libc::SYS_fcntl, &args);
         }
+    }
+}
+
+/// Registers for messages of POSIX message queues (mq_notify(3)). The closing of any descriptor of such a queue would end that.
+pub fn register(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process) {
+    let notifications = snapshot.ipc.posix_queues.iter().filter_map(|queue| queue.notification);
+    for Notification { pid: _, fd, event } in notifications.filter(|notification| notification.pid == process.pid) {
+        let (value, signal, notify) = match event {
+            NotificationEvent::Nothing => (0, 0, libc::SIGEV_NONE),
+            NotificationEvent::Signal { signal, value } => (value, signal, libc::SIGEV_SIGNAL),
+            NotificationEvent::Thread { socket, cookie } => (script.place(&cookie).0, socket.0, libc::SIGEV_THREAD),
+        };
+        // `struct sigevent`, of 64 bytes: the value, the signal, the kind.
+        let event = [value, (notify as u64) << 32 | u64::from(signal.cast_unsigned()), 0, 0, 0, 0, 0, 0];
+        let event = script.place_words(&event);
+        let label = Label::Number("registering for messages of descriptor", i64::from(fd.0));
+        list.call(label, libc::SYS_mq_notify, &[fd.0 as u64, event.0]);
     }
 }
 

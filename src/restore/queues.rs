@@ -1,4 +1,4 @@
-//! POSIX message queues: the one that is still there is opened again, one without messages is made again.
+//! POSIX message queues: the one that the dumped program has left behind is opened again if it holds what it held, any other is made again with its messages.
 
 use super::Choices;
 use super::descriptors::{OpenError, failed};
@@ -23,9 +23,18 @@ pub enum Present {
     /// Nothing.
     Absent,
     /// The queue of the dump, as it is now.
-    Same(PosixQueue),
+    Same(Now),
     /// Another one, or what cannot be looked at.
     Other,
+}
+
+/// What is in the queue of the dump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Now {
+    messages: u64,
+    bytes: u64,
+    /// When it was last used, in nanoseconds since the epoch.
+    changed: i64,
 }
 
 /// Looks for those of the image.
@@ -49,11 +58,10 @@ fn find(model: &PosixQueue) -> io::Result<Present> {
         return Ok(Present::Other);
     }
     let count = |number: i64| u64::try_from(number).unwrap_or(0);
-    Ok(Present::Same(PosixQueue {
+    Ok(Present::Same(Now {
         messages: count(attributes.messages),
         bytes: queue::bytes(&file)?,
         changed: queue::changed(&meta),
-        ..model.clone()
     }))
 }
 
@@ -71,17 +79,15 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> (
             blockers.push(Blocker { task: "the tree".into(), object: object.clone(), reason, remedy });
         };
         let remover = format!("remove it (mq_unlink, rm /dev/mqueue/{})", String::from_utf8_lossy(&queue.name));
-        let held = format!("{} bytes in {} messages", queue.bytes, queue.messages);
+        let waited = queue.messages.len() as u64;
+        let held = format!("{} bytes in {waited} messages", queue.bytes());
         let present = if choices.new_ipc_namespace { &Present::Absent } else { present };
         match present {
             Present::Same(now) if queue.named => {
-                let same = (now.messages, now.bytes) == (queue.messages, queue.bytes);
-                if !same || queue.messages > 0 && now.changed != queue.changed {
-                    let remedy = match queue.messages {
-                        0 => format!("{remover}, or use --new-ipc-namespace"),
-                        _ => "no option: its messages are not in the image".into(),
-                    };
-                    block(format!("somebody has used it since the dump, when it held {held}"), remedy);
+                let same = (now.messages, now.bytes) == (waited, queue.bytes());
+                if !same || waited > 0 && now.changed != queue.changed {
+                    let reason = format!("somebody has used it since the dump, when it held {held}");
+                    block(reason, format!("{remover}, or use --new-ipc-namespace"));
                 }
                 continue;
             }
@@ -90,11 +96,6 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> (
                 continue;
             }
             Present::Absent | Present::Same(_) | Present::Other => {}
-        }
-        if queue.messages > 0 {
-            let remedy = "no option: messages stay in their queue, and are not in the image";
-            block(format!("it is gone, and {held} with it"), remedy.into());
-            continue;
         }
         const CAP_CHOWN: u32 = 0;
         let is_ours = queue.uid == own.uid[3] && (queue.gid == own.gid[3] || own.groups.contains(&queue.gid));
@@ -150,7 +151,12 @@ impl Queues {
                 let _ = mqueue::unlink(&name);
             }
             let lifted = lifted.map_err(error())?;
-            self.made.insert(id, (name, lifted));
+            let (name, made) = &*self.made.entry(id).or_insert((name, lifted));
+            for message in &queue.messages {
+                let sent = mqueue::send(made, &message.text, message.priority);
+                let error = failed(format!("sending to message queue /{}", name.to_string_lossy()));
+                sent.map_err(|errno| error(errno.into()))?;
+            }
         }
         Ok(())
     }

@@ -74,6 +74,9 @@ pub fn renumber(snapshot: &mut Snapshot, ids: &Ids) {
             *id = pid(*id, ids);
         }
     }
+    for notification in snapshot.ipc.posix_queues.iter_mut().filter_map(|queue| queue.notification.as_mut()) {
+        notification.pid = pid(notification.pid, ids);
+    }
     for description in &mut snapshot.descriptions {
         if let Some(AsyncOwner { target, signal: _ }) = &mut description.owner {
             match target {

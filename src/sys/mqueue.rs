@@ -55,6 +55,16 @@ pub fn unlink(name: &CStr) -> Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) }).map(drop)
 }
 
+/// mq_timedsend(2) to a queue that has room.
+///
+/// # Errors
+/// As mq_send(3).
+pub fn send(queue: &File, text: &[u8], priority: u32) -> Result<()> {
+    let (fd, at, len, none) = (queue.as_raw_fd(), text.as_ptr(), text.len(), ptr::null::<libc::timespec>());
+    // SAFETY: the kernel reads so many bytes.
+    checked(unsafe { libc::syscall(libc::SYS_mq_timedsend, fd, at, len, priority, none) }).map(drop)
+}
+
 /// mq_getsetattr(2).
 ///
 /// # Errors

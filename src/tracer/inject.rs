@@ -75,6 +75,10 @@ impl Visit {
         self.driver.tid
     }
 
+    pub fn driver(&self) -> Driver {
+        self.driver
+    }
+
     pub fn stub(&self) -> Stub {
         self.stub
     }
@@ -93,6 +97,26 @@ impl Visit {
             self.block(ALL_SIGNALS)?;
         }
         self.driver.through_call(number, Stub::after(entry))
+    }
+
+    /// Has the thread stand before a call in its stub, which it makes should we die, and not before.
+    pub fn stand_by(&mut self, number: i64, args: [u64; 6]) -> Result<(), Error> {
+        self.driver.aim(&self.saved, self.stub.call_entry(), number as u64, args)?;
+        self.standing = Standing::InStub;
+        self.block(ALL_SIGNALS)
+    }
+
+    /// Has the thread stand before code of ours that must lead to its stub, with `argument` in rdi and a stack of its own.
+    pub fn stand_in_code(&mut self, entry: Addr, stack: Addr, argument: Addr) -> Result<(), Error> {
+        let (rip, rsp, rdi) = (entry.0, stack.0, argument.0);
+        self.driver.set(&UserRegs { rip, rsp, rdi, orig_rax: u64::MAX, ..self.saved })?;
+        self.standing = Standing::InStub;
+        self.block(ALL_SIGNALS)
+    }
+
+    /// The registers that it is given back.
+    pub fn saved(&self) -> &UserRegs {
+        &self.saved
     }
 
     /// Has the thread answer a batch. It stands in the delivery of the batch's signal then.

@@ -77,6 +77,24 @@ pub(super) fn places(maps: &[Mapping], memory: &Memory) -> Result<Vec<(Place, Co
     Ok(found)
 }
 
+/// Places without a batch in all mappings, as many as there are.
+///
+/// # Errors
+/// [`Error::Memory`] when code cannot be read.
+pub(super) fn all_places(maps: &[Mapping], memory: &Memory) -> Result<Vec<(Place, Content)>, Error> {
+    let mut candidates: Vec<&Mapping> = maps.iter().filter(|mapping| rank(mapping).is_some()).collect();
+    candidates.sort_by_key(|mapping| rank(mapping));
+    let mut found = Vec::new();
+    for mapping in candidates {
+        let Some((start, len)) = behind_segment(mapping, maps, memory) else { continue };
+        let bytes = memory.read_vec(start, len)?;
+        let strides = bytes.chunks_exact(STRIDE).zip((0..).step_by(STRIDE));
+        let usable = strides.filter_map(|(bytes, offset)| Some((offset, content(bytes)?)));
+        found.extend(usable.map(|(offset, content)| (Place::new(start.add(offset), is_vdso(mapping), false), content)));
+    }
+    Ok(found)
+}
+
 /// The vdso first, since every program has one; then libraries that every thread shares; then anything else.
 fn rank(mapping: &Mapping) -> Option<u8> {
     if mapping.prot != Prot::READ | Prot::EXEC || mapping.shared {

@@ -28,7 +28,7 @@ use std::collections::HashMap;
 pub const SCRATCH: u64 = 64 << 10;
 
 /// What to undo for a thread that holds nothing.
-const NOTHING: (Addr, u64) = (Addr::NULL, 0);
+pub(super) const NOTHING: (Addr, u64) = (Addr::NULL, 0);
 
 /// The right to make system calls in the name of the threads of one frozen process. Closed or dropped, it leaves them as they were.
 #[derive(Debug)]
@@ -434,16 +434,19 @@ fn free_place(tree: &mut FrozenTree, pid: Pid, maps: &[maps::Mapping], memory: &
     let places = padding::places(maps, memory)?;
     let stale: Vec<Place> =
         places.iter().filter(|(_, content)| *content == Content::Stale).map(|(place, _)| *place).collect();
-    let inside = |rip: u64| stale.iter().any(|place| place.contains(rip));
-    for thread in tree.threads_of_mut(pid) {
-        inject::run_out(thread, &inside)?;
-    }
+    run_out(tree, pid, &stale)?;
     let place = places.iter().map(|(place, _)| *place).next();
     place.ok_or(Error::NoRoom { pid, what: "512 zero bytes at the end of any executable file mapping" })
 }
 
+/// Lets threads run out of what a killed predecessor has left.
+pub(super) fn run_out(tree: &mut FrozenTree, pid: Pid, stale: &[Place]) -> Result<(), Error> {
+    let inside = |rip: u64| stale.iter().any(|place| place.contains(rip));
+    tree.threads_of_mut(pid).iter_mut().try_for_each(|thread| inject::run_out(thread, &inside))
+}
+
 /// Writes both stubs, with data that restore nothing, and reads them back.
-fn write_code(place: Place, memory: &Memory) -> Result<(), Error> {
+pub(super) fn write_code(place: Place, memory: &Memory) -> Result<(), Error> {
     let mut bytes = [0; 2 * stub::LEN];
     for half in bytes.chunks_exact_mut(stub::LEN) {
         let code = stub::code();
@@ -452,7 +455,7 @@ fn write_code(place: Place, memory: &Memory) -> Result<(), Error> {
     write_verified(place.start(), &bytes, memory)
 }
 
-fn erase(place: Place, memory: &Memory) -> Result<(), Error> {
+pub(super) fn erase(place: Place, memory: &Memory) -> Result<(), Error> {
     write_verified(place.start(), &vec![0; place.len()], memory)
 }
 
@@ -472,7 +475,7 @@ pub(super) fn write_verified(at: Addr, bytes: &[u8], memory: &Memory) -> Result<
 }
 
 /// Gives a thread the registers from which it has to go on: out of a critical section by its abort handler.
-fn prepare_registers(thread: &mut StoppedThread, memory: &Memory) -> Result<(), Error> {
+pub(super) fn prepare_registers(thread: &mut StoppedThread, memory: &Memory) -> Result<(), Error> {
     const USER_CS: u64 = 0x33;
     const TRAP_FLAG: u64 = 1 << 8;
     let refused = |reason: &str| Error::Refused { tid: thread.tid, reason: reason.to_owned(), remedy: "" };

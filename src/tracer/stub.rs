@@ -69,6 +69,11 @@ impl Stub {
         self.at.add(FORK)
     }
 
+    /// Where it goes on behind that call, with the child in rax and the same arguments: it waits for the child's end.
+    pub const fn after_forking(self) -> Addr {
+        self.at.add(FORK + 2)
+    }
+
     /// Where that wait returns to.
     pub const fn after_reaping(self) -> Addr {
         self.at.add(REAPED)

@@ -89,7 +89,7 @@ pub(super) fn make(host: &mut Visit, is_free: bool) -> Result<Twin, Error> {
 }
 
 /// Has the host thread make a child. The host waits for its end then, by [`reap`].
-fn bear(host: &mut Visit) -> Result<Tid, Error> {
+pub(super) fn bear(host: &mut Visit) -> Result<Tid, Error> {
     let stub = host.stub();
     let [clone, ..] = child_calls(stub);
     let born = host.call(stub.fork_entry(), clone.number, clone.args)?;

@@ -59,6 +59,22 @@ pub mod pseudo {
     /// Copies pages as the [`super::Board`] at `args[0]` says, together with all who have the same board. The result is 0, or the
     /// error that one of them met.
     pub const COPY_PAGES: u32 = FIRST + 6;
+    /// Takes every message out of the queue of the [`super::Mailbox`] at `args[0]`. The result is how many there were.
+    pub const TAKE_MESSAGES: u32 = FIRST + 10;
+    /// Sends what [`TAKE_MESSAGES`] has taken, in the same order, however long that takes.
+    pub const PUT_MESSAGES: u32 = FIRST + 11;
+    /// Waits until there is no process `args[0]`, but not for ever.
+    pub const GONE: u32 = FIRST + 12;
+}
+
+impl Op {
+    /// As it lies in memory.
+    #[must_use]
+    pub const fn words(&self) -> [u64; 9] {
+        let first = self.nr as u64 | (self.check as u64) << 32 | (self.indirect as u64) << 48;
+        let [a, b, c, d, e, f] = self.args;
+        [first, self.expect as u64, self.store, a, b, c, d, e, f]
+    }
 }
 
 /// Bytes of a page.
@@ -124,6 +140,40 @@ pub struct Run {
     pub len: u64,
 }
 
+/// A POSIX message queue whose messages are taken out and put back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mailbox {
+    /// A descriptor for receiving.
+    pub receive: u64,
+    /// A descriptor for sending.
+    pub send: u64,
+    /// The most bytes of a message.
+    pub message_size: u64,
+    /// Address of the first [`MessageHead`].
+    pub heads: u64,
+    /// How many there is room for.
+    pub room: u64,
+    /// Where the texts go, one behind the other.
+    pub texts: u64,
+    /// Bytes of room for them.
+    pub size: u64,
+    /// Result: how many messages were taken.
+    pub count: u64,
+    /// Result: the error that has ended the taking.
+    pub end: i64,
+}
+
+/// A message that was taken.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageHead {
+    /// Its bytes.
+    pub len: u64,
+    /// Its priority, of which the kernel writes four bytes.
+    pub priority: u64,
+}
+
 /// A thread's list and how far it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +205,10 @@ const _: () = {
     assert!(core::mem::offset_of!(Job, kept) == 16);
     assert!(core::mem::offset_of!(Job, crc) == 56);
     assert!(size_of::<Run>() == 16);
+    assert!(size_of::<Mailbox>() == 72);
+    assert!(core::mem::offset_of!(Mailbox, count) == 56);
+    assert!(core::mem::offset_of!(Mailbox, end) == 64);
+    assert!(size_of::<MessageHead>() == 16);
     assert!(size_of::<Task>() == 40);
     assert!(core::mem::offset_of!(Task, count) == 8);
     assert!(core::mem::offset_of!(Task, done) == 16);

@@ -1,6 +1,6 @@
 //! System V IPC: shared memory segments, sets of semaphores, message queues; and POSIX message queues. They live until somebody removes them, whoever uses them.
 
-use super::id::{Pid, QueueId};
+use super::id::{Fd, Pid, QueueId};
 use serde::{Deserialize, Serialize};
 
 /// The System V objects and POSIX message queues of a tree besides its segments, which stand with the shared memory.
@@ -14,7 +14,7 @@ pub struct Ipc {
     pub posix_queues: Vec<PosixQueue>,
 }
 
-/// mq_open(3). Its messages are nowhere but in the queue itself, for to look at them is to take them out.
+/// mq_open(3).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PosixQueue {
     /// Its place in [`Ipc::posix_queues`].
@@ -37,12 +37,62 @@ pub struct PosixQueue {
     pub max_messages: u64,
     /// `mq_msgsize`, in bytes.
     pub message_size: u64,
-    /// `mq_curmsgs`: messages that were in it.
-    pub messages: u64,
-    /// Bytes of these.
-    pub bytes: u64,
-    /// When something was last sent or received, in nanoseconds since the epoch (`st_ctime`).
+    /// What was in it, in the order in which it would have been received.
+    pub messages: Vec<PosixMessage>,
+    /// Who is to be told when a message comes to it while it is empty.
+    pub notification: Option<Notification>,
+    /// When something was last sent or received, a dump's look at the messages included, in nanoseconds since the epoch (`st_ctime`).
     pub changed: i64,
+}
+
+impl PosixQueue {
+    /// Bytes of all messages.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.messages.iter().map(|message| message.text.len() as u64).sum()
+    }
+}
+
+/// A message of a POSIX message queue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PosixMessage {
+    /// Its priority.
+    pub priority: u32,
+    /// The message itself.
+    #[serde(with = "super::bytes")]
+    pub text: Vec<u8>,
+}
+
+/// mq_notify(3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notification {
+    /// Who is registered.
+    pub pid: Pid,
+    /// A descriptor of the queue that it has.
+    pub fd: Fd,
+    /// What happens.
+    pub event: NotificationEvent,
+}
+
+/// What happens when a message comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotificationEvent {
+    /// Nothing (SIGEV_NONE): nobody else can be registered.
+    Nothing,
+    /// A signal is sent (SIGEV_SIGNAL).
+    Signal {
+        /// Its number.
+        signal: i32,
+        /// `sigev_value`.
+        value: u64,
+    },
+    /// A thread is started (SIGEV_THREAD): the kernel sends these bytes to a netlink socket.
+    Thread {
+        /// The socket.
+        socket: Fd,
+        /// What the C library makes a thread of; the kernel sets the last byte.
+        cookie: [u8; 32],
+    },
 }
 
 /// `struct ipc_perm`: what every System V object has.

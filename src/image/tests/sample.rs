@@ -276,8 +276,15 @@ fn posix_queue() -> PosixQueue {
         gid: 1000,
         max_messages: 10,
         message_size: 8192,
-        messages: 2,
-        bytes: 11,
+        messages: vec![
+            PosixMessage { priority: 7, text: b"urgent".to_vec() },
+            PosixMessage { priority: 0, text: b"later".to_vec() },
+        ],
+        notification: Some(Notification {
+            pid: Pid(100),
+            fd: Fd(3),
+            event: NotificationEvent::Signal { signal: 10, value: 42 },
+        }),
         changed: 5,
     }
 }

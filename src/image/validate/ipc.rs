@@ -3,12 +3,20 @@
 use super::ensure;
 use crate::image::error::Error;
 use crate::image::model::address::PAGE_SIZE;
-use crate::image::model::ipc::{Ipc, IpcOwner, Message, MessageQueue, PosixQueue, Segment, SemaphoreSet, Undo};
+use crate::image::model::ipc::{
+    Ipc, IpcOwner, Message, MessageQueue, NotificationEvent, PosixMessage, PosixQueue, Segment, SemaphoreSet, Undo,
+};
 use crate::image::model::memory::{SharedMemory, SharedMemoryKind};
 use std::collections::HashSet;
 
 /// NAME_MAX.
 const NAME_MAX: usize = 255;
+
+/// MQ_PRIO_MAX.
+const PRIORITIES: u32 = 32768;
+
+/// The highest signal.
+const SIGNALS: i32 = 64;
 
 /// SEMVMX: the most that a semaphore can be.
 const VALUE_MAX: u16 = 32767;
@@ -30,8 +38,20 @@ fn posix_queue(index: usize, queue: &PosixQueue) -> Result<(), Error> {
     ensure(plain, object, "has an impossible name")?;
     ensure(queue.mode <= 0o7777, object, "has impossible permissions")?;
     let sane = |number: u64| i64::try_from(number).is_ok();
-    let sizes = [queue.max_messages, queue.message_size, queue.bytes];
-    ensure(sizes.into_iter().all(sane) && queue.messages <= queue.max_messages, object, "has impossible sizes")
+    let fits = |message: &PosixMessage| message.text.len() as u64 <= queue.message_size;
+    let fit = queue.messages.len() as u64 <= queue.max_messages && queue.messages.iter().all(fits);
+    let sizes = [queue.max_messages, queue.message_size];
+    ensure(sizes.into_iter().all(sane) && fit, object, "has impossible sizes")?;
+    let is_priority = |message: &PosixMessage| message.priority < PRIORITIES;
+    ensure(queue.messages.iter().all(is_priority), object, "has an impossible priority")?;
+    let sorted = queue.messages.is_sorted_by(|a, b| a.priority >= b.priority);
+    ensure(sorted, object, "has messages out of order")?;
+    match queue.notification.map(|notification| notification.event) {
+        Some(NotificationEvent::Signal { signal, value: _ }) => {
+            ensure((0..=SIGNALS).contains(&signal), object, "notifies by an impossible signal")
+        }
+        None | Some(NotificationEvent::Nothing | NotificationEvent::Thread { socket: _, cookie: _ }) => Ok(()),
+    }
 }
 
 fn semaphores(set: &SemaphoreSet) -> Result<(), Error> {

@@ -61,8 +61,6 @@ pub struct Descriptors {
     watches: Vec<watches::Instance>,
     /// POSIX message queues.
     pub queues: Queues,
-    /// Whether the tree is killed after the dump.
-    pub ends: bool,
     /// Whether events that nobody has read may be given up.
     pub drop_events: bool,
     mounts: mounts::Mounts,
@@ -235,8 +233,7 @@ impl Descriptors {
                 }
             }
             FdLink::Path(_) if !is_path_only(fd) && is_queue(&fd.file, &fd.meta) => {
-                let (queue, tree) = ((&fd.file, &fd.meta, fd.text.as_slice()), (self.ends, &self.inside));
-                match self.queues.intern((tid, &object), queue, tree, tables.findings) {
+                match self.queues.intern((tid, &object), (&fd.file, &fd.meta, fd.text.as_slice())) {
                     Ok(id) => Ok(Some(OpenObject::Queue(id))),
                     Err(reason) => refuse(tables.findings, reason),
                 }

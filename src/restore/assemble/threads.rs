@@ -148,6 +148,7 @@ impl<'a> Builder<'a> {
         if !birth.shares.files {
             self.set_up_table(list, self.table(&process.threads[0]));
         }
+        process::register(list, &mut self.script, self.world.snapshot, process);
         if tables > 0 {
             let placed = self.word(false, at);
             list.wait("waiting until threads have their descriptors", placed, tables);

@@ -29,6 +29,8 @@ pub struct Kind {
     copies: bool,
     /// Whether it has sockets in which something waits.
     sockets: bool,
+    /// Whether it has message queues with something in them.
+    queues: bool,
     /// How many threads it has in the middle of a transfer.
     transfers: u64,
 }
@@ -42,6 +44,7 @@ const PLAIN: Kind = Kind {
     answers: true,
     copies: true,
     sockets: false,
+    queues: false,
     transfers: 0,
 };
 const STATIC: Kind = Kind { program: "c-static", ..PLAIN };
@@ -57,6 +60,8 @@ const BLOCKED: Kind = Kind { program: "blocked", arguments: &["200", "tolerant"]
 const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
 /// Sockets that have options which a dump changes meanwhile.
 const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
+/// Two processes with several threads and a queue with messages, of which one is told; both look at it all the time.
+const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: true, ..PLAIN };
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };
@@ -126,7 +131,7 @@ impl Subject {
         let traced = Some(facts::status(self.pid(), "TracerPid")).filter(|tracer| tracer != "0");
         traced
             .map(|tracer| format!("traced by {tracer}"))
-            .or_else(|| self.code.more_than_residue(self.pid(), self.kind.transfers > 0))
+            .or_else(|| self.code.more_than_residue(self.pid(), self.kind.transfers > 0 || self.kind.queues))
     }
 
     /// Calls that the kernel never restarts and that have returned EINTR, and transfers that have returned a short count: the permitted residue of a

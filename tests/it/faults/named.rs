@@ -1,8 +1,8 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, RSEQ, SOCKETS, STATIC, STOPPED, SUBREAPER,
-    Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, QUEUES, RSEQ, SOCKETS, STATIC, STOPPED,
+    SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -19,6 +19,7 @@ fn of_a_dump(kind: Kind) -> impl Iterator<Item = Point> {
             && (kind.answers || *point != Point::Answering)
             && (kind.copies || *point != Point::Copying)
             && (kind.transfers > 0 || !matches!(point, Point::RemainderWritten | Point::RemainderEntered))
+            && (kind.queues || !matches!(point, Point::Gathered | Point::Exchanging | Point::Exchanged))
             && (kind.sockets || *point != Point::OptionChanged)
     };
     Point::ALL.into_iter().filter(passed)
@@ -129,6 +130,42 @@ fn dump_of_vector_registers_dies() {
 #[test]
 fn dump_of_sockets_dies() {
     dump_dies_everywhere(|| SOCKETS);
+}
+
+#[test]
+fn dump_of_message_queues_dies() {
+    dump_dies_everywhere(|| QUEUES);
+}
+
+/// Whoever looks into the queue is somewhere between its first message and the last when `snap` dies.
+#[test]
+fn a_look_into_message_queues_comes_to_its_end() {
+    const TIMES: usize = 60;
+    isolated_for(LIMIT, |room| {
+        let subject = Subject::start(room, QUEUES);
+        for turn in 0..TIMES {
+            let point = if turn % 10 == 0 { Point::Gathered } else { Point::Exchanging };
+            let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
+            let run = dump.env("SNAP_FAULT", point.name()).run();
+            assert_eq!(run.signal, Some(Signal::SIGKILL as i32), "{}: not reached: {run}", point.name());
+            subject.assert_unharmed(&format!("turn {turn}: snap died at {}", point.name()));
+        }
+        subject.assert_survives(room);
+    });
+}
+
+#[test]
+fn a_look_into_message_queues_that_fails_harms_nobody() {
+    isolated_for(LIMIT, |room| {
+        let subject = Subject::start(room, QUEUES);
+        for point in [Point::Gathered, Point::Exchanging, Point::Exchanged] {
+            let fault = format!("{}:error", point.name());
+            let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "failed.snap"]);
+            dump.env("SNAP_FAULT", &fault).run().expect(1).says(point.name());
+            subject.assert_unharmed(&fault);
+        }
+        subject.assert_survives(room);
+    });
 }
 
 #[test]

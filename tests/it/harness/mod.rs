@@ -120,6 +120,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("settings", &["cwd-gone"]),
     ("mqueue", &["empty"]),
     ("mqueue", &["messages"]),
+    ("mqueue", &["notified"]),
+    ("mqueue", &["family"]),
     ("named", &[]),
     ("sysv", &["segments"]),
     ("sysv", &["detached"]),

@@ -56,57 +56,78 @@ fn a_queue_that_is_gone_is_made_again_and_another_of_its_name_is_in_the_way() {
 }
 
 #[test]
-fn messages_stay_in_their_queue() {
+fn messages_without_a_name() {
+    isolated(|room| room.survives(room.victim("mqueue", &["nameless"])));
+}
+
+#[test]
+fn messages_of_a_queue_that_is_open_for_sending_alone() {
+    isolated(|room| room.survives(room.victim("mqueue", &["writer"])));
+}
+
+#[test]
+fn messages_and_whoever_is_told_of_them() {
+    isolated(|room| room.survives(room.victim("mqueue", &["notified"])));
+}
+
+#[test]
+fn a_queue_of_several_processes() {
+    isolated(|room| room.survives_with_children(room.victim("mqueue", &["family"])));
+}
+
+#[test]
+fn messages_stay_in_their_queue_and_come_back_without_it() {
     isolated(|room| {
         let mut victim = room.victim("mqueue", &["messages"]);
         let name = victim.ask("names").trim().to_owned();
-        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "running.snap"]).run().expect(3);
-        run.says("17 bytes in 3 messages").says("--kill");
+        let before = Facts::of(victim.pid());
+        let running = room.dump(victim.pid(), "running.snap", &[]);
+        before.assert_same(&Facts::of(victim.pid()), "after a dump that left it running");
         victim.check();
         let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
         victim.killed();
         wait::alone();
-        let run = room.snap(["restore", "--detach", "--new-ipc-namespace"]).arg(&image).run().expect(3);
-        run.says("it is gone, and 17 bytes in 3 messages with it");
+        let ipc = room.snap(["inspect"]).arg(&image).arg("ipc").run().expect(0).stdout;
+        assert!(ipc.contains("5 messages with 27 B, up to 5 of 200 B"), "{ipc}");
         assert_eq!(room.restore(&image, &[]), victim.pid());
+        before.assert_same(&Facts::of(victim.pid()), "after the restore");
         victim.check();
         assert_eq!(victim.ask("take").trim(), "urgent");
         victim.end();
         wait::alone();
-        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
-        run.says("somebody has used it since the dump").says(&name);
+        for image in [&running, &image] {
+            let run = room.snap(["restore", "--detach"]).arg(image).run().expect(3);
+            run.says("somebody has used it since the dump").says(&name).says("--new-ipc-namespace");
+        }
         unlink(&name);
-        room.snap(["restore", "--detach"]).arg(&image).run().expect(3).says("it is gone");
+        for image in [&running, &image] {
+            assert_eq!(room.restore(image, &[]), victim.pid());
+            victim.check();
+            victim.ask("final");
+            victim.end();
+            wait::alone();
+        }
     });
 }
 
 #[test]
-fn messages_come_back_in_their_order() {
+fn a_queue_that_a_process_outside_has_too() {
     isolated(|room| {
-        let (mut victim, image, before, _) = killed(room, "messages");
-        assert_eq!(room.restore(&image, &[]), victim.pid());
-        before.assert_same(&Facts::of(victim.pid()), "after the restore");
-        victim.check();
-        victim.ask("final");
-        victim.end();
+        let victim = room.victim("mqueue", &["messages"]);
+        let name = CString::new(format!("/{}", victim.ask("names").trim())).expect("a name");
+        // SAFETY: the name is a string.
+        let fd = unsafe { libc::mq_open(name.as_ptr(), libc::O_RDONLY) };
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        room.refuses(victim, &["could use it while its messages are looked at"]);
     });
 }
 
 #[test]
 fn what_cannot_be_had_again_is_named() {
-    isolated(|room| {
-        let cases: [(&str, &[&str]); 3] = [
-            ("nameless", &["4 bytes in 1 messages", "to look at them is to take them out"]),
-            ("notified", &["signal 10 when a message comes", "what that would carry cannot be read"]),
-            ("registered", &["registered to be told of a message"]),
-        ];
-        for (part, words) in cases {
-            let mut victim = room.victim("mqueue", &[part]);
-            let run = room.snap(["dump", "--kill", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
-            words.iter().fold(run, |run, word| run.says(word));
-            victim.check();
-            victim.end();
-            wait::alone();
-        }
-    });
+    isolated(|room| room.refuses(room.victim("mqueue", &["killing"]), &["nobody can see what it would carry"]));
+}
+
+#[test]
+fn a_queue_that_its_process_may_not_open_for_receiving() {
+    isolated(|room| room.refuses(room.victim("mqueue", &["closed"]), &["nobody who may not both receive and send"]));
 }

@@ -1,5 +1,8 @@
-//! POSIX message queues. A message can only be taken out, never looked at: so none is ever taken. A queue with a name outlives the tree, messages and all, and
-//! a restore opens the same one again; one without messages can be made again.
+//! POSIX message queues. A message can only be taken out, never looked at: so all are taken out and put back, in one go, by a process that has the queue. A queue with
+//! a name outlives the tree, messages and all, and a restore opens the same one again if nobody has used it since.
+
+pub mod exchange;
+pub mod plan;
 
 use super::Findings;
 use super::border::{Outsider, Tie};
@@ -18,7 +21,24 @@ use std::os::unix::fs::MetadataExt;
 #[derive(Debug, Default)]
 pub struct Queues {
     queues: Vec<PosixQueue>,
-    holders: Vec<(Tid, String)>,
+    found: Vec<Found>,
+}
+
+/// A queue as it was found, before anybody has looked into it.
+#[derive(Clone, Debug)]
+pub struct Found {
+    queue: QueueId,
+    tid: Tid,
+    object: String,
+    messages: u64,
+    shown: Shown,
+}
+
+impl Found {
+    /// Whether there is something in it that only it can tell.
+    fn is_in_use(&self) -> bool {
+        self.messages > 0 || self.shown.pid != 0
+    }
 }
 
 /// What can be read of a queue (ipc/mqueue.c, `mqueue_read_file`).
@@ -71,7 +91,7 @@ fn parse(text: &str) -> Option<Shown> {
 }
 
 impl Queues {
-    /// The queue behind a descriptor. `link` is what the link of /proc says, `ends` whether the tree is killed after the dump, `inside` its tasks.
+    /// The queue behind a descriptor. `link` is what the link of /proc says.
     ///
     /// # Errors
     /// Why it cannot be saved.
@@ -79,8 +99,6 @@ impl Queues {
         &mut self,
         (tid, object): (Tid, &str),
         (file, meta, link): (&File, &Metadata, &[u8]),
-        (ends, inside): (bool, &HashSet<Tid>),
-        findings: &mut Findings,
     ) -> Result<QueueId, String> {
         if let Some(known) = self.queues.iter().find(|queue| (queue.dev, queue.ino) == (meta.dev(), meta.ino())) {
             return Ok(known.id);
@@ -91,7 +109,7 @@ impl Queues {
         let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
         let id = QueueId(self.queues.len() as u32);
         let count = |number: i64| u64::try_from(number).unwrap_or(0);
-        let queue = PosixQueue {
+        self.queues.push(PosixQueue {
             id,
             named: is_named(&name, meta),
             name,
@@ -102,50 +120,48 @@ impl Queues {
             gid: meta.gid(),
             max_messages: count(attributes.max_messages),
             message_size: count(attributes.message_size),
-            messages: count(attributes.messages),
-            bytes: shown.bytes,
+            messages: Vec::new(),
+            notification: None,
             changed: changed(meta),
-        };
-        let task = format!("pid {tid}");
-        if inside.contains(&Tid(shown.pid)) {
-            findings.block(&task, object, notification(shown), "cancel it (mq_notify with no event) before the dump");
-        }
-        if queue.messages > 0 && !(queue.named && ends) {
-            let PosixQueue { messages, bytes, named, .. } = &queue;
-            let reason =
-                format!("{bytes} bytes in {messages} messages wait in it, and to look at them is to take them out");
-            let remedy = match named {
-                true => {
-                    "try again when they were received; or dump with --kill, which leaves the queue and them as they are"
-                }
-                false => "try again when they were received",
-            };
-            findings.pass(task, object, reason, remedy);
-        }
-        self.queues.push(queue);
-        self.holders.push((tid, object.to_owned()));
+        });
+        let (object, messages) = (object.to_owned(), count(attributes.messages));
+        self.found.push(Found { queue: id, tid, object, messages, shown });
         Ok(id)
     }
 
-    /// Their ties to other processes: those that are found by nobody else any more.
-    pub fn ties(&self) -> impl Iterator<Item = Tie> {
-        self.queues.iter().filter(|queue| !queue.named).map(|queue| Tie::Queue(queue.dev, queue.ino))
+    /// Those that no process outside may have.
+    fn exclusive(&self) -> impl Iterator<Item = (&PosixQueue, &Found)> {
+        self.queues.iter().zip(&self.found).filter(|(queue, found)| !queue.named || found.is_in_use())
     }
 
-    /// Refuses those that a process outside has too, and that are made again.
-    pub fn refuse_outside(&self, outsiders: &HashMap<Tie, Outsider>, findings: &mut Findings) {
-        for (queue, (tid, object)) in self.queues.iter().zip(&self.holders).filter(|(queue, _)| !queue.named) {
+    /// Their ties to other processes.
+    pub fn ties(&self) -> impl Iterator<Item = Tie> {
+        self.exclusive().map(|(queue, _)| Tie::Queue(queue.dev, queue.ino))
+    }
+
+    /// Refuses those that a process outside has too, and that are made again or must be looked into.
+    pub fn refuse_outside(&self, outsiders: &HashMap<Tie, Outsider>, inside: &HashSet<Tid>, findings: &mut Findings) {
+        for (queue, Found { tid, object, shown, .. }) in self.exclusive() {
+            let task = format!("pid {tid}");
             if let Some(outsider) = outsiders.get(&Tie::Queue(queue.dev, queue.ino)) {
-                let reason = format!("{outsider}, which is outside, has this message queue too, whose name is gone");
-                findings.block(format!("pid {tid}"), object, reason, "end that process");
+                let reason = match queue.named {
+                    false => format!("{outsider}, which is outside, has this message queue too, whose name is gone"),
+                    true => format!(
+                        "{outsider}, which is outside, has this message queue too, and could use it while its messages are looked at"
+                    ),
+                };
+                findings.block(task, object, reason, "end that process");
+            } else if shown.pid != 0 && !inside.contains(&Tid(shown.pid)) {
+                let reason = format!("pid {}, which is outside, is to be told of a message (mq_notify)", shown.pid);
+                findings.block(task, object, reason, "end that process");
             }
         }
     }
 
-    /// All of them.
+    /// All of them, and how they were found.
     #[must_use]
-    pub fn finish(self) -> Vec<PosixQueue> {
-        self.queues
+    pub fn finish(self) -> (Vec<PosixQueue>, Vec<Found>) {
+        (self.queues, self.found)
     }
 }
 
@@ -155,21 +171,6 @@ fn is_named(name: &[u8], meta: &Metadata) -> bool {
     let found = [libc::O_RDONLY, libc::O_WRONLY].iter().find_map(|flags| mqueue::open(&name, *flags as u32).ok());
     let found = found.and_then(|queue| queue.metadata().ok());
     found.map_or(meta.nlink() > 0, |found| (found.dev(), found.ino()) == (meta.dev(), meta.ino()))
-}
-
-fn notification(shown: Shown) -> String {
-    let Shown { bytes: _, notify, signal, pid } = shown;
-    match notify {
-        libc::SIGEV_SIGNAL => format!(
-            "pid {pid} is to be sent signal {signal} when a message comes (mq_notify), and what that would carry cannot be read"
-        ),
-        libc::SIGEV_THREAD => {
-            format!(
-                "pid {pid} has a thread started when a message comes (mq_notify), and what it would be told cannot be read"
-            )
-        }
-        _ => format!("pid {pid} is registered to be told of a message (mq_notify); not supported yet"),
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,161 @@
+//! Who looks into a POSIX message queue, by which descriptors, and why nobody can.
+
+use super::exchange::{Exchange, MORE};
+use super::{Found, Shown};
+use crate::image::model::Snapshot;
+use crate::image::model::file::OpenObject;
+use crate::image::model::id::{Fd, QueueId};
+use crate::image::model::process::{Process, ProcessState};
+use crate::resources::Findings;
+use crate::tracer::FrozenTree;
+use std::collections::HashSet;
+
+/// Signals that nobody can take, or that do more than wait.
+const UNTAKEN: [i32; 6] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGCONT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
+
+/// A descriptor of a queue and its access mode.
+type Opened = (Fd, u32);
+
+/// How to look into all queues with something in them. Why that cannot be done is noted.
+pub fn plan(snapshot: &Snapshot, tree: &FrozenTree, queues: &[Found], findings: &mut Findings) -> Vec<Exchange> {
+    let mut exchanges = Vec::new();
+    for found in queues.iter().filter(|found| found.is_in_use()) {
+        match one(snapshot, tree, found, findings) {
+            Ok(exchange) => exchanges.push(exchange),
+            Err((reason, remedy)) => findings.block(format!("pid {}", found.tid), &found.object, reason, remedy),
+        }
+    }
+    exchanges
+}
+
+fn one(
+    snapshot: &Snapshot,
+    tree: &FrozenTree,
+    found: &Found,
+    findings: &mut Findings,
+) -> Result<Exchange, (String, &'static str)> {
+    let holders: Vec<&Process> = snapshot.processes.iter().filter(|process| has(snapshot, process, found)).collect();
+    let spaces: HashSet<_> = holders.iter().map(|process| process.mm).collect();
+    if spaces.len() < holders.len() {
+        let reason = "two processes that share memory have it, which is not supported yet";
+        return Err((reason.into(), "close it in one of them"));
+    }
+    let told = found.shown.pid;
+    let opened = |process: &Process| main_descriptors(snapshot, process, found.queue);
+    let worker = if told != 0 {
+        let registered = holders.iter().find(|process| process.pid.0 == told);
+        let registered = registered.filter(|process| !opened(process).is_empty());
+        registered
+            .ok_or((format!("pid {told} is to be told of a message (mq_notify) and has no descriptor of it"), ""))?
+    } else {
+        let rank = |process: &&&Process| {
+            let modes = opened(process);
+            let complete = pick(&modes, libc::O_RDONLY).is_some() && pick(&modes, libc::O_WRONLY).is_some();
+            let runs = process.state == ProcessState::Running;
+            (!modes.is_empty()).then_some(2 * u8::from(runs) + u8::from(complete))
+        };
+        let best = holders.iter().filter(|process| rank(process).is_some()).max_by_key(rank);
+        best.ok_or((
+            String::from("only threads with a table of descriptors of their own have it, which is not supported yet"),
+            "",
+        ))?
+    };
+    if told != 0 {
+        check_notification(snapshot, tree, worker, found, findings)?;
+    }
+    let modes = opened(worker);
+    let any = modes.first().map_or(Fd(-1), |(fd, _)| *fd);
+    let others = holders.iter().map(|process| process.pid).filter(|pid| *pid != worker.pid);
+    Ok(Exchange {
+        found: found.clone(),
+        pids: [worker.pid].into_iter().chain(others).collect(),
+        receive: pick(&modes, libc::O_RDONLY),
+        send: pick(&modes, libc::O_WRONLY),
+        any,
+    })
+}
+
+/// Whether a thread of the process has a descriptor of it.
+fn has(snapshot: &Snapshot, process: &Process, found: &Found) -> bool {
+    let tables: HashSet<_> = process.threads.iter().map(|thread| thread.fd_table).collect();
+    tables.iter().any(|table| !descriptors(snapshot, table.0 as usize, found.queue).is_empty())
+}
+
+fn main_descriptors(snapshot: &Snapshot, process: &Process, queue: QueueId) -> Vec<Opened> {
+    process.threads.first().map_or(Vec::new(), |main| descriptors(snapshot, main.fd_table.0 as usize, queue))
+}
+
+fn descriptors(snapshot: &Snapshot, table: usize, queue: QueueId) -> Vec<Opened> {
+    let entries = snapshot.fd_tables.get(table).into_iter().flat_map(|table| &table.entries);
+    let opened = entries.filter_map(|entry| {
+        let description = &snapshot.descriptions[entry.description.0 as usize];
+        (description.object == OpenObject::Queue(queue))
+            .then_some((entry.fd, description.flags & libc::O_ACCMODE as u32))
+    });
+    opened.collect()
+}
+
+/// One that can be used in this mode.
+fn pick(opened: &[Opened], mode: i32) -> Option<Fd> {
+    let fits = |(_, has): &&Opened| *has == mode as u32 || *has == libc::O_RDWR as u32;
+    opened.iter().find(fits).map(|(fd, _)| *fd)
+}
+
+/// Whether the process can be told of a message of ours without anybody seeing it.
+fn check_notification(
+    snapshot: &Snapshot,
+    tree: &FrozenTree,
+    process: &Process,
+    found: &Found,
+    findings: &mut Findings,
+) -> Result<(), (String, &'static str)> {
+    let Shown { bytes: _, notify, signal, pid } = found.shown;
+    const CANCEL: &str = "cancel it (mq_notify with no event) before the dump";
+    let table = process.threads.first().map(|main| main.fd_table);
+    let sharing = snapshot.processes.iter().filter(|other| other.threads.iter().any(|t| Some(t.fd_table) == table));
+    if sharing.count() > 1 {
+        let reason = format!(
+            "pid {pid} is to be told of a message (mq_notify) and shares its descriptors with another process, which is not supported yet"
+        );
+        return Err((reason, CANCEL));
+    }
+    match notify {
+        libc::SIGEV_NONE => return Ok(()),
+        libc::SIGEV_SIGNAL => {}
+        _ => {
+            let reason =
+                format!("pid {pid} has a thread started when a message comes (mq_notify), which is not supported yet");
+            return Err((reason, CANCEL));
+        }
+    }
+    if UNTAKEN.contains(&signal) {
+        let reason = format!(
+            "pid {pid} is to be sent signal {signal} when a message comes (mq_notify): nobody can see what it would carry"
+        );
+        return Err((reason, CANCEL));
+    }
+    if process.ended_leader.is_some() {
+        let reason = format!(
+            "pid {pid}, whose main thread has ended, is to be sent signal {signal} when a message comes (mq_notify), which is not supported yet"
+        );
+        return Err((reason, CANCEL));
+    }
+    let main = &process.threads[0];
+    let same = |info: &Vec<u8>| info.first_chunk() == Some(&signal.to_ne_bytes());
+    let mut pending = process.pending.iter().chain(&main.pending);
+    let queued = tree.threads_of(process.pid).first().and_then(|thread| thread.status().ok());
+    let is_full = queued.is_some_and(|status| status.queued_signals[0] + MORE >= status.queued_signals[1]);
+    let reason = if pending.any(|queued| same(&queued.info)) {
+        format!(
+            "pid {pid} is to be sent signal {signal} when a message comes (mq_notify), and one of that number is pending, behind which another could not be seen"
+        )
+    } else if is_full {
+        format!(
+            "pid {pid} is to be sent signal {signal} when a message comes (mq_notify), and its user has almost as many signals pending as may be (RLIMIT_SIGPENDING)"
+        )
+    } else {
+        return Ok(());
+    };
+    findings.pass(format!("pid {}", found.tid), &found.object, reason, "try again when they were taken");
+    Ok(())
+}

@@ -1,13 +1,52 @@
 //! Packet sockets with rings.
 
-use crate::support::network::own_network;
-use crate::support::{Room, isolated};
+use crate::support::network::{ip, own_network};
+use crate::support::{Room, isolated, wait};
 
 #[test]
 fn exam_16_rings_of_packet_sockets() {
     isolated(|room| {
         own_network();
         room.survives_with_children(room.victim("packet_ring", &["all"]));
+    });
+}
+
+#[test]
+fn exam_30_rings_that_are_filled_all_the_time() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("packet_ring", &["busy"]);
+        let _flood = room.victim("packet_ring", &["flood"]);
+        victim.check();
+        for round in 0..3 {
+            let image = room.dump(victim.pid(), &format!("running-{round}.snap"), &[]);
+            victim.check();
+            let killed = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+            victim.killed();
+            // In the rings of the first image are packets that came before.
+            assert_eq!(room.restore(if round % 2 == 0 { &killed } else { &image }, &[]), victim.pid());
+            victim.check();
+        }
+        victim.end();
+    });
+}
+
+#[test]
+fn without_the_loopback_interface_a_used_ring_ends_the_restore_before_anything_runs() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("packet_ring", &["all"]);
+        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+        victim.killed();
+        wait::alone();
+        ip("link set lo down");
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);
+        let run = run.says("its ring: loopback interface");
+        assert_eq!(victim.state(), None, "something runs: {run}");
+        ip("link set lo up");
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.end();
     });
 }
 

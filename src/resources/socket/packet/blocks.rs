@@ -121,7 +121,7 @@ impl Subject<'_> {
             match (number == packets, length) {
                 (true, 0) => return Ok(Some(Newest::Closed)),
                 (_, 0) => return Ok(None),
-                (true, _) if at.saturating_add(length) > size => return Ok(None),
+                (true, _) if length < block::HEADER || at.saturating_add(length) > size => return Ok(None),
                 (true, _) => return Ok(Some(Newest::Open { packets, end: at + length, last: at })),
                 (false, _) => at = at.saturating_add(length),
             }

@@ -8,7 +8,7 @@ use super::super::Refusal;
 use super::{blocks, frames};
 use crate::image::model::socket::packet::{BLOCKS, Kept, Ring};
 use crate::sys::packet_diag;
-use crate::sys::packet_ring::Memory;
+use crate::sys::packet_ring::{self, Memory};
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -51,6 +51,10 @@ pub fn read(fd: BorrowedFd<'_>, found: packet_diag::Ring) -> io::Result<Result<R
         Ring { version, block_size, blocks, frame_size, frames, retire_timeout, private, features, next, kept };
     if version > BLOCKS || block_size == 0 || frame_size == 0 {
         return Ok(Err(Refusal::Never(format!("its ring is of version {version}, which is not supported"))));
+    }
+    if !packet_ring::can_settle() {
+        let reason = "where the kernel stands in its ring cannot be seen, for this kernel does not let wait until packets are whole (membarrier(2))";
+        return Ok(Err(Refusal::Never(reason.into())));
     }
     let memory = Memory::map(fd, ring.bytes() as usize)?;
     for _ in 0..TRIES {

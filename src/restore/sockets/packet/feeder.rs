@@ -44,7 +44,7 @@ impl<'a> Feeder<'a> {
         let index = nix::net::if_::if_nametoindex("lo")?;
         let to = place(ETHERTYPE, index);
         socket::attach_filter(fd, &passes(&mark))?;
-        socket::bind(fd, &to).map_err(|error| io::Error::new(error.kind(), format!("loopback interface: {error}")))?;
+        socket::bind(fd, &to).map_err(on_loopback)?;
         let mut packet = [&[0; HEADER - 2][..], &ETHERTYPE.to_be_bytes(), &mark].concat();
         packet.resize((room as usize).saturating_sub(BEFORE).clamp(HEADER + MARK, PACKET_MAX), 0);
         let sender = socket::make(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
@@ -63,7 +63,7 @@ impl<'a> Feeder<'a> {
                     self.packet.truncate((self.packet.len() / 2).max(HEADER + MARK));
                     continue;
                 }
-                sent => sent?,
+                sent => sent.map_err(on_loopback)?,
             }
             let since = Instant::now();
             while since.elapsed() < PATIENCE {
@@ -81,6 +81,10 @@ impl<'a> Feeder<'a> {
         let counted = socket::option(self.fd, libc::SOL_PACKET, PACKET_STATISTICS)?;
         counted.first_chunk().map(|count| u32::from_ne_bytes(*count)).ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
+}
+
+fn on_loopback(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("loopback interface: {error}"))
 }
 
 /// A filter (`struct sock_filter`) that lets through what has this behind its header.

@@ -8,6 +8,7 @@ use super::stub::{self, Stub};
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::memory::Prot;
 use crate::proc::maps::Mapping;
+use std::os::unix::ffi::OsStrExt;
 
 /// Bytes from one place to the next.
 const STRIDE: usize = 512;
@@ -112,10 +113,16 @@ fn rank(mapping: &Mapping) -> Option<u8> {
 }
 
 /// Mappings whose padding every thread can reach for as long as the program runs: nobody unmaps the C library or the loader. The vdso, which has little
-/// of it, comes last.
-pub(super) fn lasting(maps: &[Mapping]) -> Vec<&Mapping> {
+/// of it, comes after them; and in a program that has neither, the program itself.
+pub(super) fn lasting<'a>(maps: &'a [Mapping], memory: &Memory) -> Vec<&'a Mapping> {
     let mut lasting: Vec<&Mapping> = maps.iter().filter(|mapping| matches!(rank(mapping), Some(0..=2))).collect();
     lasting.sort_by_key(|mapping| (is_vdso(mapping), rank(mapping)));
+    if lasting.iter().all(|mapping| is_vdso(mapping))
+        && let Ok(program) = std::fs::read_link(format!("/proc/{}/exe", memory.pid().0))
+    {
+        let is_of_program = |mapping: &&Mapping| mapping.name.raw == program.as_os_str().as_bytes();
+        lasting.extend(maps.iter().filter(|mapping| rank(mapping) == Some(3)).filter(is_of_program));
+    }
     lasting
 }
 
@@ -131,7 +138,7 @@ pub(super) fn is_vdso(mapping: &Mapping) -> bool {
 /// [`Error::Memory`] when code cannot be read.
 pub(super) fn tails(maps: &[Mapping], many: bool, memory: &Memory) -> Result<Vec<(Addr, Addr)>, Error> {
     let mut tails = Vec::new();
-    for mapping in lasting(maps) {
+    for mapping in lasting(maps, memory) {
         let Some((start, len)) = behind_segment(mapping, maps, memory) else { continue };
         let bytes = memory.read_vec(start, len)?;
         let fits: Vec<bool> = bytes.chunks_exact(STRIDE).map(|chunk| content(chunk).is_some()).collect();

@@ -6,11 +6,12 @@
 //!
 //! Before the thread's registers are set, it returns the short count, as from any stop; from then on the full one. Nothing is to be undone.
 
+mod assembly;
 mod code;
 
 pub(super) use code::LEN;
-use code::Owner;
-pub use code::Remainder;
+pub use code::{MOST_COUNT, Remainder};
+use code::{MOST_LEN, MOST_PIECES, Owner};
 
 use super::error::Error;
 use super::memory::Memory;
@@ -25,7 +26,7 @@ use crate::image::model::id::{Pid, Tid};
 use crate::proc::maps::Mapping;
 use crate::sys::regset::{self, UserRegs};
 
-/// Most of them in one address space.
+/// Most of them in one address space, if they are of the smallest size.
 pub(super) const MOST: usize = 8;
 /// Bytes at the end of a mapping in which they may stand: the vdso has something else behind them.
 const TAIL: usize = MOST * LEN + 512;
@@ -39,14 +40,76 @@ const ERESTARTNOHAND: u64 = -514i64 as u64;
 /// How the rest of a transfer is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rest {
-    /// Number of the system call. The descriptor, the buffer and the count are in the first three arguments.
+    /// Number of the system call.
     pub number: u64,
-    /// Its fourth argument.
+    /// Its fourth argument, unless that is a count.
     pub flags: u64,
     /// Its fifth argument.
     pub address: u64,
     /// Whether an error that it takes away would not be seen by the next call.
     pub tells_errors: bool,
+    /// What there is to transfer.
+    pub way: Way,
+}
+
+/// Where the rest of a transfer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// In one piece, as the whole: buffer and count are in the second and third argument.
+    Bytes,
+    /// The same in the first and second argument.
+    First,
+    /// In pieces that are sent by writev(2) or sendmsg(2).
+    Vector(Vector),
+    /// In pieces, each of which is filled by a call that has its buffer and count in the second and third argument, and none in the sixth.
+    Pieces(Pieces),
+    /// Behind what a descriptor stands at: the count is in the fourth argument.
+    Count,
+}
+
+/// What is left of a vector that is sent: pieces with their length in bytes, none of which is empty but the last ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vector([(Addr, u64); MOST_PIECES]);
+
+impl Vector {
+    /// `None` if they are more than there is room for.
+    #[must_use]
+    pub fn new(pieces: &[(Addr, u64)]) -> Option<Self> {
+        let mut vector = Self([(Addr::NULL, 0); MOST_PIECES]);
+        let mut places = vector.0.iter_mut();
+        for piece in pieces.iter().filter(|(_, len)| *len > 0) {
+            *places.next()? = *piece;
+        }
+        Some(vector)
+    }
+
+    /// What is left of it when so much is done.
+    fn without(self, done: u64) -> Self {
+        let mut done = done;
+        let rest = self.0.map(|(at, len)| {
+            let here = done.min(len);
+            done -= here;
+            (at.add(here), len - here)
+        });
+        Self::new(&rest).unwrap_or(self)
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().filter(|(_, len)| *len > 0).count() as u64
+    }
+}
+
+/// What is left of a vector that is filled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pieces {
+    /// Behind its last `struct iovec`.
+    pub end: Addr,
+    /// The rest of the first piece that is not done.
+    pub at: Addr,
+    /// Its length in bytes.
+    pub len: u64,
+    /// Pieces behind that one.
+    pub behind: u32,
 }
 
 impl FrozenTree {
@@ -59,24 +122,21 @@ impl FrozenTree {
         let Some(&index) = self.index.get(&tid) else { return Err(Error::Vanished(Pid(tid.0))) };
         let thread = &self.threads[index];
         let memory = Memory::open(Pid(tid.0))?;
-        let own = match standing_in(thread.regs.rip, &memory) {
-            Some(own) => own,
-            None => match prepare(thread, rest, self.threads_of(thread.pid), &memory)? {
-                Ok(made) => made,
+        let next = match standing_in(thread.regs.rip, &memory) {
+            Some(mut own) => {
+                let next = own.next(&thread.regs);
+                if !own.can_be_shared() {
+                    // The kernel has read it, and does so again only with the registers that are set below.
+                    write_verified(own.at(), own.bytes(), &memory)?;
+                }
+                next
+            }
+            None => match prepare(thread, &rest, self.threads_of(thread.pid), &memory)? {
+                Ok(mut made) => made.first(&thread.regs, &rest),
                 Err(why) => return Ok(Err(why)),
             },
         };
-        let done = thread.regs.rax;
-        let regs = UserRegs {
-            rip: own.after().0,
-            rax: ERESTARTNOHAND,
-            orig_rax: rest.number,
-            rsi: thread.regs.rsi.wrapping_add(done),
-            rdx: thread.regs.rdx.wrapping_sub(done),
-            r10: rest.flags,
-            r8: rest.address,
-            ..thread.regs
-        };
+        let regs = UserRegs { rax: ERESTARTNOHAND, ..next };
         regset::set_up_to_flags(tid, &regs).map_err(Error::of(tid, "setting registers"))?;
         self.threads[index].regs = regs;
         fault::pass(fault::Point::RemainderEntered)?;
@@ -86,13 +146,18 @@ impl FrozenTree {
 
 /// The remainder whose call has just returned to this address.
 fn standing_in(rip: u64, memory: &Memory) -> Option<Remainder> {
-    let at = Addr(rip.wrapping_sub(2));
-    Remainder::decode(at, &memory.read_vec(at, LEN).ok()?)
+    at(Addr(rip.wrapping_sub(2)), memory)
+}
+
+/// The remainder that stands at an address.
+fn at(at: Addr, memory: &Memory) -> Option<Remainder> {
+    // Behind a small one there may be nothing more.
+    [LEN, MOST_LEN].into_iter().find_map(|len| Remainder::decode(at, &memory.read_vec(at, len).ok()?))
 }
 
 /// Whether an address in a mapping is in a remainder.
 pub(super) fn is_inside(tid: Tid, mapping: PageRange, rip: u64) -> bool {
-    let len = LEN as u64;
+    let len = MOST_LEN as u64;
     let start = rip.saturating_sub(len).next_multiple_of(STEP as u64).max(mapping.start.0);
     let end = (start + 2 * len).min(mapping.end.0);
     let bytes =
@@ -103,13 +168,13 @@ pub(super) fn is_inside(tid: Tid, mapping: PageRange, rip: u64) -> bool {
 /// Those among bytes that lie at `start`, a multiple of [`STEP`].
 fn all_in(start: Addr, bytes: &[u8]) -> impl Iterator<Item = Remainder> {
     let places = (0..=bytes.len().saturating_sub(LEN)).step_by(STEP);
-    places.filter_map(move |at| Remainder::decode(start.add(at as u64), bytes.get(at..at + LEN)?))
+    places.filter_map(move |at| Remainder::decode(start.add(at as u64), bytes.get(at..)?))
 }
 
 /// Writes a remainder for the call that has returned, unless there is one for the same call. No thread is changed.
 fn prepare(
     thread: &StoppedThread,
-    rest: Rest,
+    rest: &Rest,
     threads: &[StoppedThread],
     memory: &Memory,
 ) -> Result<Result<Remainder, String>, Error> {
@@ -124,41 +189,63 @@ fn prepare(
     if regs.eflags & TRAP_FLAG != 0 || thread.syscall_user_dispatch()?.is_some() {
         return Ok(Err("the thread watches its own instructions".to_owned()));
     }
-    let maps = read_maps(Pid(thread.tid.0))?;
-    let (mut free, mut there) = (None, 0);
-    let has_ended = |remainder: &Remainder| {
-        let Owner { pid, tid } = remainder.owner();
-        pid == thread.pid && !threads.iter().any(|thread| thread.tid == tid || remainder.contains(thread.regs.rip))
-    };
-    for at in
-        padding::tails(&maps, threads.len() >= MANY, memory)?.into_iter().flat_map(|(start, end)| positions(start, end))
-    {
-        let bytes = memory.read_vec(at, LEN)?;
-        let owner = Owner { pid: thread.pid, tid: thread.tid };
-        let made = Remainder::of_call(at, owner, regs, rest.tells_errors);
-        match Remainder::decode(at, &bytes) {
-            Some(mut same) if same.is_same(&made) => {
-                same.share(&made);
-                write_verified(at, same.bytes(), memory)?;
-                return Ok(Ok(same));
-            }
-            Some(old) if has_ended(&old) => free = free.or(Some(made)),
-            Some(_) => there += 1,
-            None if free.is_none() && bytes.iter().all(|byte| *byte == 0) => free = Some(made),
-            None => {}
+    let owner = Owner { pid: thread.pid, tid: thread.tid };
+    let made = |at| Remainder::of_call(at, owner, regs, rest);
+    let mut room = match room_for(thread.pid, &made(Addr(0)), threads, memory)? {
+        Room::There(mut same) => {
+            same.share(&made(same.at()));
+            write_verified(same.at(), same.bytes(), memory)?;
+            return Ok(Ok(same));
         }
-    }
-    let Some(made) = free.filter(|_| there < MOST) else {
-        return Ok(Err("there is no room left for code of ours behind that of the program".to_owned()));
+        Room::At(at) => made(at),
+        Room::None => return Ok(Err("there is no room left for code of ours behind that of the program".to_owned())),
     };
-    let args = [regs.rdi, regs.rsi, regs.rdx, rest.flags, rest.address, regs.r9];
-    let call = Call { number: rest.number, args, ip: made.after() };
+    let first = room.first(regs, rest);
+    let args = [first.rdi, first.rsi, first.rdx, first.r10, first.r8, first.r9];
+    let call = Call { number: rest.number, args, ip: room.after() };
     if let Some(why) = Policy::of(thread)?.refusal(&call) {
         return Ok(Err(format!("the rest would meet {why}")));
     }
-    write_verified(made.at(), made.bytes(), memory)?;
+    write_verified(room.at(), room.bytes(), memory)?;
     fault::pass(fault::Point::RemainderWritten)?;
-    Ok(Ok(made))
+    Ok(Ok(room))
+}
+
+/// Where a remainder can stand.
+enum Room {
+    /// One for the same call is there.
+    There(Remainder),
+    At(Addr),
+    None,
+}
+
+/// Finds room for a remainder in a process, whose `threads` are these. Those whose thread has ended are taken away.
+fn room_for(pid: Pid, wanted: &Remainder, threads: &[StoppedThread], memory: &Memory) -> Result<Room, Error> {
+    let has_ended = |remainder: &Remainder| {
+        let owner = remainder.owner();
+        owner.pid == pid && !threads.iter().any(|thread| thread.tid == owner.tid || remainder.contains(thread.regs.rip))
+    };
+    let len = wanted.bytes().len();
+    let (mut free, mut taken) = (None, 0);
+    for (start, end) in padding::tails(&read_maps(memory.pid())?, threads.len() >= MANY, memory)? {
+        let mut there = Vec::new();
+        for old in positions(start, end).filter_map(|place| at(place, memory)) {
+            if old.can_be_shared() && old.is_same(wanted) {
+                return Ok(Room::There(old));
+            } else if has_ended(&old) {
+                write_verified(old.at(), &vec![0; old.bytes().len()], memory)?;
+            } else {
+                taken += old.bytes().len() / LEN;
+                there.push(old);
+            }
+        }
+        for place in positions(start, end).filter(|place| place.0 + len as u64 <= end.0) {
+            let is_free = !there.iter().any(|other| other.overlaps(place, len))
+                && memory.read_vec(place, len)?.iter().all(|byte| *byte == 0);
+            free = free.or(is_free.then_some(place));
+        }
+    }
+    Ok(free.filter(|_| taken + len / LEN <= MOST).map_or(Room::None, Room::At))
 }
 
 /// Places from the end of padding backwards.
@@ -177,7 +264,7 @@ fn at_end_of(mapping: &Mapping, memory: &Memory) -> Result<Vec<Remainder>, Error
 
 /// Whether there are any.
 pub(super) fn are_there(maps: &[Mapping], memory: &Memory) -> Result<bool, Error> {
-    for mapping in padding::lasting(maps) {
+    for mapping in padding::lasting(maps, memory) {
         if !at_end_of(mapping, memory)?.is_empty() {
             return Ok(true);
         }
@@ -195,10 +282,10 @@ pub(super) fn sweep(
     threads: &[(&StoppedThread, PageRange)],
 ) -> Result<Vec<Remainder>, Error> {
     let mut left = Vec::new();
-    for mapping in padding::lasting(maps) {
+    for mapping in padding::lasting(maps, memory) {
         for remainder in at_end_of(mapping, memory)? {
             if is_left(&remainder, pid, maps, threads) {
-                write_verified(remainder.at(), &[0; LEN], memory)?;
+                write_verified(remainder.at(), &vec![0; remainder.bytes().len()], memory)?;
             } else if padding::is_vdso(mapping) {
                 left.push(remainder);
             }

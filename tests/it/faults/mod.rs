@@ -65,6 +65,8 @@ const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: t
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };
+/// One whose bytes are in pieces. Each short count makes it another call, and there is room for two.
+const PIECES: Kind = Kind { arguments: &["writev", "tolerant"], transfers: 1, ..TRANSFERS };
 /// Enough memory for a copy of it, in which threads of ours work.
 const LARGE: Kind = Kind { program: "ballast", arguments: &["48"], answers: false, ..PLAIN };
 /// The same without a copy: they work in its own memory.

@@ -1,8 +1,8 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, QUEUES, RSEQ, SOCKETS, STATIC, STOPPED,
-    SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, SOCKETS, STATIC,
+    STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -120,6 +120,11 @@ fn dump_of_blocked_threads_dies() {
 #[test]
 fn dump_of_transfers_in_their_middle_dies() {
     dump_dies_everywhere(|| TRANSFERS);
+}
+
+#[test]
+fn dump_of_transfers_in_pieces_in_their_middle_dies() {
+    dump_dies_everywhere(|| PIECES);
 }
 
 #[test]

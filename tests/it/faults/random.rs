@@ -1,14 +1,14 @@
 //! Death at random instants of a dump. `SNAP_RANDOM_KILLS` says how many in all, `SNAP_SEED` repeats a run.
 
 use super::{
-    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PLAIN, QUEUES, RSEQ, STATIC, STOPPED, SUBREAPER,
-    Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, STATIC, STOPPED,
+    SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 15;
+const SHARES: u64 = 16;
 
 /// Kills in all when the environment says nothing.
 const MODEST: u64 = 140;
@@ -152,6 +152,11 @@ fn of_blocked_threads() {
 #[test]
 fn of_transfers_in_their_middle() {
     dies_anywhere(|| TRANSFERS);
+}
+
+#[test]
+fn of_transfers_in_pieces_in_their_middle() {
+    dies_anywhere(|| PIECES);
 }
 
 #[test]

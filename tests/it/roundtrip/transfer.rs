@@ -4,6 +4,10 @@ use crate::support::code::Code;
 use crate::support::network::own_network;
 use crate::support::{Room, Victim, isolated, require_root};
 
+/// All kinds of transfers, in victims that have room for the code of all of theirs.
+const LOCAL: [&str; 3] = ["local", "pieces", "carrying"];
+const TCP: [&str; 3] = ["tcp", "tcp-pieces", "tcp-carrying"];
+
 /// Looks at it several times, with progress in between and without; then kills and restores it.
 fn goes_on(room: &Room, mut victim: Victim, last: &str) {
     victim.check();
@@ -38,6 +42,32 @@ fn exam_01_transfers_that_are_stopped_again_and_again_return_their_full_count() 
     isolated(|room| goes_on(room, room.victim("transfer", &[]), "final"));
 }
 
+#[test]
+fn exam_01_transfers_in_pieces_and_of_files_return_their_full_count() {
+    isolated(|room| {
+        for kinds in ["pieces", "carrying"] {
+            goes_on(room, room.victim("transfer", &[kinds]), "final");
+        }
+    });
+}
+
+#[test]
+fn exam_01_buffers_that_are_being_filled_with_zeroes_and_random_numbers_become_full() {
+    isolated(|room| {
+        let victim = room.victim("transfer", &["sources"]);
+        victim.check();
+        let code = Code::of(victim.pid());
+        room.dump(victim.pid(), "left.snap", &[]);
+        assert!(code.is_changed(victim.pid()), "no call was in its middle");
+        room.survives(victim);
+    });
+}
+
+#[test]
+fn exam_01_a_transfer_of_a_thread_with_descriptors_of_its_own_returns_its_full_count() {
+    isolated(|room| goes_on(room, room.victim("transfer", &["apart"]), "final"));
+}
+
 /// A C program, restored where the vdso is another one too. `in_vdso` says whether the rest of its call can only stand there.
 fn goes_on_elsewhere(room: &Room, mut victim: Victim, in_vdso: bool) {
     for pretence in ["", "other-vdso", "bare-vdso", "sealed-vdso"] {
@@ -67,13 +97,23 @@ fn exam_01_a_transfer_of_a_c_program_returns_its_full_count() {
 }
 
 #[test]
+fn exam_01_eight_transfers_of_a_static_program_return_their_full_count() {
+    isolated(|room| room.survives(room.victim("c-transfer-static", &["8"])));
+}
+
+#[test]
 fn a_transfer_that_returns_a_part_is_named_with_its_thread() {
     isolated(|room| {
-        let mut victim = room.victim("transfer", &["pieces"]);
+        let mut victim = room.victim("transfer", &["cut"]);
         victim.check();
         let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(0);
-        let warning = "writev(2) of 1048576 bytes returns after 65536: its bytes are in pieces";
-        assert!(dump.stdout.contains(warning), "{dump}");
+        for warning in [
+            "writev(2) of 1048576 bytes returns after 65536: there is no room for a vector of so many pieces",
+            "splice(2) of 4194304 bytes returns after ",
+            ": the rest is in a pipe",
+        ] {
+            assert!(dump.stdout.contains(warning), "{dump}");
+        }
         victim.ask("ended");
         victim.end();
     });
@@ -84,13 +124,19 @@ fn exam_01_transfers_over_tcp_return_their_full_count() {
     isolated(|room| {
         require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
-        goes_on(room, room.victim("transfer", &["tcp"]), "final");
+        for kinds in TCP {
+            goes_on(room, room.victim("transfer", &[kinds]), "final");
+        }
     });
 }
 
 #[test]
 fn a_transfer_whose_other_end_goes_away_returns_what_it_has_done() {
-    isolated(|room| goes_on(room, room.victim("transfer", &[]), "break"));
+    isolated(|room| {
+        for kinds in LOCAL {
+            goes_on(room, room.victim("transfer", &[kinds]), "break");
+        }
+    });
 }
 
 #[test]
@@ -98,51 +144,61 @@ fn a_transfer_over_a_connection_that_is_reset_returns_the_error_that_is_told_onc
     isolated(|room| {
         require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
-        let mut victim = room.victim("transfer", &["tcp"]);
-        victim.check();
-        room.dump(victim.pid(), "left.snap", &[]);
-        victim.check();
-        victim.ask("break");
-        victim.end();
+        for kinds in TCP {
+            let mut victim = room.victim("transfer", &[kinds]);
+            victim.check();
+            room.dump(victim.pid(), "left.snap", &[]);
+            victim.check();
+            victim.ask("break");
+            victim.end();
+        }
     });
 }
 
 #[test]
 fn a_handler_without_restart_ends_a_transfer_with_what_it_has_done() {
-    isolated(|room| goes_on(room, room.victim("transfer", &[]), "interrupt"));
+    isolated(|room| {
+        for kinds in LOCAL {
+            goes_on(room, room.victim("transfer", &[kinds]), "interrupt");
+        }
+    });
 }
 
 #[test]
 fn a_handler_returns_into_a_transfer_that_was_stopped_before() {
     isolated(|room| {
-        let mut victim = room.victim("transfer", &[]);
-        victim.check();
-        room.dump(victim.pid(), "first.snap", &[]);
-        victim.ask("hold");
-        room.dump(victim.pid(), "held.snap", &[]);
-        victim.check();
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
-        room.restore(&image, &[]);
-        victim.ask("release");
-        victim.check();
-        victim.ask("some");
-        victim.ask("final");
-        victim.end();
+        for kinds in LOCAL {
+            let mut victim = room.victim("transfer", &[kinds]);
+            victim.check();
+            room.dump(victim.pid(), "first.snap", &[]);
+            victim.ask("hold");
+            room.dump(victim.pid(), "held.snap", &[]);
+            victim.check();
+            let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
+            victim.killed();
+            room.restore(&image, &[]);
+            victim.ask("release");
+            victim.check();
+            victim.ask("some");
+            victim.ask("final");
+            victim.end();
+        }
     });
 }
 
 #[test]
 fn what_transfers_have_left_is_taken_away_when_they_are_done() {
     isolated(|room| {
-        let mut victim = room.victim("transfer", &[]);
-        victim.check();
-        let code = Code::of(victim.pid());
-        room.dump(victim.pid(), "first.snap", &[]);
-        assert!(code.is_changed(victim.pid()), "nothing of ours is there");
-        victim.ask("final");
-        room.dump(victim.pid(), "second.snap", &[]);
-        assert!(!code.is_changed(victim.pid()), "something of ours is left");
-        victim.end();
+        for kinds in LOCAL {
+            let mut victim = room.victim("transfer", &[kinds]);
+            victim.check();
+            let code = Code::of(victim.pid());
+            room.dump(victim.pid(), "first.snap", &[]);
+            assert!(code.is_changed(victim.pid()), "nothing of ours is there");
+            victim.ask("final");
+            room.dump(victim.pid(), "second.snap", &[]);
+            assert!(!code.is_changed(victim.pid()), "something of ours is left");
+            victim.end();
+        }
     });
 }

@@ -1,0 +1,279 @@
+//! Calls that move bytes and go on until all are moved: what one was to move, and what it has left.
+
+use crate::image::model::address::Addr;
+use crate::image::model::id::{Pid, Tid};
+use crate::sys::process_vm;
+use crate::sys::regset::UserRegs;
+use crate::tracer::{MOST_COUNT, Pieces};
+
+const WAITALL: u64 = libc::MSG_WAITALL as u64;
+
+/// A call that has returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Transfer {
+    pub name: &'static str,
+    pub receives: bool,
+    /// Flags of send(2) and recv(2).
+    pub flags: u64,
+    /// What it was to move.
+    pub buffer: Buffer,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Buffer {
+    /// In one piece of so many bytes. With an address of the other side, if it is not null.
+    Plain { total: u64, address: u64 },
+    /// In one piece, in a call without a descriptor.
+    Random { total: u64 },
+    /// In pieces: an array of so many `struct iovec`.
+    Vector { at: Addr, count: u64 },
+    /// In pieces, as a `struct msghdr` says.
+    Message(Addr),
+    /// In so many messages: an array of `struct mmsghdr`, of which the call has returned how many it has begun.
+    Messages { at: Addr, count: u64 },
+    /// In a file: so many bytes.
+    File { total: u64 },
+    /// In a pipe, from which they are spliced: at most so many.
+    Pipe { total: u64 },
+}
+
+/// A `struct msghdr`.
+pub(super) struct Message {
+    pieces: Addr,
+    count: u64,
+    /// Where control data is or was, if not null, and its length in bytes.
+    pub control: (Addr, u64),
+}
+
+impl Transfer {
+    /// The call that a thread has just come out of, if it is one that goes on until all is done and that has done something.
+    pub(super) fn of(regs: &UserRegs) -> Option<Self> {
+        if regs.orig_rax.cast_signed() < 0 || !(1..MOST_COUNT).contains(&regs.rax) {
+            return None;
+        }
+        let plain = |address| Buffer::Plain { total: regs.rdx, address };
+        let vector = Buffer::Vector { at: Addr(regs.rsi), count: regs.rdx };
+        let message = Buffer::Message(Addr(regs.rsi));
+        let (name, receives, flags, buffer) = match regs.orig_rax.cast_signed() {
+            libc::SYS_read => ("read", true, 0, plain(0)),
+            libc::SYS_getrandom => ("getrandom", true, 0, Buffer::Random { total: regs.rsi }),
+            libc::SYS_write => ("write", false, 0, plain(0)),
+            libc::SYS_readv => ("readv", true, 0, vector),
+            libc::SYS_writev => ("writev", false, 0, vector),
+            libc::SYS_sendto => ("sendto", false, regs.r10, plain(regs.r8)),
+            libc::SYS_sendmsg => ("sendmsg", false, regs.rdx, message),
+            libc::SYS_sendmmsg => {
+                ("sendmmsg", false, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx })
+            }
+            libc::SYS_recvfrom if regs.r10 & WAITALL != 0 => ("recvfrom", true, regs.r10, plain(regs.r8)),
+            libc::SYS_recvmsg if regs.rdx & WAITALL != 0 => ("recvmsg", true, regs.rdx, message),
+            libc::SYS_sendfile => ("sendfile", false, 0, Buffer::File { total: regs.r10.min(MOST_COUNT) }),
+            libc::SYS_splice => ("splice", false, 0, Buffer::Pipe { total: regs.r8 }),
+            _ => return None,
+        };
+        let is_short = match buffer {
+            Buffer::Plain { total, address: _ }
+            | Buffer::Random { total }
+            | Buffer::File { total }
+            | Buffer::Pipe { total } => regs.rax < total,
+            Buffer::Vector { .. } | Buffer::Message(_) | Buffer::Messages { .. } => true,
+        };
+        is_short.then_some(Self { name, receives, flags, buffer })
+    }
+
+    /// Whether it is a receive that ends with what is there.
+    pub(super) fn is_read(self) -> bool {
+        self.receives && self.flags & WAITALL == 0
+    }
+
+    /// Whether it moves what another descriptor has.
+    pub(super) fn is_file(self) -> bool {
+        matches!(self.buffer, Buffer::File { .. } | Buffer::Pipe { .. })
+    }
+
+    /// Bytes that it was to move, and has moved, of which it has returned `done`.
+    pub(super) fn progress(self, tid: Tid, done: u64) -> Option<(u64, u64)> {
+        match self.buffer {
+            Buffer::Plain { total, address: _ }
+            | Buffer::Random { total }
+            | Buffer::File { total }
+            | Buffer::Pipe { total } => Some((total, done)),
+            Buffer::Vector { .. } | Buffer::Message(_) => Some((length(&self.pieces(tid)?), done)),
+            Buffer::Messages { at, count } => progress_of_messages(tid, at, count, done),
+        }
+    }
+
+    /// Its pieces, each with its length in bytes, if it has several.
+    fn pieces(self, tid: Tid) -> Option<Vec<(Addr, u64)>> {
+        let (at, count) = self.vector(tid)?;
+        pieces(tid, at, count)
+    }
+
+    /// Its vector, and how many pieces that has.
+    fn vector(self, tid: Tid) -> Option<(Addr, u64)> {
+        match self.buffer {
+            Buffer::Vector { at, count } => Some((at, count)),
+            Buffer::Message(at) => Message::at(tid, at).map(|message| (message.pieces, message.count)),
+            Buffer::Plain { .. }
+            | Buffer::Messages { .. }
+            | Buffer::File { .. }
+            | Buffer::Pipe { .. }
+            | Buffer::Random { .. } => None,
+        }
+    }
+
+    /// What is left of its vector when so much is done: to be filled.
+    pub(super) fn left(self, tid: Tid, done: u64) -> Option<Pieces> {
+        let (at, count) = self.vector(tid)?;
+        left(at.add(count * 16), &self.pieces(tid)?, done)
+    }
+
+    /// The same, to be sent.
+    pub(super) fn left_to_send(self, tid: Tid, done: u64) -> Option<Vec<(Addr, u64)>> {
+        let mut pieces = self.pieces(tid)?;
+        let Pieces { end: _, at, len, behind } = left(Addr::NULL, &pieces, done)?;
+        pieces.drain(..pieces.len() - 1 - behind as usize);
+        pieces[0] = (at, len);
+        Some(pieces)
+    }
+}
+
+impl Message {
+    pub(super) fn at(tid: Tid, at: Addr) -> Option<Self> {
+        let [pieces, count] = words(tid, at.add(16))?;
+        let [control, length] = words(tid, at.add(32))?;
+        Some(Self { pieces: Addr(pieces), count, control: (Addr(control), length) })
+    }
+
+    /// Whether all that goes with its bytes are descriptors. `None` if it cannot be read.
+    pub(super) fn carries_only_descriptors(&self, tid: Tid) -> Option<bool> {
+        /// More than the kernel takes by default (net.core.optmem_max).
+        const MOST: u64 = 1 << 20;
+        const RIGHTS: u64 = (libc::SCM_RIGHTS as u64) << 32 | libc::SOL_SOCKET as u64;
+        let (mut at, mut left) = self.control;
+        if at.0 == 0 || left > MOST {
+            return Some(at.0 == 0);
+        }
+        // A `struct cmsghdr`: its length, level and type.
+        while left >= 16 {
+            let [length, kind] = words(tid, at)?;
+            if kind != RIGHTS || length < 16 {
+                return Some(false);
+            }
+            let next = length.min(left).next_multiple_of(8);
+            (at, left) = (at.add(next), left.saturating_sub(next));
+        }
+        Some(true)
+    }
+}
+
+fn progress_of_messages(tid: Tid, at: Addr, count: u64, begun: u64) -> Option<(u64, u64)> {
+    /// `struct mmsghdr`: a `struct msghdr` of 56 bytes and what was sent of it.
+    const LEN: u64 = 64;
+    let (mut total, mut done) = (0u64, 0u64);
+    for index in 0..count.min(libc::UIO_MAXIOV as u64) {
+        let at = at.add(index * LEN);
+        let message = Message::at(tid, at)?;
+        total = total.saturating_add(length(&pieces(tid, message.pieces, message.count)?));
+        if index < begun {
+            done += words(tid, at.add(48))?[1] & u64::from(u32::MAX);
+        }
+    }
+    Some((total, done))
+}
+
+fn length(pieces: &[(Addr, u64)]) -> u64 {
+    pieces.iter().fold(0, |sum, (_, len)| sum.saturating_add(*len))
+}
+
+fn pieces(tid: Tid, at: Addr, count: u64) -> Option<Vec<(Addr, u64)>> {
+    let count = (count <= libc::UIO_MAXIOV as u64).then_some(count)?;
+    (0..count).map(|index| words(tid, at.add(index * 16)).map(|[at, len]| (Addr(at), len))).collect()
+}
+
+fn left(end: Addr, pieces: &[(Addr, u64)], done: u64) -> Option<Pieces> {
+    let mut before = 0;
+    for (number, (at, len)) in pieces.iter().enumerate() {
+        let inside = done - before;
+        if inside < *len {
+            let behind = u32::try_from(pieces.len() - number - 1).ok()?;
+            return Some(Pieces { end, at: at.add(inside), len: len - inside, behind });
+        }
+        before += len;
+    }
+    None
+}
+
+fn words(tid: Tid, at: Addr) -> Option<[u64; 2]> {
+    let mut bytes = [0; 16];
+    let read = process_vm::read(Pid(tid.0), at, &mut bytes).ok()?;
+    let word = |from: usize| bytes[from..from + 8].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
+    (read == bytes.len()).then(|| [word(0), word(8)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::regset;
+
+    fn returned(number: i64, result: i64, count: u64) -> UserRegs {
+        let (orig_rax, rax) = (number as u64, result as u64);
+        UserRegs { orig_rax, rax, rdx: count, ..regset::zeroed() }
+    }
+
+    #[test]
+    fn only_a_call_that_has_done_a_part_is_a_cut_transfer() {
+        let name = |number, result, count| Transfer::of(&returned(number, result, count)).map(|cut| cut.name);
+        assert_eq!(name(libc::SYS_write, 5, 10), Some("write"));
+        assert_eq!(name(libc::SYS_write, 10, 10), None);
+        assert_eq!(name(libc::SYS_write, 0, 10), None);
+        assert_eq!(name(libc::SYS_write, -512, 10), None);
+        assert_eq!(name(libc::SYS_pread64, 5, 10), None);
+        assert_eq!(name(-1, 5, 10), None);
+    }
+
+    #[test]
+    fn a_receive_goes_on_only_with_waitall() {
+        let mut regs = returned(libc::SYS_recvfrom, 5, 10);
+        assert_eq!(Transfer::of(&regs), None);
+        regs.r10 = libc::MSG_WAITALL as u64;
+        assert_eq!(Transfer::of(&regs).map(|cut| cut.buffer), Some(Buffer::Plain { total: 10, address: 0 }));
+    }
+
+    #[test]
+    fn messages_that_are_begun_say_how_much_of_them_is_sent() {
+        let own = Tid(std::process::id().cast_signed());
+        let vectors = [[0x1000, 100, 0x2000, 50], [0x3000, 70, 0x4000, 0]];
+        let message = |vector: &[u64; 4], sent| [0, 0, vector.as_ptr() as u64, 2, 0, 0, 0, sent];
+        let messages = [message(&vectors[0], 150), message(&vectors[1], 7), message(&vectors[1], 0xdead)];
+        let regs = UserRegs { rsi: messages.as_ptr() as u64, ..returned(libc::SYS_sendmmsg, 2, 3) };
+        let cut = Transfer::of(&regs).expect("a transfer");
+        assert_eq!(cut.progress(own, 2), Some((290, 157)));
+    }
+
+    #[test]
+    fn only_descriptors_go_with_the_first_byte_alone() {
+        let own = Tid(std::process::id().cast_signed());
+        let only = |control: &[u64], len| {
+            let control = (Addr(control.as_ptr() as u64), len);
+            Message { pieces: Addr::NULL, count: 0, control }.carries_only_descriptors(own)
+        };
+        let header = |kind: i32| (kind as u64) << 32 | libc::SOL_SOCKET as u64;
+        assert_eq!(only(&[20, header(libc::SCM_RIGHTS), 5], 24), Some(true));
+        assert_eq!(only(&[20, header(libc::SCM_RIGHTS), 5, 28, header(libc::SCM_CREDENTIALS), 1, 2], 56), Some(false));
+        assert_eq!(only(&[], 0), Some(true));
+    }
+
+    #[test]
+    fn the_rest_of_a_vector_begins_in_the_piece_that_is_not_done() {
+        let pieces = [0x1000, 0x2000, 0x3000, 0x4000].map(Addr).into_iter().zip([10, 0, 20, 5]);
+        let pieces: Vec<(Addr, u64)> = pieces.collect();
+        let of = |done| left(Addr(0x9040), &pieces, done).map(|left| (left.at.0, left.len, left.behind));
+        assert_eq!(of(3), Some((0x1003, 7, 3)));
+        assert_eq!(of(10), Some((0x3000, 20, 1)));
+        assert_eq!(of(29), Some((0x3013, 1, 1)));
+        assert_eq!(of(30), Some((0x4000, 5, 0)));
+        assert_eq!(of(35), None);
+    }
+}

@@ -222,10 +222,11 @@ pub fn collect(
     builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
+    let charged: Vec<_> = builder.descriptors.sockets.charged().collect();
     let queues;
     (ipc.posix_queues, queues) = std::mem::take(&mut builder.descriptors.queues).finish();
     let (mut collected, mut findings) = builder.finish(root, zombies, pipes, ipc, lock)?;
-    collected.exchanges = plan::plan(&collected.snapshot, tree, &queues, &mut findings);
+    collected.exchanges = plan::plan((&collected.snapshot, tree), &queues, &charged, &mut findings);
     Ok((collected, findings))
 }
 

@@ -5,7 +5,7 @@ use super::{Found, Shown};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
-use crate::image::model::id::{Fd, Pid};
+use crate::image::model::id::{Fd, Pid, SocketId};
 use crate::image::model::ipc::{Notification, NotificationEvent, PosixMessage};
 use crate::tracer::{self, FrozenTree, Gathering, Memory, RemotePtr};
 use protocol::{Mailbox, MessageHead, Op, check, pseudo};
@@ -15,6 +15,8 @@ pub(super) const MORE: u64 = 16;
 /// Bytes of a `siginfo_t`, and where `si_value` stands in it.
 const INFO: u64 = 128;
 const SI_VALUE: u64 = 24;
+/// NOTIFY_COOKIE_LEN.
+const COOKIE: u64 = 32;
 /// Where the results stand in a [`Mailbox`].
 const COUNT: u64 = std::mem::offset_of!(Mailbox, count) as u64;
 /// `si_code` of the signal of mq_notify(3).
@@ -29,6 +31,8 @@ pub struct Exchange {
     pub(super) receive: Option<Fd>,
     pub(super) send: Option<Fd>,
     pub(super) any: Fd,
+    /// The netlink socket through which the first is told of messages.
+    pub(super) socket: Option<(SocketId, Fd)>,
 }
 
 /// Why a queue could not be looked into.
@@ -141,8 +145,12 @@ impl Exchange {
         memory.write(places.path, format!("/proc/self/fd/{}\0", self.any).as_bytes())?;
         let Shown { bytes: _, notify, signal, pid: _ } = self.found.shown;
         memory.put(RemotePtr::new(places.set), self.signal().map_or(0, |signal| 1_u64 << (signal - 1)))?;
-        // `struct sigevent`: the value, the signal, the kind.
-        let event = [0, (notify as u64) << 32 | u64::from(signal.cast_unsigned())];
+        // `struct sigevent`: the value, the signal, the kind; of SIGEV_THREAD the address of the cookie, and the socket.
+        let (value, number) = match self.socket {
+            Some((_, fd)) => (places.info.0, fd.0),
+            None => (0, signal),
+        };
+        let event = [value, (notify as u64) << 32 | u64::from(number.cast_unsigned())];
         memory.write(places.event, &event.map(u64::to_le_bytes).concat())
     }
 
@@ -165,6 +173,10 @@ impl Exchange {
                 let args = [places.set.0, places.info.0, places.zeroes.0, 8];
                 ops.push(Op { store: places.signalled.0, ..call(libc::SYS_rt_sigtimedwait, &args) });
             }
+            if let Some((_, fd)) = self.socket {
+                let args = [fd.0 as u64, places.info.0, COOKIE, libc::MSG_DONTWAIT as u64];
+                ops.push(Op { store: places.signalled.0, ..call(libc::SYS_recvfrom, &args) });
+            }
             ops.push(pseudo_call(pseudo::TAKE_MESSAGES, &[places.probe.0]));
         }
         ops.push(pseudo_call(pseudo::PUT_MESSAGES, &[places.mailbox.0]));
@@ -177,6 +189,10 @@ impl Exchange {
                 let same = pseudo_call(pseudo::SAME, &[places.signalled.0, signal as u64]);
                 ops.push(Op { indirect: 1, check: check::EQUALS, ..same });
                 ops.push(pseudo_call(pseudo::COPY, &[places.event.0, places.info.add(SI_VALUE).0, 8]));
+            }
+            if self.socket.is_some() {
+                let same = pseudo_call(pseudo::SAME, &[places.signalled.0, COOKIE]);
+                ops.push(Op { indirect: 1, check: check::EQUALS, ..same });
             }
             let register = call(libc::SYS_mq_notify, &[self.any.0 as u64, places.event.0]);
             ops.push(Op { store: places.registered.0, ..register });
@@ -228,6 +244,14 @@ impl Exchange {
         }
         let event = if notify == libc::SIGEV_NONE {
             NotificationEvent::Nothing
+        } else if let Some((_, socket)) = self.socket {
+            let cookie = memory.read_vec(places.info, COOKIE as usize)?;
+            if memory.get(RemotePtr::<i64>::new(places.signalled))? != COOKIE as i64 {
+                return Ok(Err(format!(
+                    "pid {pid}, which was to be told through fd {socket} when a message comes (mq_notify), was not"
+                )));
+            }
+            NotificationEvent::Thread { socket, cookie: cookie.try_into().unwrap_or([0; COOKIE as usize]) }
         } else {
             let code = memory.get(RemotePtr::<i32>::new(places.info.add(8)))?;
             let signalled = memory.get(RemotePtr::<i64>::new(places.signalled))?;

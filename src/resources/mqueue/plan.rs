@@ -4,36 +4,53 @@ use super::exchange::{Exchange, MORE};
 use super::{Found, Shown};
 use crate::image::model::Snapshot;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, QueueId};
+use crate::image::model::id::{Fd, QueueId, SocketId, Tid};
 use crate::image::model::process::{Process, ProcessState};
 use crate::resources::Findings;
+use crate::resources::socket::netlink::UNREAD;
 use crate::tracer::FrozenTree;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Signals that nobody can take, or that do more than wait.
 const UNTAKEN: [i32; 6] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGCONT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
+/// The reason of a refusal, and what would lift it.
+type Why = (String, &'static str);
+
 /// A descriptor of a queue and its access mode.
 type Opened = (Fd, u32);
 
-/// How to look into all queues with something in them. Why that cannot be done is noted.
-pub fn plan(snapshot: &Snapshot, tree: &FrozenTree, queues: &[Found], findings: &mut Findings) -> Vec<Exchange> {
+/// A netlink socket, and a descriptor of it.
+pub type Charged = (SocketId, Tid, Fd);
+
+/// How to look into all queues with something in them. `charged` are netlink sockets for which the kernel keeps what it is to tell their process. Why that cannot be
+/// done is noted.
+pub fn plan(
+    (snapshot, tree): (&Snapshot, &FrozenTree),
+    queues: &[Found],
+    charged: &[Charged],
+    findings: &mut Findings,
+) -> Vec<Exchange> {
     let mut exchanges = Vec::new();
     for found in queues.iter().filter(|found| found.is_in_use()) {
-        match one(snapshot, tree, found, findings) {
+        match one((snapshot, tree), found, charged, findings) {
             Ok(exchange) => exchanges.push(exchange),
             Err((reason, remedy)) => findings.block(format!("pid {}", found.tid), &found.object, reason, remedy),
         }
+    }
+    let told = |id| exchanges.iter().any(|exchange| exchange.socket.is_some_and(|(socket, _)| socket == id));
+    for (_, tid, fd) in charged.iter().filter(|(id, ..)| !told(*id)) {
+        findings.pass(format!("pid {tid}"), format!("fd {fd}"), UNREAD, "try again when it has been read or sent");
     }
     exchanges
 }
 
 fn one(
-    snapshot: &Snapshot,
-    tree: &FrozenTree,
+    (snapshot, tree): (&Snapshot, &FrozenTree),
     found: &Found,
+    charged: &[Charged],
     findings: &mut Findings,
-) -> Result<Exchange, (String, &'static str)> {
+) -> Result<Exchange, Why> {
     let holders: Vec<&Process> = snapshot.processes.iter().filter(|process| has(snapshot, process, found)).collect();
     let spaces: HashSet<_> = holders.iter().map(|process| process.mm).collect();
     if spaces.len() < holders.len() {
@@ -60,9 +77,7 @@ fn one(
             "",
         ))?
     };
-    if told != 0 {
-        check_notification(snapshot, tree, worker, found, findings)?;
-    }
+    let socket = if told == 0 { None } else { check_notification((snapshot, tree), worker, found, charged, findings)? };
     let modes = opened(worker);
     let any = modes.first().map_or(Fd(-1), |(fd, _)| *fd);
     let others = holders.iter().map(|process| process.pid).filter(|pid| *pid != worker.pid);
@@ -72,6 +87,7 @@ fn one(
         receive: pick(&modes, libc::O_RDONLY),
         send: pick(&modes, libc::O_WRONLY),
         any,
+        socket,
     })
 }
 
@@ -103,12 +119,12 @@ fn pick(opened: &[Opened], mode: i32) -> Option<Fd> {
 
 /// Whether the process can be told of a message of ours without anybody seeing it.
 fn check_notification(
-    snapshot: &Snapshot,
-    tree: &FrozenTree,
+    (snapshot, tree): (&Snapshot, &FrozenTree),
     process: &Process,
     found: &Found,
+    charged: &[Charged],
     findings: &mut Findings,
-) -> Result<(), (String, &'static str)> {
+) -> Result<Option<(SocketId, Fd)>, Why> {
     let Shown { bytes: _, notify, signal, pid } = found.shown;
     const CANCEL: &str = "cancel it (mq_notify with no event) before the dump";
     let table = process.threads.first().map(|main| main.fd_table);
@@ -120,13 +136,9 @@ fn check_notification(
         return Err((reason, CANCEL));
     }
     match notify {
-        libc::SIGEV_NONE => return Ok(()),
+        libc::SIGEV_NONE => return Ok(None),
         libc::SIGEV_SIGNAL => {}
-        _ => {
-            let reason =
-                format!("pid {pid} has a thread started when a message comes (mq_notify), which is not supported yet");
-            return Err((reason, CANCEL));
-        }
+        _ => return listener(snapshot, process, charged).map(Some),
     }
     if UNTAKEN.contains(&signal) {
         let reason = format!(
@@ -154,8 +166,31 @@ fn check_notification(
             "pid {pid} is to be sent signal {signal} when a message comes (mq_notify), and its user has almost as many signals pending as may be (RLIMIT_SIGPENDING)"
         )
     } else {
-        return Ok(());
+        return Ok(None);
     };
     findings.pass(format!("pid {}", found.tid), &found.object, reason, "try again when they were taken");
-    Ok(())
+    Ok(None)
+}
+
+/// The netlink socket through which a process is told of messages. The queue does not tell which it is, but the kernel has put what it is to send in its account.
+fn listener(snapshot: &Snapshot, process: &Process, charged: &[Charged]) -> Result<(SocketId, Fd), Why> {
+    let table = process.threads.first().and_then(|main| snapshot.fd_tables.get(main.fd_table.0 as usize));
+    let sockets = table.into_iter().flat_map(|table| &table.entries).filter_map(|entry| {
+        match snapshot.descriptions[entry.description.0 as usize].object {
+            OpenObject::Socket(id) if charged.iter().any(|(charged, ..)| *charged == id) => Some((id, entry.fd)),
+            _ => None,
+        }
+    });
+    let sockets: HashMap<SocketId, Fd> = sockets.collect();
+    match sockets.into_iter().collect::<Vec<_>>()[..] {
+        [one] => Ok(one),
+        ref several => {
+            let reason = format!(
+                "pid {} has a thread started when a message comes (mq_notify), and which of its netlink sockets is told cannot be seen: {} could be",
+                process.pid,
+                several.len()
+            );
+            Err((reason, "cancel it (mq_notify with no event) before the dump"))
+        }
+    }
 }

@@ -30,6 +30,8 @@ pub struct Sockets {
     sockets: Vec<Socket>,
     /// For each of them a duplicate of a descriptor, and whose that is.
     open: Vec<(File, (Tid, Fd))>,
+    /// Netlink sockets for which the kernel keeps memory although nothing waits in them.
+    charged: Vec<SocketId>,
     /// What the UNIX sockets are connected to, once all are known.
     links: Option<unix::Links>,
 }
@@ -71,10 +73,19 @@ impl Sockets {
             let reason = format!("datagrams wait in it that nobody has read: {obstacle}");
             return Ok(Err(Refusal::Passing(reason)));
         }
+        if matches!(state, State::Netlink(_)) && netlink::is_charged(fd)? {
+            self.charged.push(id);
+        }
         let (uid, gid) = (meta.uid(), meta.gid());
         self.open.push((file.try_clone()?, holder));
         self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });
         Ok(Ok(OpenObject::Socket(id)))
+    }
+
+    /// Netlink sockets for which the kernel keeps memory although nothing waits in them, and whose they are.
+    pub fn charged(&self) -> impl Iterator<Item = (SocketId, Tid, Fd)> {
+        let holder = |id: &SocketId| self.open.get(id.0 as usize).map(|(_, (tid, fd))| (*id, *tid, *fd));
+        self.charged.iter().filter_map(holder)
     }
 
     /// One of them, if there are so many, and what there is to look into if it is of the UNIX domain.

@@ -11,6 +11,9 @@ use std::os::fd::BorrowedFd;
 // include/uapi/linux/netlink.h
 const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
 
+/// Why a socket with messages cannot be saved.
+pub const UNREAD: &str = "messages wait in it that nobody has read and that nobody but the kernel can send";
+
 /// The protocols whose sockets the kernel ties to nothing that cannot be seen, and what they are called.
 const KNOWN: &[(i32, &str)] = &[
     (0, "NETLINK_ROUTE"),
@@ -75,13 +78,23 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, number: i32) -> io::Result<Result<N
     if row.is_some_and(|row| row.dumping) {
         return Ok(Err(Refusal::passing("it reads a list from the kernel, which keeps the place where it stands")));
     }
-    if waiting & libc::POLLIN != 0 || row.is_some_and(|row| row.unread > 0) {
-        return Ok(Err(Refusal::passing(
-            "messages wait in it that nobody has read and that nobody but the kernel can send",
-        )));
+    if waiting & libc::POLLIN != 0 {
+        return Ok(Err(Refusal::passing(UNREAD)));
     }
     let peer = words(&socket::peer_address(fd)?)?;
     Ok(Ok(Netlink { port, groups: groups(fd)?, peer }))
+}
+
+/// Whether the kernel keeps memory for a socket in which nothing waits: what is to tell its process of a message in a POSIX message queue (ipc/mqueue.c,
+/// `do_mq_notify`), or what is on its way this very moment.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn is_charged(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    /// The first word is SK_MEMINFO_RMEM_ALLOC.
+    const SO_MEMINFO: i32 = 55;
+    let words = socket::option(fd, libc::SOL_SOCKET, SO_MEMINFO)?;
+    Ok(words.first_chunk().is_some_and(|word| u32::from_ne_bytes(*word) > 0))
 }
 
 /// Port id and groups of a `struct sockaddr_nl`.

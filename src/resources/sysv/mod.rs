@@ -2,7 +2,8 @@
 //!
 //! An object belongs to nobody: whoever knows its key or identifier may use it. It is taken for the tree's if a task of the tree has it
 //! attached, has made it or was the last to use it (as far as the kernel remembers who), waits in a call for it, or has operations on it
-//! to undo. Others of the same users that nobody alive is known to use are named in a warning.
+//! to undo. Others of the same users that nobody alive is known to use are named in a warning, if they have been made or used since the tree's first process was born: whoever
+//! has touched one before cannot have been of the tree.
 
 pub mod undo;
 
@@ -92,7 +93,7 @@ pub fn owner(entry: &Entry, key: i32) -> IpcOwner {
 pub fn collect(uses: &Uses, findings: &mut Findings) -> Result<Ipc, CollectError> {
     let mut buffer = Vec::new();
     let mut ipc = Ipc::default();
-    let mut orphans = Vec::new();
+    let mut orphans = Orphans::default();
     for set in sysvipc::semaphores(&mut buffer)? {
         ipc.semaphores.extend(semaphores(&set, uses, findings, &mut orphans));
     }
@@ -106,8 +107,8 @@ pub fn collect(uses: &Uses, findings: &mut Findings) -> Result<Ipc, CollectError
             note_orphan(uses, Kind::Segment, &segment.entry, &[segment.cpid, segment.lpid], &mut orphans);
         }
     }
-    if !orphans.is_empty() {
-        let list = orphans.join(", ");
+    if !orphans.names.is_empty() {
+        let list = orphans.names.join(", ");
         findings.warnings.push(format!(
             "not in the image, since no process of the tree is known to use them: {list}; if it does, they must be there when it is restored"
         ));
@@ -135,21 +136,37 @@ pub fn remembered(uses: &Uses, entry: &Entry, pids: impl IntoIterator<Item = Pid
 
 /// Whether a process has this number and was born by then, in seconds since the epoch.
 fn was_there(pid: Pid, time: i64) -> bool {
-    let stat = TaskDir::process(pid).and_then(|dir| stat::read(&dir, &mut Vec::new()));
-    let Ok(stat) = stat else { return false };
+    birth(pid).is_some_and(|birth| is_since(birth, time))
+}
+
+/// Whether a time of an object is that of a birth or later. Seconds are rounded, and the wall clock may have been adjusted a little.
+const fn is_since(birth: i64, time: i64) -> bool {
+    birth <= time + 2
+}
+
+/// When a process was born, in seconds since the epoch.
+fn birth(pid: Pid) -> Option<i64> {
+    let stat = TaskDir::process(pid).and_then(|dir| stat::read(&dir, &mut Vec::new())).ok()?;
     let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
     let since_boot = i64::try_from(stat.start_time).unwrap_or(i64::MAX) / ticks.max(1);
     let clock = |id| nix::time::clock_gettime(id).map_or(0, |time| time.tv_sec());
     let booted = clock(nix::time::ClockId::CLOCK_REALTIME) - clock(nix::time::ClockId::CLOCK_BOOTTIME);
-    // Seconds are rounded, and the wall clock may have been adjusted a little.
-    booted + since_boot <= time + 2
+    Some(booted + since_boot)
+}
+
+/// Objects that could be the tree's, of which nobody alive is known to be a user.
+#[derive(Debug, Default)]
+struct Orphans {
+    names: Vec<String>,
+    /// When the first process of the tree was born, once somebody has asked.
+    first: Option<Option<i64>>,
 }
 
 fn semaphores(
     set: &sysvipc::SemaphoreSet,
     uses: &Uses,
     findings: &mut Findings,
-    orphans: &mut Vec<String>,
+    orphans: &mut Orphans,
 ) -> Option<SemaphoreSet> {
     let id = set.entry.id;
     let read = || -> Result<Vec<Semaphore>, Errno> {
@@ -183,7 +200,7 @@ fn queue(
     queue: &sysvipc::MessageQueue,
     uses: &Uses,
     findings: &mut Findings,
-    orphans: &mut Vec<String>,
+    orphans: &mut Orphans,
 ) -> Option<MessageQueue> {
     let id = queue.entry.id;
     let pids = [queue.lspid, queue.lrpid];
@@ -239,9 +256,13 @@ fn refuse_outside(uses: &Uses, kind: Kind, entry: &Entry, pids: &[Pid], findings
 }
 
 /// Notes an object that could be the tree's, of which nobody alive is known to be a user.
-fn note_orphan(uses: &Uses, kind: Kind, entry: &Entry, pids: &[Pid], orphans: &mut Vec<String>) {
+fn note_orphan(uses: &Uses, kind: Kind, entry: &Entry, pids: &[Pid], orphans: &mut Orphans) {
     let is_ours = uses.users.contains(&entry.uid) || uses.users.contains(&entry.cuid);
-    if is_ours && !pids.iter().any(|pid| pid.0 != 0 && was_there(*pid, entry.time)) {
-        orphans.push(object(kind, entry));
+    if !is_ours || pids.iter().any(|pid| pid.0 != 0 && was_there(*pid, entry.time)) {
+        return;
+    }
+    let first = *orphans.first.get_or_insert_with(|| uses.inside.iter().filter_map(|pid| birth(*pid)).min());
+    if first.is_none_or(|first| is_since(first, entry.time)) {
+        orphans.names.push(object(kind, entry));
     }
 }

@@ -121,6 +121,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("mqueue", &["empty"]),
     ("mqueue", &["messages"]),
     ("mqueue", &["notified"]),
+    ("mqueue", &["thread"]),
     ("mqueue", &["family"]),
     ("named", &[]),
     ("sysv", &["segments"]),

@@ -71,6 +71,11 @@ fn messages_and_whoever_is_told_of_them() {
 }
 
 #[test]
+fn threads_that_are_started_when_a_message_comes() {
+    isolated(|room| room.survives(room.victim("mqueue", &["thread"])));
+}
+
+#[test]
 fn a_queue_of_several_processes() {
     isolated(|room| room.survives_with_children(room.victim("mqueue", &["family"])));
 }

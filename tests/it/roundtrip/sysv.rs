@@ -3,6 +3,7 @@
 use crate::support::{HugePages, Room, Victim, isolated, require, require_root, wait};
 use std::fs;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 #[test]
 fn segments_in_every_state() {
@@ -178,5 +179,32 @@ fn exam_18_system_v_objects_that_somebody_outside_uses_are_named() {
         // SAFETY: nothing refers to it.
         assert_eq!(unsafe { libc::shmdt(at) }, 0);
         room.dump(victim.pid(), "alone.snap", &[]);
+    });
+}
+
+/// Makes an object of which the kernel remembers no process; its identifier.
+fn make_queue() -> i32 {
+    // SAFETY: msgget(2) takes numbers.
+    let id = unsafe { libc::msgget(libc::IPC_PRIVATE, libc::IPC_CREAT | 0o600) };
+    assert!(id >= 0, "{}", std::io::Error::last_os_error());
+    id
+}
+
+#[test]
+fn only_objects_that_could_be_of_the_tree_are_named() {
+    isolated(|room| {
+        let before = make_queue();
+        // The kernel counts seconds, and a little more is allowed for.
+        let old = Instant::now() + Duration::from_secs(5);
+        wait::until("the queue to be older than the victim", || (Instant::now() > old).then_some(()));
+        let victim = room.victim("sysv", &["detached"]);
+        let dump = || room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(0);
+        let alone = dump();
+        assert!(!alone.stdout.contains("known to use"), "{alone}");
+        let after = make_queue();
+        let both = dump();
+        let named = format!("no process of the tree is known to use them: System V message queue {after} ");
+        assert!(both.stdout.contains(&named), "{both}");
+        assert!(!both.stdout.contains(&format!("queue {before} ")), "{both}");
     });
 }

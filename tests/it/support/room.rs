@@ -9,9 +9,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Where a test keeps its images and victims.
+/// Where a test keeps its images and victims. Gone, it takes with it what they have left in /dev/shm under a name of their own.
 pub struct Room {
     directory: tempfile::TempDir,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let names = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+        let marks: Vec<String> = names(self.directory.path()).map(|victim| fixtures::mark(&victim)).collect();
+        let is_theirs = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            name.contains("snap-") && marks.iter().any(|mark| name.ends_with(mark))
+        };
+        for left in names(Path::new("/dev/shm")).filter(is_theirs) {
+            let _ = fs::remove_file(left);
+        }
+    }
 }
 
 impl Room {

@@ -3,7 +3,7 @@
 use crate::image::model::socket::datagram::{Datagram, Membership};
 use crate::image::model::socket::inet::Shown;
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{BLOCKS, Packet, PacketMembership};
+use crate::image::model::socket::packet::{BLOCKS, Bound, Packet, PacketMembership};
 use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::unix::{Link, Unix};
 use crate::image::model::socket::{Socket, State};
@@ -111,8 +111,12 @@ fn datagram(Datagram { local, peer, groups, queue, shutdown }: &Datagram) -> Str
     text
 }
 
-fn packet(Packet { protocol, device, running, memberships, ring }: &Packet) -> String {
-    let name = device.as_ref().map_or("any device", |device| &device.name);
+fn packet(Packet { protocol, bound, running, memberships, ring }: &Packet) -> String {
+    let name = match bound {
+        Bound::Anywhere => "any device",
+        Bound::Device(device) => &device.name,
+        Bound::Gone => "a device that is gone",
+    };
     let mut text = format!("protocol {protocol:#06x} on {name}");
     for PacketMembership { device, kind, address, count: _ } in memberships {
         let what = match kind {

@@ -16,7 +16,7 @@ use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{Kept, Packet, PacketMembership, Ring};
+use crate::image::model::socket::packet::{Bound, Kept, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::{Link as SocketLink, Message, PeerCredentials, SocketFile, Unix};
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -162,7 +162,7 @@ pub fn packet(id: u32) -> Socket {
         next: 1,
         kept: vec![Kept { slot: 0, start: 0, bytes }, Kept { slot: 1, start: 48, bytes: b"own".to_vec() }],
     };
-    let state = Packet { protocol: 3, device: Some(device), running: true, memberships, ring: Some(ring) };
+    let state = Packet { protocol: 3, bound: Bound::Device(device), running: true, memberships, ring: Some(ring) };
     Socket { ino: 14, domain: 17, kind: 3, state: State::Packet(state), ..socket(id) }
 }
 

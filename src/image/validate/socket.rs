@@ -47,7 +47,7 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
         State::Netlink(Netlink { port: _, groups, peer: _ }) => {
             ensure(!groups.contains(&0), object, "is in an impossible group")
         }
-        State::Packet(Packet { protocol: _, device: _, running: _, memberships, ring }) => {
+        State::Packet(Packet { protocol: _, bound: _, running: _, memberships, ring }) => {
             let sane = |asked: &PacketMembership| asked.address.len() <= HARDWARE_MAX && asked.count <= MEMBERSHIPS_MAX;
             ensure(memberships.iter().all(sane), object, "has asked a device for something impossible")?;
             ensure(ring.as_ref().is_none_or(ring_is_sane), object, "has an impossible ring")

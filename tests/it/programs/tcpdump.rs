@@ -30,11 +30,11 @@ impl Sender {
     }
 }
 
-fn start(room: &Room) -> i32 {
+fn start(room: &Room, interface: &str) -> i32 {
     let log = File::create(room.path("log")).expect("a log");
     #[allow(clippy::zombie_processes, reason = "reaped by its pid, under which a restore brings it back")]
     let child = Command::new("tcpdump")
-        .args(["-i", "lo", "-Z", "root", "-s", "200", "-U", "-w"])
+        .args(["-i", interface, "-Z", "root", "-s", "200", "-U", "-w"])
         .arg(room.path("packets"))
         .args(["udp", "and", "dst", "port", &PORT.to_string()])
         .stdin(Stdio::null())
@@ -42,7 +42,7 @@ fn start(room: &Room) -> i32 {
         .stderr(log)
         .spawn()
         .expect("tcpdump");
-    let listens = || std::fs::read_to_string(room.path("log")).ok().filter(|log| log.contains("listening on lo"));
+    let listens = || std::fs::read_to_string(room.path("log")).ok().filter(|log| log.contains("listening on"));
     wait::until("tcpdump to listen", listens);
     child.id() as i32
 }
@@ -63,30 +63,38 @@ fn captured(room: &Room) -> Vec<u32> {
 #[test]
 fn tcpdump_goes_on_to_capture() {
     require_root!("tcpdump sets its groups");
-    isolated(|room| {
-        own_network();
-        // Somebody is there, so that nothing is answered.
-        let _there = [PORT, PORT + 1].map(|port| UdpSocket::bind(("127.0.0.1", port)).expect("a port"));
-        let mut sender = Sender { socket: UdpSocket::bind("127.0.0.1:0").expect("a socket"), sent: 0 };
-        let pid = start(room);
-        sender.send(100);
-        room.dump(pid, "running.snap", &[]);
-        sender.send(50);
-        for _ in 0..3 {
-            // These are in its ring, or in its memory, or in the file.
-            sender.send(40);
-            let image = room.dump(pid, "killed.snap", &["--kill"]);
-            wait::gone(pid);
-            assert_eq!(room.restore(&image, &[]), pid);
-            sender.send(20);
-        }
-        // It reads no more once it is told to end.
-        let all = || (captured(room).len() as u32 >= sender.sent).then_some(());
-        wait::until("the last datagram to be in the file", all);
-        kill(Pid::from_raw(pid), Signal::SIGINT).expect("kill");
-        let end = wait::gone(pid);
-        let log = std::fs::read_to_string(room.path("log")).expect("the log");
-        assert!(matches!(end, Some(WaitStatus::Exited(_, 0))), "ended with {end:?}: {log}");
-        assert_eq!(captured(room), (0..sender.sent).collect::<Vec<_>>(), "{log}");
-    });
+    isolated(|room| captures_all(room, "lo"));
+}
+
+#[test]
+fn tcpdump_goes_on_to_capture_everywhere() {
+    require_root!("tcpdump sets its groups");
+    isolated(|room| captures_all(room, "any"));
+}
+
+fn captures_all(room: &Room, interface: &str) {
+    own_network();
+    // Somebody is there, so that nothing is answered.
+    let _there = [PORT, PORT + 1].map(|port| UdpSocket::bind(("127.0.0.1", port)).expect("a port"));
+    let mut sender = Sender { socket: UdpSocket::bind("127.0.0.1:0").expect("a socket"), sent: 0 };
+    let pid = start(room, interface);
+    sender.send(100);
+    room.dump(pid, "running.snap", &[]);
+    sender.send(50);
+    for _ in 0..3 {
+        // These are in its ring, or in its memory, or in the file.
+        sender.send(40);
+        let image = room.dump(pid, "killed.snap", &["--kill"]);
+        wait::gone(pid);
+        assert_eq!(room.restore(&image, &[]), pid);
+        sender.send(20);
+    }
+    // It reads no more once it is told to end.
+    let all = || (captured(room).len() as u32 >= sender.sent).then_some(());
+    wait::until("the last datagram to be in the file", all);
+    kill(Pid::from_raw(pid), Signal::SIGINT).expect("kill");
+    let end = wait::gone(pid);
+    let log = std::fs::read_to_string(room.path("log")).expect("the log");
+    assert!(matches!(end, Some(WaitStatus::Exited(_, 0))), "ended with {end:?}: {log}");
+    assert_eq!(captured(room), (0..sender.sent).collect::<Vec<_>>(), "{log}");
 }

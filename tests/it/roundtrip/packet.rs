@@ -1,7 +1,7 @@
 //! Packet sockets.
 
 use crate::support::network::{ip, own_network};
-use crate::support::{Room, isolated};
+use crate::support::{Room, isolated, require_root};
 
 /// A network with loopback, and a device that is down.
 fn network() {
@@ -14,6 +14,15 @@ fn exam_16_packet_sockets() {
     isolated(|room| {
         network();
         room.survives(room.victim("packet", &["plain"]));
+    });
+}
+
+#[test]
+fn exam_16_a_packet_socket_whose_device_is_gone() {
+    isolated(|room| {
+        require_root!("/dev/net/tun is root's");
+        network();
+        room.survives(room.victim("packet", &["gone"]));
     });
 }
 

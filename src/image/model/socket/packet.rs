@@ -8,14 +8,25 @@ use serde::{Deserialize, Serialize};
 pub struct Packet {
     /// ETH_P_*: what it receives; 0 for nothing.
     pub protocol: u16,
-    /// The device that it is bound to; `None` for all of them.
-    pub device: Option<Device>,
+    /// What it is bound to.
+    pub bound: Bound,
     /// Whether packets come to it: not without a protocol, nor while its device is down.
     pub running: bool,
     /// Multicast groups, promiscuous mode and the like, as PACKET_ADD_MEMBERSHIP takes them, newest first.
     pub memberships: Vec<PacketMembership>,
     /// The ring in which it receives (PACKET_RX_RING).
     pub ring: Option<Ring>,
+}
+
+/// Where packets come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Bound {
+    /// All devices.
+    Anywhere,
+    /// This one.
+    Device(Device),
+    /// One that is gone.
+    Gone,
 }
 
 /// A ring that the kernel fills and that the program has mapped (Documentation/networking/packet_mmap.rst). Its slots are frames with TPACKET_V1 and

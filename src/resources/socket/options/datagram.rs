@@ -28,7 +28,8 @@ pub const PACKET_TABLE: &[Row] = &[
     row(PACKET, 10, "PACKET_VERSION"),
     row(PACKET, 12, "PACKET_RESERVE"),
     row(PACKET, 14, "PACKET_LOSS"),
-    row(PACKET, 7, "PACKET_COPY_THRESH"),
+    // Packets of ours that fill its ring are not copied.
+    row(PACKET, 7, "PACKET_COPY_THRESH").at(Moment::Named),
     row(PACKET, 8, "PACKET_AUXDATA"),
     row(PACKET, 9, "PACKET_ORIGDEV"),
     row(PACKET, 15, "PACKET_VNET_HDR"),

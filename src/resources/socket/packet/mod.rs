@@ -6,7 +6,7 @@ pub mod ring;
 
 use super::Refusal;
 use crate::image::model::socket::datagram::Device;
-use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
 use crate::sys::packet_diag::{self, Membership};
 use crate::sys::packet_ring;
 use crate::sys::socket;
@@ -53,17 +53,22 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
         return Ok(Err(Refusal::passing(reason)));
     }
     let (protocol, index) = own_address(fd)?;
-    if index < 0 {
-        return never("the device that it was bound to is gone");
-    }
-    let device = if index == 0 { None } else { Some(device(index.cast_unsigned())?) };
+    let bound = match index {
+        0 => Bound::Anywhere,
+        // The kernel lets nobody into a group who receives nothing.
+        ..0 if found.has_fanout => {
+            return never("it is in a group (PACKET_FANOUT), and the device that it was bound to is gone");
+        }
+        ..0 => Bound::Gone,
+        _ => Bound::Device(device(index.cast_unsigned())?),
+    };
     let memberships = found.memberships.iter().map(membership).collect::<io::Result<_>>()?;
     let ring = match found.receives.map(|ring| ring::read(fd, ring)).transpose()? {
         Some(Err(refusal)) => return Ok(Err(refusal)),
         Some(Ok(ring)) => Some(ring),
         None => None,
     };
-    Ok(Ok(Packet { protocol, device, running: found.running, memberships, ring }))
+    Ok(Ok(Packet { protocol, bound, running: found.running, memberships, ring }))
 }
 
 /// Whether a group distributes packets by PACKET_FANOUT_CBPF (6), PACKET_FANOUT_EBPF (7), or in a way that is not known yet.

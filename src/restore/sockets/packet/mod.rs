@@ -5,12 +5,12 @@ mod ring;
 
 use super::begin;
 use crate::image::model::socket::datagram::Device;
-use crate::image::model::socket::packet::{Packet, PacketMembership};
+use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
 use crate::image::model::socket::{Socket, SocketOption, State};
-use crate::sys::socket;
+use crate::sys::{socket, tun};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 // include/uapi/linux/if_packet.h
 const PACKET_ADD_MEMBERSHIP: i32 = 1;
@@ -31,7 +31,7 @@ pub fn with_ring(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
 
 /// Gives it its memberships, and then packets.
 pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
-    let Packet { protocol, device, running, memberships, ring } = state;
+    let Packet { protocol, bound, running, memberships, ring } = state;
     let fd = made.as_fd();
     for membership in memberships.iter().rev() {
         let request = request(membership)?;
@@ -40,14 +40,12 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
             joined.map_err(on(&membership.device))?;
         }
     }
-    let index = device.as_ref().map_or(Ok(0), index)?;
-    if *protocol == 0 && index == 0 {
-        return Ok(());
-    }
-    let bound = socket::bind(fd, &place(*protocol, index));
-    match device {
-        None => bound?,
-        Some(device) => bound.map_err(on(device))?,
+    match bound {
+        Bound::Anywhere if *protocol == 0 => return Ok(()),
+        Bound::Anywhere => socket::bind(fd, &place(*protocol, 0))?,
+        Bound::Device(device) => socket::bind(fd, &place(*protocol, index(device)?)).map_err(on(device))?,
+        Bound::Gone => bind_to_none(fd, *protocol)
+            .map_err(|error| io::Error::new(error.kind(), format!("making a device that goes again: {error}")))?,
     }
     if !running {
         // A device that is down leaves an error (net/packet/af_packet.c, `packet_do_bind`), which the program has had already.
@@ -59,6 +57,18 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
         socket::attach_filter(fd, filter)?;
     }
     Ok(())
+}
+
+/// Binds it to a device that is gone: one of ours, which goes with its descriptor.
+fn bind_to_none(fd: BorrowedFd<'_>, protocol: u16) -> io::Result<()> {
+    // include/uapi/linux/if_tun.h
+    const IFF_TAP: u16 = 2;
+    const IFF_NO_PI: u16 = 0x1000;
+    let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
+    // The kernel finds a name.
+    tun::attach(&tun, "", IFF_TAP | IFF_NO_PI)?;
+    let (name, _) = tun::interface(&tun)?.ok_or(io::ErrorKind::NotFound)?;
+    socket::bind(fd, &place(protocol, nix::net::if_::if_nametoindex(name.as_str())?))
 }
 
 /// `struct sockaddr_ll` without a hardware address.

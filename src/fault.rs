@@ -24,6 +24,8 @@ pub enum Point {
     Mapped,
     /// A thread answers questions without a stop in between.
     Answering,
+    /// A process of ours fills the rings of AIO contexts.
+    AioProbing,
     /// An option of a target's socket is changed.
     OptionChanged,
     /// The packets of connections of a target that is to be killed are dropped.
@@ -60,7 +62,7 @@ pub enum Point {
 
 impl Point {
     /// All points.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Seized,
         Self::Frozen,
         Self::RemainderWritten,
@@ -69,6 +71,7 @@ impl Point {
         Self::StubEntered,
         Self::Mapped,
         Self::Answering,
+        Self::AioProbing,
         Self::OptionChanged,
         Self::Locked,
         Self::Repairing,
@@ -99,6 +102,7 @@ impl Point {
             Self::StubEntered => "stub-entered",
             Self::Mapped => "mapped",
             Self::Answering => "answering",
+            Self::AioProbing => "aio-probing",
             Self::OptionChanged => "option-changed",
             Self::Locked => "locked",
             Self::Repairing => "repairing",

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 #![allow(unsafe_code)]
 
+pub mod aio;
 pub mod copying;
 pub mod crc;
 pub mod mailbox;
@@ -84,6 +85,7 @@ unsafe fn perform(op: *const Op) -> i64 {
             pseudo::TAKE_MESSAGES => mailbox::take(a(0)),
             pseudo::PUT_MESSAGES => mailbox::put(a(0)),
             pseudo::GONE => gone(a(0)),
+            pseudo::AIO_PROBE => aio::probe(a(0)),
             pseudo::STORE => {
                 (a(0) as *mut u64).write_volatile(a(1));
                 0

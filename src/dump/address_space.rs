@@ -9,6 +9,7 @@ use crate::image::model::memory::{Inherited, MemoryPolicy, Mm, Vma};
 use crate::proc::numa_maps::NumaMapping;
 use crate::proc::vm_flags::VmFlags;
 use crate::proc::{TaskDir, smaps};
+use crate::resources::aio::Rings;
 use crate::resources::ask::Asker;
 use crate::resources::copy_on_write::{self, Side};
 use crate::resources::memory::Mappings;
@@ -112,6 +113,7 @@ impl Builder {
         self.resident += mappings.iter().map(|vma| vma.rss + vma.private_hugetlb).sum::<u64>();
         // Before the mappings, for this file can be opened.
         let exe = self.linked_file(pid, dir, "exe")?.unwrap_or(FileId(0));
+        let none = Rings::new();
         let mut collector = Mappings {
             pid,
             task: dir,
@@ -120,6 +122,7 @@ impl Builder {
             mapped: &mut self.mapped,
             findings: &mut self.findings,
             found: &found,
+            rings: Some(self.rings.get(&pid).unwrap_or(&none)),
             seen: HashMap::new(),
         };
         let mut vmas = collector.collect(&mappings, &policies)?;

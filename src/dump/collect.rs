@@ -19,6 +19,7 @@ use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
 use crate::proc::TaskDir;
 use crate::proc::sysvipc::{self, SemaphoreSet};
+use crate::resources::aio::{self, Rings};
 use crate::resources::border;
 use crate::resources::copy_on_write::Above;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
@@ -83,6 +84,8 @@ pub(super) struct Builder {
     pub(super) findings: Findings,
     pub(super) files: FileTable,
     pub(super) shared: SharedMemoryTable,
+    /// Rings of AIO contexts, by the number under which /proc shows who has them.
+    pub(super) rings: HashMap<Pid, Rings>,
     pub(super) mapped: MappedOnly,
     pub(super) seccomp: SeccompTable,
     pub(super) keyrings: Descriptions,
@@ -159,6 +162,8 @@ pub fn collect(
     let tids = |pid: &Pid| tree.threads_of(*pid).iter().map(|thread| thread.tid()).collect();
     let threads: Vec<Vec<Tid>> = living.iter().map(tids).collect();
     let sharing = Sharing::among(&threads)?;
+    let exposed = sharing.refuse_outside(&inside, &mut builder.findings);
+    builder.rings = aio::settle(tree, &sharing, &exposed, &mut builder.findings)?;
     let member = |(at, process): (usize, &tracer::Process)| Member {
         shown_as: process.shown_as(),
         has_known_memory: sharing.memory(at) != at,
@@ -173,7 +178,7 @@ pub fn collect(
     let view = View {
         samples,
         frozen_at,
-        exposed: sharing.refuse_outside(&inside, &mut builder.findings),
+        exposed,
         sharing,
         ahead,
         children,

@@ -114,7 +114,7 @@ pub fn run(options: &Options<'_>) -> Result<Report, Error> {
     Dump { options, started: Instant::now() }.run()
 }
 
-/// How often a dump is tried whose only obstacles pass by themselves.
+/// How often a dump is tried whose only obstacles pass by themselves; with a time limit, as often as that allows.
 const TRIES: u32 = 20;
 /// How long the target runs in between.
 const PAUSE_BETWEEN_TRIES: Duration = Duration::from_millis(15);
@@ -144,18 +144,27 @@ impl Dump<'_> {
     fn run(&self) -> Result<Report, Error> {
         preflight::by_nature(self.options.pid)?;
         let mut tries = 1;
+        let mut obstacles = Vec::new();
         loop {
-            match self.attempt() {
-                Err(Failure::Passing(_)) if tries < TRIES => tries += 1,
+            let error = match self.attempt() {
+                Err(Failure::Passing(blockers)) if tries < TRIES || self.options.timeout.is_some() => {
+                    (tries, obstacles) = (tries + 1, blockers);
+                    // The target runs on; what stood in the way may be gone in a moment.
+                    std::thread::sleep(PAUSE_BETWEEN_TRIES);
+                    match self.cancelled() {
+                        Some(error) => error,
+                        None => continue,
+                    }
+                }
                 Err(Failure::Passing(blockers)) => return Err(Error::Blocked(blockers)),
-                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Final(error)) => error,
                 Ok(report) => return Ok(report),
-            }
-            // The target runs on; what stood in the way may be gone in a moment.
-            std::thread::sleep(PAUSE_BETWEEN_TRIES);
-            if let Some(error) = self.cancelled() {
-                return Err(error);
-            }
+            };
+            // What it was waited for says more than that it took too long.
+            return Err(match error {
+                Error::TimedOut(_) if !obstacles.is_empty() => Error::Blocked(obstacles),
+                error => error,
+            });
         }
     }
 

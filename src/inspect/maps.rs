@@ -202,6 +202,7 @@ fn stored_of(mm: MmId, vma: &Vma, stored: &Stored) -> u64 {
         | Backing::PrivateShared { shm: _, offset: _ }
         | Backing::HugeTlb { page_size: _ }
         | Backing::PacketRing { ino: _ }
+        | Backing::AioRing(_)
         | Backing::Vdso
         | Backing::Vvar
         | Backing::Vsyscall => stored.within(ContentOwner::Mm(mm), vma.range.start.0, vma.range.end.0),
@@ -217,6 +218,7 @@ const fn kind(backing: &Backing) -> (&'static str, bool) {
         Backing::PrivateShared { shm: _, offset: _ } => ("shared-memory", false),
         Backing::HugeTlb { page_size: _ } => ("hugetlb", false),
         Backing::PacketRing { ino: _ } => ("packet-ring", true),
+        Backing::AioRing(_) => ("aio", true),
         Backing::Vdso => ("vdso", false),
         Backing::Vvar => ("vvar", false),
         Backing::Vsyscall => ("vsyscall", false),

@@ -3,6 +3,7 @@
 use super::text;
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
+use crate::image::model::aio::AioRing;
 use crate::image::model::file::File;
 use crate::image::model::id::{FileId, ShmId};
 use crate::image::model::memory::{Backing, Mm, SharedMemoryKind, Vma};
@@ -19,6 +20,11 @@ pub fn label(snapshot: &Snapshot, mm: &Mm, vma: &Vma) -> String {
             shared(snapshot, *shm)
         }
         Backing::PacketRing { ino } => format!("socket:[{ino}]"),
+        Backing::AioRing(AioRing { head: _, events }) => match events.len() {
+            0 => "[aio]".to_owned(),
+            1 => "[aio], 1 event".to_owned(),
+            count => format!("[aio], {count} events"),
+        },
         Backing::Vdso => "[vdso]".to_owned(),
         Backing::Vvar => vma.name.as_deref().map_or("[vvar]".to_owned(), |name| format!("[{name}]")),
         Backing::Vsyscall => "[vsyscall]".to_owned(),
@@ -54,6 +60,7 @@ pub fn offset(backing: &Backing) -> u64 {
         Backing::Anonymous
         | Backing::HugeTlb { page_size: _ }
         | Backing::PacketRing { ino: _ }
+        | Backing::AioRing(_)
         | Backing::Vdso
         | Backing::Vvar
         | Backing::Vsyscall => 0,

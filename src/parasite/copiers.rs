@@ -3,6 +3,7 @@
 //! They share a [`Board`] with their jobs, which we write before they begin and read when they have ended. Each says one byte through a socket when
 //! it has nothing more to do.
 
+use super::code;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::id::Fd;
 use crate::sys::blob::INTERPRETER;
@@ -36,6 +37,15 @@ pub enum Error {
     /// A system call made in its name, or by them, failed.
     #[error("{0}: {1}")]
     Call(&'static str, Errno),
+}
+
+impl From<code::Error> for Error {
+    fn from(error: code::Error) -> Self {
+        match error {
+            code::Error::Tracer(error) => Self::Tracer(error),
+            code::Error::Call(action, errno) => Self::Call(action, errno),
+        }
+    }
 }
 
 /// Where blocks go in the file.
@@ -117,7 +127,7 @@ impl<'d> Copiers<'d> {
     ) -> Result<Self, Error> {
         let places = Places::new(area.start, jobs.len(), jobs.iter().map(Vec::len).sum());
         let memory = deputy.memory()?;
-        map_code(deputy, &memory, places)?;
+        code::map(deputy, &memory, places.code)?;
         deputy.schedule_as_own()?;
         let (socket, far_end) = socket(deputy, &memory, places)?;
         let descriptor = hand_over(deputy, &memory, places, (&socket, far_end), window.descriptor())?;
@@ -192,24 +202,11 @@ impl<'d> Copiers<'d> {
     }
 }
 
-fn call(deputy: &Deputy, action: &'static str, number: i64, args: [u64; 6]) -> Result<u64, Error> {
-    deputy.syscall(number, args)?.map_err(|errno| Error::Call(action, errno))
-}
-
-/// Maps the code over the beginning of the area and writes it.
-fn map_code(deputy: &Deputy, memory: &Memory, places: Places) -> Result<(), Error> {
-    let protection = (libc::PROT_READ | libc::PROT_EXEC) as u64;
-    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED) as u64;
-    let args = [places.code.start.0, places.code.len(), protection, flags, u64::MAX, 0];
-    call(deputy, "mapping code", libc::SYS_mmap, args)?;
-    Ok(memory.write(places.code.start, INTERPRETER)?)
-}
-
 /// A pair of sockets: our end, and the number of the deputy's.
 fn socket(deputy: &Deputy, memory: &Memory, places: Places) -> Result<(OwnedFd, i32), Error> {
     let kind = libc::SOCK_STREAM as u64;
     let args = [libc::AF_UNIX as u64, kind, 0, places.letters.0, 0, 0];
-    call(deputy, "making a pair of sockets", libc::SYS_socketpair, args)?;
+    code::call(deputy, "making a pair of sockets", libc::SYS_socketpair, args)?;
     let pair = RemotePtr::<i32>::new(places.letters);
     let (far, near) = (memory.get(pair)?, memory.get(pair.offset(1))?);
     let socket = pidfd::get_fd(deputy.pidfd(), Fd(near)).map_err(|errno| Error::Call("getting a socket", errno))?;
@@ -235,7 +232,7 @@ fn hand_over(
     const CONTROL: u64 = 24;
     let letter = [byte.0, 1, 0, 0, vector.0, 1, control.0, CONTROL, 0];
     memory.write(vector, &letter.map(u64::to_le_bytes).concat())?;
-    call(deputy, "receiving a descriptor", libc::SYS_recvmsg, [far as u64, header.0, 0, 0, 0, 0])?;
+    code::call(deputy, "receiving a descriptor", libc::SYS_recvmsg, [far as u64, header.0, 0, 0, 0, 0])?;
     // struct cmsghdr: length, level, type; then the descriptors.
     let got = memory.get(RemotePtr::<u64>::new(control))?;
     let kind = memory.get(RemotePtr::<u64>::new(control.add(8)))?;
@@ -267,8 +264,7 @@ fn write_tasks(memory: &Memory, places: Places, socket: i32, exit: Addr) -> Resu
     let ops: Vec<u8> = [copy, say].iter().flat_map(Op::words).flat_map(u64::to_le_bytes).collect();
     memory.write(places.ops, &ops)?;
     let task = Task { ops: places.ops.0, count: 2, exit: exit.0, ..Task::default() };
-    let task = [task.ops, task.count, task.done, task.failure as u64, task.exit].map(u64::to_le_bytes).concat();
-    Ok(memory.write(places.tasks, &task.repeat(MOST))?)
+    Ok(memory.write(places.tasks, &code::task(&task).repeat(MOST))?)
 }
 
 fn words(board: &Board) -> Vec<u8> {

@@ -17,6 +17,7 @@ pub fn fuzz_all(data: &[u8]) {
         (info.value("pos").map(<[u8]>::len), info.epoll_targets(), marks::inotify(&info), marks::fanotify(&info))
     });
     let _ = host::parse_cpu_model(data);
+    let _ = host::parse_cpu_list(data);
     let _ = limits::parse(data);
     let _ = locks::parse(data);
     for mapping in maps::parse(data).unwrap_or_default() {

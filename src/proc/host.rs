@@ -92,6 +92,31 @@ fn meminfo(key: &[u8]) -> Option<u64> {
     Some(kilobytes << 10)
 }
 
+/// CPUs that this machine may ever have: how many there are, and the number behind that of the last one.
+///
+/// # Errors
+/// See [`Error`].
+pub fn possible_cpus() -> Result<(u64, u64), Error> {
+    let path = "/sys/devices/system/cpu/possible";
+    let text = first_page(path)?;
+    parse_cpu_list(&text).ok_or_else(|| Error::Parse {
+        path: path.into(),
+        source: ParseError::new("possible", 1, "a list of CPUs", &text),
+    })
+}
+
+/// `0-3,8`: how many there are, and the number behind the last one.
+#[must_use]
+pub fn parse_cpu_list(text: &[u8]) -> Option<(u64, u64)> {
+    let mut sum = (0, 0);
+    for part in scan::trim(text).split(|byte| *byte == b',') {
+        let (first, last) = scan::split_once(part, b'-').unwrap_or((part, part));
+        let (first, last): (u64, u64) = (scan::decimal(first)?, scan::decimal(last)?);
+        sum = (sum.0 + last.checked_sub(first)?.checked_add(1)?, last.checked_add(1)?);
+    }
+    Some(sum)
+}
+
 /// Reads one value of /proc/sys, such as `kernel/pid_max`, without its newline.
 ///
 /// # Errors
@@ -179,6 +204,13 @@ mod tests {
         let (first, second) = (Clocks::now().unwrap(), Clocks::now().unwrap());
         assert!(second.monotonic >= first.monotonic && second.boottime >= first.boottime);
         assert!(first.boottime >= first.monotonic);
+    }
+
+    #[test]
+    fn lists_of_cpus() {
+        let lists = [&b"0\n"[..], b"0-1\n", b"0-3,8,10-11\n"].map(parse_cpu_list);
+        assert_eq!(lists, [Some((1, 1)), Some((2, 2)), Some((7, 12))]);
+        assert_eq!([&b""[..], b"1-", b"3-1", b"x"].map(parse_cpu_list), [None; 4]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One file per kind of kernel resource: collect, plan and apply side by side.
 
+pub mod aio;
 pub mod ask;
 pub mod border;
 pub mod copy_on_write;

@@ -90,6 +90,7 @@ impl PageSet {
             Backing::SharedFile { .. }
             | Backing::Shared { .. }
             | Backing::PacketRing { .. }
+            | Backing::AioRing(_)
             | Backing::Vdso
             | Backing::Vvar
             | Backing::Vsyscall => return,

@@ -1,5 +1,6 @@
 //! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
 
+use super::aio::AioFacts;
 use super::holders::{self, Holder};
 use super::locks::{self, Foreign};
 use super::queues::{self, Present};
@@ -89,6 +90,8 @@ pub struct HostFacts {
     pub terminal: Option<Vec<u8>>,
     /// What has the names of POSIX message queues of the image.
     pub queues: Vec<Present>,
+    /// What contexts of Linux AIO can be had.
+    pub aio: AioFacts,
     /// System V IPC.
     pub system_v: SystemV,
     /// The program of `snap`: path, device and inode number.
@@ -170,6 +173,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         wake_locks: event::may_hold_off_sleep(),
         terminal: terminal(),
         queues: queues::probe(snapshot),
+        aio: AioFacts::probe(&mut buffer),
         system_v: SystemV::probe(snapshot)?,
         exe: own_program(),
     })

@@ -3,6 +3,7 @@
 //! A mapping is made with its final backing, and writable where pages must still be filled; what would hinder the
 //! filling (protection, locks, seals) follows once the pages are there.
 
+use super::aio;
 use super::inheritance::{self, Kept};
 use super::script::{Label, List, Script};
 use super::vdso::Home;
@@ -42,6 +43,8 @@ pub struct Sources {
     pub arenas: HashMap<(ShmId, bool), Addr>,
     /// Programs that may be set.
     pub programs: HashMap<FileId, i32>,
+    /// A regular file, if anybody has AIO contexts.
+    pub ready: i32,
     /// A free place for the vdso, as large as all of its parts.
     pub scratch: Addr,
     /// The range that must stay mapped: the script, the arenas and the scratch place.
@@ -60,6 +63,7 @@ impl Default for Sources {
             rings: HashMap::new(),
             arenas: HashMap::new(),
             programs: HashMap::new(),
+            ready: -1,
             scratch: Addr::NULL,
             keep: PageRange::new(0, 0),
             xcomp_permitted: 0,
@@ -142,7 +146,7 @@ pub fn map(list: &mut List, script: &mut Script, snapshot: &Snapshot, mm: &Mm, s
     for vma in &mm.vmas {
         let first = kept.partition_point(|range| range.end <= vma.range.start);
         let parts = vma.range.without(&kept[first..]);
-        parts.iter().for_each(|part| map_one(list, snapshot, vma, *part, sources));
+        parts.iter().for_each(|part| map_one(list, script, (snapshot, vma), *part, sources));
         if !parts.is_empty() {
             before_filling(list, script, vma);
         }
@@ -166,7 +170,13 @@ pub fn first_protection(vma: &Vma) -> u64 {
 }
 
 /// Makes a part of a mapping.
-fn map_one(list: &mut List, snapshot: &Snapshot, vma: &Vma, part: PageRange, sources: &Sources) {
+fn map_one(
+    list: &mut List,
+    script: &mut Script,
+    (snapshot, vma): (&Snapshot, &Vma),
+    part: PageRange,
+    sources: &Sources,
+) {
     let skipped = part.start.0 - vma.range.start.0;
     let file = |file: FileId, write: bool| sources.files.get(&(file, write)).copied().unwrap_or(-1);
     let memfd = |shm: &ShmId, write: bool| sources.memfds.get(&(*shm, write)).copied().unwrap_or(-1);
@@ -193,6 +203,7 @@ fn map_one(list: &mut List, snapshot: &Snapshot, vma: &Vma, part: PageRange, sou
             (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size, -1, 0)
         }
         Backing::PacketRing { ino } => (libc::MAP_SHARED, sources.rings.get(ino).copied().unwrap_or(-1), 0),
+        Backing::AioRing(ring) => return aio::make(list, script, vma.range, ring, sources.ready),
         Backing::Vdso | Backing::Vvar | Backing::Vsyscall => return,
     };
     let mut flags = kind | libc::MAP_FIXED_NOREPLACE;

@@ -1,5 +1,6 @@
 //! A restore: plan, skeleton, trampoline; owns no kind of resource.
 
+mod aio;
 mod assemble;
 mod cgroup;
 mod check;

@@ -8,7 +8,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{Link, OpenObject};
 use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId, SocketId};
-use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind};
+use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind, Vma};
 use std::collections::HashMap;
 
 /// Descriptor numbers of everything that the skeletons inherit.
@@ -87,6 +87,9 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
             numbered.sources.programs.insert(mm.exe, program);
         }
     }
+    if let Some(mm) = snapshot.mms.iter().find(|mm| mm.vmas.iter().any(is_ring)) {
+        numbered.sources.ready = numbered.open(file_source(snapshot, mm.exe), libc::O_RDONLY as u32, &mut numbers);
+    }
     let slave = (libc::O_RDWR | libc::O_NOCTTY) as u32;
     for id in snapshot.processes.iter().filter_map(|process| lookup::own_terminal(snapshot, process)) {
         let number = numbered.open(Source::Slave(id), slave, &mut numbers);
@@ -113,6 +116,10 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
     numbered
 }
 
+const fn is_ring(vma: &Vma) -> bool {
+    matches!(vma.backing, Backing::AioRing(_))
+}
+
 /// Files and memfds that are mapped, each once for reading and once for writing.
 fn number_mappings(snapshot: &Snapshot, mm: &Mm, numbers: &mut Numbers, numbered: &mut Numbered) {
     for vma in &mm.vmas {
@@ -124,7 +131,12 @@ fn number_mappings(snapshot: &Snapshot, mm: &Mm, numbers: &mut Numbers, numbered
             Backing::Shared { shm, offset: _, may_write } => numbered.map_memfd(snapshot, *shm, *may_write, numbers),
             Backing::PrivateShared { shm, offset: _ } => numbered.map_memfd(snapshot, *shm, true, numbers),
             Backing::PacketRing { ino } => numbered.map_ring(snapshot, *ino, numbers),
-            Backing::Anonymous | Backing::HugeTlb { .. } | Backing::Vdso | Backing::Vvar | Backing::Vsyscall => {}
+            Backing::Anonymous
+            | Backing::HugeTlb { .. }
+            | Backing::AioRing(_)
+            | Backing::Vdso
+            | Backing::Vvar
+            | Backing::Vsyscall => {}
         }
     }
 }

@@ -101,6 +101,16 @@ impl List {
         self.push(label.into(), Op { indirect: 0b11, ..op(pseudo::SAME, check::EQUALS, 0, &[one.0, other.0]) });
     }
 
+    /// Stores a word.
+    pub fn store(&mut self, label: impl Into<Label>, at: Addr, word: u64) {
+        self.push(label.into(), op(pseudo::STORE, check::ANY, 0, &[at.0, word]));
+    }
+
+    /// Copies bytes.
+    pub fn copy(&mut self, label: impl Into<Label>, to: Addr, from: Addr, len: u64) {
+        self.push(label.into(), op(pseudo::COPY, check::ANY, 0, &[to.0, from.0, len]));
+    }
+
     /// Waits until `all` have come to this meeting, whose two words are given.
     pub fn meet(&mut self, label: impl Into<Label>, [word, gate]: [Addr; 2], all: u32) {
         let label = label.into();

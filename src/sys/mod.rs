@@ -1,6 +1,7 @@
 //! The unsafe floor of the host side: thin, typed wrappers of kernel interfaces.
 
 pub mod affinity;
+pub mod aio;
 pub mod arena;
 pub mod audit;
 pub mod blob;

@@ -11,6 +11,7 @@ use super::patience::Patience;
 use super::seccomp::Call;
 use super::session;
 use super::stub::Stub;
+use super::tasks;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::{Pid, Tid};
 use crate::sys::ptrace::{self, Options, event};
@@ -18,6 +19,7 @@ use crate::sys::regset::{self, UserRegs};
 use crate::sys::wait::{self, Flags, Status};
 use crate::sys::{affinity, pidfd, sched};
 use nix::errno::Errno;
+use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -29,6 +31,8 @@ const THREAD: u64 =
 const CLOSE_RANGE_UNSHARE: u64 = 1 << 1;
 /// How long its memory may take to be given back.
 const DEATH: Duration = Duration::from_secs(60);
+/// How long what it does to the end may take.
+const WORK: Duration = Duration::from_secs(60);
 /// Flags of a thread that begins: interrupts are on, which nobody can change.
 const FLAGS: u64 = 0x202;
 
@@ -43,17 +47,29 @@ pub struct Deputy {
     not_send: PhantomData<*const ()>,
 }
 
+/// What becomes of a deputy when we die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is killed.
+    DiesWithUs,
+    /// It does what it was told to the end, and ends.
+    RunsOn,
+}
+
 /// The arguments of the call by which it lets go of all descriptors.
 const CLOSE: [u64; 6] = [0, u32::MAX as u64, CLOSE_RANGE_UNSHARE, 0, 0, 0];
 
 impl Deputy {
     /// Takes over a newborn that is traced since its birth and begins in the stub of its maker.
-    pub(super) fn new(tid: Tid, stub: Stub) -> Result<Self, Error> {
+    pub(super) fn new(tid: Tid, stub: Stub, fate: Fate) -> Result<Self, Error> {
         let pid = Pid(tid.0);
         let pidfd = pidfd::open(pid).map_err(Error::of(tid, "opening a pidfd"))?;
         let deputy = Self { leader: Driver { pid, tid }, pidfd, stub, threads: Vec::new(), not_send: PhantomData };
         born(tid)?;
-        let options = Options::SYSGOOD | Options::CLONE | Options::EXITKILL;
+        let options = match fate {
+            Fate::DiesWithUs => Options::SYSGOOD | Options::CLONE | Options::EXITKILL,
+            Fate::RunsOn => Options::SYSGOOD,
+        };
         ptrace::set_options(tid, options).map_err(deputy.leader.failed("having it die with us"))?;
         let closed = deputy.syscall(libc::SYS_close_range, CLOSE)?;
         closed.map_err(deputy.leader.failed("closing its descriptors"))?;
@@ -130,25 +146,47 @@ impl Deputy {
         let thread = Driver { pid: self.pid(), tid };
         self.threads.push(thread);
         born(tid)?;
-        let UserRegs { cs, ss, ds, es, fs, gs, fs_base, gs_base, .. } = thread.regs()?;
-        let regs = UserRegs {
-            rip: entry.0,
-            rsp: stack.0,
-            rdi: argument.0,
-            eflags: FLAGS,
-            orig_rax: u64::MAX,
-            cs,
-            ss,
-            ds,
-            es,
-            fs,
-            gs,
-            fs_base,
-            gs_base,
-            ..regset::zeroed()
-        };
-        regset::set_all(tid, &regs).map_err(thread.failed("setting registers"))?;
-        ptrace::cont(tid, 0).map_err(thread.failed("letting it work"))
+        begin(thread, entry, stack, argument)
+    }
+
+    /// Has its first thread run code to its end, at `entry` with `argument` in rdi, and waits for that. `begun` is told when it has begun, and
+    /// changes nothing of that.
+    ///
+    /// # Errors
+    /// [`Error::Signalled`] for one that was killed, [`Error::Unstoppable`] for one that does not end; what `begun` says.
+    pub fn run(
+        &self,
+        entry: Addr,
+        stack: Addr,
+        argument: Addr,
+        begun: &dyn Fn() -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let tid = self.leader.tid;
+        begin(self.leader, entry, stack, argument)?;
+        let told = begun();
+        let mut patience = Patience::new(WORK);
+        loop {
+            match wait::wait(tid, Flags::NOHANG | Flags::NOWAIT) {
+                Ok(Some(Status::Exited(_))) => return Ok(told?),
+                Ok(Some(Status::Killed(signal) | Status::Stopped { signal, .. })) => {
+                    return Err(Error::Signalled { tid, signal });
+                }
+                Ok(None) | Err(Errno::EINTR) => {}
+                Err(source) => return Err(self.leader.failed("waiting for its work")(source)),
+            }
+            if !patience.wait() {
+                return Err(Error::Unstoppable { tid, bound: WORK, reason: tasks::occupation(tid) });
+            }
+        }
+    }
+
+    /// Gives it a real-time priority (SCHED_FIFO).
+    ///
+    /// # Errors
+    /// EPERM without CAP_SYS_NICE.
+    pub fn make_urgent(&self, priority: u32) -> Result<(), Errno> {
+        let urgent = sched::SchedAttr { policy: libc::SCHED_FIFO as u32, priority, ..sched::SchedAttr::default() };
+        sched::set_attributes(self.leader.tid, &urgent)
     }
 
     /// Where a thread has to go to end.
@@ -206,6 +244,29 @@ impl Drop for Deputy {
             }
         }
     }
+}
+
+/// Has a stopped thread begin to run code of ours.
+fn begin(thread: Driver, entry: Addr, stack: Addr, argument: Addr) -> Result<(), Error> {
+    let UserRegs { cs, ss, ds, es, fs, gs, fs_base, gs_base, .. } = thread.regs()?;
+    let regs = UserRegs {
+        rip: entry.0,
+        rsp: stack.0,
+        rdi: argument.0,
+        eflags: FLAGS,
+        orig_rax: u64::MAX,
+        cs,
+        ss,
+        ds,
+        es,
+        fs,
+        gs,
+        fs_base,
+        gs_base,
+        ..regset::zeroed()
+    };
+    regset::set_all(thread.tid, &regs).map_err(thread.failed("setting registers"))?;
+    ptrace::cont(thread.tid, 0).map_err(thread.failed("letting it work"))
 }
 
 /// Waits for the first stop of a task that is traced from birth.

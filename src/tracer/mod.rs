@@ -36,7 +36,7 @@ mod vdso;
 
 pub use batch::{ANSWERS, Question};
 pub use call::{Blocked, Restart, made_again};
-pub use deputy::Deputy;
+pub use deputy::{Deputy, Fate};
 pub use error::Error;
 pub use family::descendants;
 pub use freeze::{FreezeOptions, Scope};

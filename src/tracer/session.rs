@@ -5,6 +5,7 @@
 //! pointer that a call writes through must point into the scratch mapping, and every call must be harmless to be made again or not at all.
 
 use super::batch::{ANSWERS, Batch, Question};
+use super::deputy::Fate;
 use super::driver;
 use super::error::Error;
 use super::inject::{self, Visit};
@@ -351,14 +352,14 @@ impl<'a> RemoteSession<'a> {
     ///
     /// # Errors
     /// [`Error::Refused`] when a seccomp filter would watch it; [`Error::Kernel`] when there is no memory or no pid for it.
-    pub fn child(&mut self) -> Result<Child<'_>, Error> {
+    pub fn child(&mut self, fate: Fate) -> Result<Child<'_>, Error> {
         let tid = self.host.tid();
         if self.policies[&tid] != Policy::Free {
             let reason = "a seccomp filter watches what it calls".to_owned();
             return Err(Error::Refused { tid, reason, remedy: "" });
         }
         self.keep_from_children()?;
-        Child::make(&mut self.host, self.scratch)
+        Child::make(&mut self.host, self.scratch, fate)
     }
 
     /// Makes a thread the guest.

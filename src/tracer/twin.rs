@@ -4,7 +4,7 @@
 //! The host thread makes the child, which makes the twin and ends, so that the twin belongs to nobody in the tree. Child and
 //! twin stand in the stub, at code that ends them, and are killed should we die. The host's stub reaps the child whether we live or die.
 
-use super::deputy::{self, Deputy};
+use super::deputy::{self, Deputy, Fate};
 use super::driver::Driver;
 use super::error::Error;
 use super::inject::Visit;
@@ -113,7 +113,7 @@ fn twin_of(child: Tid, stub: Stub) -> Result<Deputy, Error> {
     let made = child.call(&child.regs()?, stub.child_entry(), clone.number, clone.args)?;
     made.result.map_err(child.failed("copying the address space"))?;
     let tid = made.newborn.ok_or(Error::Astray { tid: child.tid, rip: stub.child_entry() })?;
-    let twin = Deputy::new(tid, stub)?;
+    let twin = Deputy::new(tid, stub, Fate::DiesWithUs)?;
     // A zombie that init is slow to reap would keep the ids of the target's session and group taken.
     let left = twin.syscall(setsid.number as i64, setsid.args)?;
     left.map_err(|source| Error::Kernel { tid, action: "leaving the target's session", source })?;
@@ -130,10 +130,10 @@ pub struct Child<'a> {
 }
 
 impl<'a> Child<'a> {
-    pub(super) fn make(host: &'a mut Visit, scratch: PageRange) -> Result<Self, Error> {
+    pub(super) fn make(host: &'a mut Visit, scratch: PageRange, fate: Fate) -> Result<Self, Error> {
         let stub = host.stub();
         let tid = bear(host)?;
-        match Deputy::new(tid, stub) {
+        match Deputy::new(tid, stub, fate) {
             Ok(deputy) => Ok(Self { deputy: Some(deputy), host, scratch }),
             Err(error) => {
                 let _ = ptrace::detach(tid, 0);

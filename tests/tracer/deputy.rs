@@ -6,7 +6,7 @@ use crate::twin::{assert_no_copy_runs, children};
 use crate::victim::Victim;
 use snap::image::model::address::{Addr, PAGE_SIZE};
 use snap::image::model::id::Pid;
-use snap::tracer::{Child, Error, FreezeOptions, FrozenTree, RemotePtr, RemoteSession};
+use snap::tracer::{Child, Error, Fate, FreezeOptions, FrozenTree, RemotePtr, RemoteSession};
 use std::time::{Duration, Instant};
 
 /// `inc qword [rdi]; jmp` back.
@@ -99,7 +99,7 @@ fn a_killed_tracer_leaves_no_child() {
 fn at_work(target: Pid, look: impl FnOnce(&mut Child<'_>, Addr)) {
     let mut tree = FrozenTree::freeze(target, &FreezeOptions::default()).expect("freeze");
     let mut session = RemoteSession::open_with(&mut tree, target, 4 * PAGE_SIZE).expect("open");
-    let mut child = session.child().expect("child");
+    let mut child = session.child(Fate::DiesWithUs).expect("child");
     let scratch = child.scratch();
     let counter = scratch.start.add(PAGE_SIZE);
     let deputy = child.deputy().expect("deputy");

@@ -65,6 +65,8 @@ pub mod pseudo {
     pub const PUT_MESSAGES: u32 = FIRST + 11;
     /// Waits until there is no process `args[0]`, but not for ever.
     pub const GONE: u32 = FIRST + 12;
+    /// Finds out how many requests are in flight in the ring of the [`super::AioProbe`] at `args[0]`.
+    pub const AIO_PROBE: u32 = FIRST + 13;
 }
 
 impl Op {
@@ -174,6 +176,39 @@ pub struct MessageHead {
     pub priority: u64,
 }
 
+/// The ring of a Linux AIO context (io_setup(2)) that is to be filled with requests which are done at once, and brought back.
+///
+/// What an idle ring takes and this one does not is in flight. The ring goes round once, so that it is in the end where it was; events of
+/// others that wait in it are kept at the end of what it holds at every moment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AioProbe {
+    /// The context: address of its ring.
+    pub context: u64,
+    /// Events that the ring has room for.
+    pub slots: u64,
+    /// Requests that an idle ring takes.
+    pub capacity: u64,
+    /// CPUs to be tried: each may hold back a share of the room.
+    pub cpus: u64,
+    /// Address of [`AIO_BATCH`] pointers, all to one request (`struct iocb`) that is done at once.
+    pub batch: u64,
+    /// Address of 32 bytes for each slot.
+    pub copy: u64,
+    /// Address of a set of CPUs, of [`CPU_SET`] bytes, all zero.
+    pub cpu_set: u64,
+    /// Result: requests in flight.
+    pub in_flight: u64,
+    /// Result: 1 when the ring is where it was.
+    pub done: u64,
+}
+
+/// Requests that are submitted together.
+pub const AIO_BATCH: u64 = 256;
+
+/// Bytes of a set with every CPU that Linux can have.
+pub const CPU_SET: u64 = 1024;
+
 /// A thread's list and how far it is.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,6 +244,9 @@ const _: () = {
     assert!(core::mem::offset_of!(Mailbox, count) == 56);
     assert!(core::mem::offset_of!(Mailbox, end) == 64);
     assert!(size_of::<MessageHead>() == 16);
+    assert!(size_of::<AioProbe>() == 72);
+    assert!(core::mem::offset_of!(AioProbe, in_flight) == 56);
+    assert!(core::mem::offset_of!(AioProbe, done) == 64);
     assert!(size_of::<Task>() == 40);
     assert!(core::mem::offset_of!(Task, count) == 8);
     assert!(core::mem::offset_of!(Task, done) == 16);

@@ -31,6 +31,7 @@ pub const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
     "descriptors of threads that do not share those of their process (unshare(2))",
     "a vfork parent, or a task in uninterruptible sleep, that does not stop in time",
     "what waits in sockets, and descriptors that are on their way through them",
+    "AIO contexts with requests in flight, and rings of contexts of another process",
     "a program without room for the stub behind its code",
     "descriptors, mappings and processes that appear until then",
 ];

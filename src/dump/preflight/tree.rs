@@ -170,7 +170,8 @@ fn descriptors(members: &[(Pid, TaskDir)], objects: &mut Objects, findings: &mut
 fn mappings(pid: Pid, dir: &TaskDir, objects: &mut Objects, findings: &mut Findings) -> Result<(), CollectError> {
     let vmas = smaps::read(dir, &mut Vec::new())?;
     let Objects { descriptors: _, pipes: _, files, shared, mapped } = objects;
-    let mut collector = Mappings { pid, task: dir, files, shared, mapped, findings, found: &[], seen: HashMap::new() };
+    let (rings, seen) = (None, HashMap::new());
+    let mut collector = Mappings { pid, task: dir, files, shared, mapped, findings, found: &[], rings, seen };
     collector.collect(&vmas, &HashMap::new())?;
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Address spaces: VMAs, the program break, auxv, and what holds for the whole `mm_struct`.
 
 use super::address::{Addr, PageRange};
+use super::aio::AioRing;
 use super::id::{FileId, MmId, ShmId};
 use super::ipc::Segment;
 use bitflags::bitflags;
@@ -147,6 +148,8 @@ pub enum Backing {
         /// Inode of the socket, as in `socket:[INO]`.
         ino: u64,
     },
+    /// The ring of a Linux AIO context, all of it.
+    AioRing(AioRing),
     /// The kernel's code page for user space.
     Vdso,
     /// The kernel's data for the vdso: `[vvar]`, `[vvar_vclock]`.

@@ -5,6 +5,7 @@
 //! Architecture invariant: nothing here knows a kernel interface, a pid that is alive, or a file descriptor of ours.
 
 pub mod address;
+pub mod aio;
 mod bytes;
 pub mod credentials;
 pub mod event;

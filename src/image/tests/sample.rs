@@ -2,6 +2,7 @@
 
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
+use crate::image::model::aio::{AioEvent, AioRing};
 use crate::image::model::credentials::Credentials;
 use crate::image::model::event::{BusyPoll, Epoll, Pidfd, Timerfd};
 use crate::image::model::file::{
@@ -446,6 +447,13 @@ fn mm() -> Mm {
     }
 }
 
+/// An AIO context with two events that nobody has taken.
+fn ring(range: PageRange) -> Vma {
+    let event = |data, res| AioEvent { data, obj: 0x1000, res, res2: 0 };
+    let ring = AioRing { head: 126, events: vec![event(1, 4096), event(2, -5)] };
+    Vma { prot: Prot::READ | Prot::WRITE, ..vma(range, Backing::AioRing(ring)) }
+}
+
 fn vmas() -> Vec<Vma> {
     let at = |start: u64, pages: u64| PageRange::new(start, start + pages * PAGE_SIZE);
     let mut arena = vma(at(ANON, ANON_PAGES), Backing::Anonymous);
@@ -456,6 +464,7 @@ fn vmas() -> Vec<Vma> {
         vma(at(PRIVATE_FILE, 4), Backing::PrivateFile { file: FileId(0), offset: 0x1000 }),
         vma(at(0x6000_0000, 64), Backing::Shared { shm: ShmId(0), offset: 0, may_write: true }),
         vma(at(0x6100_0000, 4), Backing::PacketRing { ino: 14 }),
+        ring(at(0x7f00_0000_0000, 1)),
         vma(at(0x7fff_0000_0000, 4), Backing::Vvar),
         vma(at(0x7fff_0000_4000, 2), Backing::Vdso),
         vma(at(0xffff_ffff_ff60_0000, 1), Backing::Vsyscall),

@@ -4,6 +4,7 @@ use super::{ensure, file_exists};
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
+use crate::image::model::aio::AioRing;
 use crate::image::model::id::ShmId;
 use crate::image::model::memory::{
     Backing, Inherited, MemoryPolicy, Mm, Prot, Remainder, SharedMemory, SharedMemoryKind, Vma, VmaFlags,
@@ -102,11 +103,20 @@ fn backing(vma: &Vma, snapshot: &Snapshot) -> Result<(), Error> {
                 "is not the whole ring of a socket",
             )
         }
+        Backing::AioRing(ref ring) => aio_ring(ring, vma),
         Backing::HugeTlb { page_size } => {
             let sane = page_size.is_power_of_two() && page_size > PAGE_SIZE && is_pages(vma.range, page_size);
             ensure(sane, object, "does not consist of huge pages")
         }
     }
+}
+
+fn aio_ring(AioRing { head, events }: &AioRing, vma: &Vma) -> Result<(), Error> {
+    let object = || format!("mapping {}", vma.range);
+    let slots = AioRing::slots(vma.range.len());
+    ensure(vma.prot == Prot::READ.union(Prot::WRITE), object, "is a ring that not everybody reads and writes")?;
+    ensure(slots < u32::MAX >> 1, object, "is a ring of an impossible size")?;
+    ensure(*head < slots && events.len() < slots as usize, object, "has events in no place of its ring")
 }
 
 fn shm_exists(snapshot: &Snapshot, shm: ShmId, object: impl FnOnce() -> String) -> Result<(), Error> {

@@ -4,6 +4,7 @@ use super::snapshot as validate;
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PageRange};
+use crate::image::model::aio::{AioEvent, AioRing};
 use crate::image::model::file::{AsyncOwner, DescriptionLock, DescriptionLockKind, LockRange, OpenObject, OwnerTarget};
 use crate::image::model::id::*;
 use crate::image::model::inventory::XsaveComponent;
@@ -13,6 +14,8 @@ use crate::image::model::timer::TimerNotify;
 use crate::image::tests::sample;
 
 type Break = fn(&mut Snapshot);
+
+const NO_EVENT: AioEvent = AioEvent { data: 0, obj: 0, res: 0, res2: 0 };
 
 /// Breaks the sample in each of these ways and expects it to be refused for the object that is named.
 fn assert_refused(object: &str, breaks: &[Break]) {
@@ -235,7 +238,7 @@ fn mappings_must_be_possible() {
         &[
             |s| s.mms[0].vmas[0].range.start = Addr(1),
             |s| s.mms[0].vmas[0].range.end = s.mms[0].vmas[0].range.start,
-            |s| s.mms[0].vmas[5].backing = Backing::Anonymous,
+            |s| s.mms[0].vmas[7].backing = Backing::Anonymous,
             |s| s.mms[0].vmas[0].prot = Prot::from_bits_retain(8),
             |s| s.mms[0].vmas[0].flags = VmaFlags::from_bits_retain(1 << 31),
             |s| s.mms[0].vmas[0].pkey = 16,
@@ -248,6 +251,9 @@ fn mappings_must_be_possible() {
             |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(0), offset: 1 },
             |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(0), offset: !4095 },
             |s| s.mms[0].vmas[1].backing = Backing::HugeTlb { page_size: 0 },
+            |s| s.mms[0].vmas[4].prot = Prot::READ,
+            |s| s.mms[0].vmas[4].backing = Backing::AioRing(AioRing { head: 127, events: Vec::new() }),
+            |s| s.mms[0].vmas[4].backing = Backing::AioRing(AioRing { head: 0, events: vec![NO_EVENT; 127] }),
         ],
     );
     assert_refused(

@@ -6,8 +6,9 @@ use super::border;
 use super::file::{DELETED, FileTable};
 use super::mapped_only::{Found, MappedOnly, Nature};
 use super::shared_memory::SharedMemoryTable;
-use super::{CollectError, Findings, named_memory};
+use super::{CollectError, Findings, aio, named_memory};
 use crate::image::model::address::PageRange;
+use crate::image::model::aio::AioRing;
 use crate::image::model::id::{FileId, Pid, ShmId};
 use crate::image::model::memory::{Backing, ContentOwner, MemoryPolicy, Vma};
 use crate::proc::fd_link::{self, FdLink, memfd_name};
@@ -38,6 +39,8 @@ pub struct Mappings<'a> {
     pub findings: &'a mut Findings,
     /// Pages that are there, ascending.
     pub found: &'a [(PageRange, Pages)],
+    /// Rings of AIO contexts; `None` where they were not asked, so that nothing is known against them.
+    pub rings: Option<&'a aio::Rings>,
     /// Objects that earlier mappings named: device, inode and text of the mapping.
     pub seen: HashMap<(u64, u64, Vec<u8>), Object>,
 }
@@ -106,6 +109,9 @@ impl Mappings<'_> {
         if is_anonymous_huge(vma) && !mapping.shared {
             return Ok(Backing::HugeTlb { page_size: vma.kernel_page_size });
         }
+        if mapping.name.raw == aio::NAME {
+            return self.ring(vma);
+        }
         let offset = mapping.offset;
         let object = self.object(vma)?;
         self.note(vma, object);
@@ -120,6 +126,17 @@ impl Mappings<'_> {
                 Backing::Shared { shm, offset, may_write: vma.flags.contains(VmFlags::MAY_WRITE) }
             }
         })
+    }
+
+    fn ring(&self, vma: &smaps::Vma) -> Result<Backing, String> {
+        let ring = match self.rings {
+            None => AioRing { head: 0, events: Vec::new() },
+            Some(rings) => rings.get(&vma.mapping.range).cloned().unwrap_or_else(|| Err(aio::FOREIGN.to_owned()))?,
+        };
+        if vma.protection_key.unwrap_or(0) != 0 {
+            return Err("the ring of an AIO context has a protection key".into());
+        }
+        Ok(Backing::AioRing(ring))
     }
 
     /// Shared memory that has a name: its content goes into the image too.
@@ -169,9 +186,6 @@ impl Mappings<'_> {
         }
         if name == b"/secretmem (deleted)" {
             return Err("secret memory (memfd_secret), which nobody but its owner can read".into());
-        }
-        if name == b"/[aio] (deleted)" {
-            return Err("Linux AIO contexts cannot be saved: whether requests are in flight is told to nobody".into());
         }
         if is_anonymous_huge(vma) {
             return self.shared_huge(vma).map(Object::Shared);

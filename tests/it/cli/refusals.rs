@@ -208,7 +208,8 @@ fn exam_05_a_parent_of_vfork_in_uninterruptible_sleep_is_refused_in_time() {
 
 /// What docs/unsupported.md says is refused at the dump, each with what the refusal says of it. Descriptors have a test of their own.
 const UNSUPPORTED: &[(&str, &str)] = &[
-    ("aio", "whether requests are in flight"),
+    ("aio", "the protection of the ring of an AIO context was changed"),
+    ("aio-cut", "only a part of the ring of an AIO context is mapped there"),
     ("userfaultfd", "userfaultfd"),
     ("ldt", "local descriptor table"),
     ("thread-keyring", "thread keyring"),

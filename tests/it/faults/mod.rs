@@ -31,6 +31,8 @@ pub struct Kind {
     sockets: bool,
     /// Whether it has message queues with something in them.
     queues: bool,
+    /// Whether it has AIO contexts.
+    contexts: bool,
     /// How many threads it has in the middle of a transfer.
     transfers: u64,
 }
@@ -45,6 +47,7 @@ const PLAIN: Kind = Kind {
     copies: true,
     sockets: false,
     queues: false,
+    contexts: false,
     transfers: 0,
 };
 const STATIC: Kind = Kind { program: "c-static", ..PLAIN };
@@ -62,6 +65,10 @@ const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
 const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
 /// Two processes with several threads and a queue with messages, of which one is told; both look at it all the time.
 const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: true, ..PLAIN };
+/// AIO contexts in which events wait.
+const CONTEXTS: Kind = Kind { program: "aio", arguments: &["waiting"], contexts: true, ..PLAIN };
+/// AIO contexts that threads use as fast as they can.
+const RINGS: Kind = Kind { arguments: &["threads"], privileged: true, ..CONTEXTS };
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };

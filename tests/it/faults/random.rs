@@ -1,17 +1,17 @@
 //! Death at random instants of a dump. `SNAP_RANDOM_KILLS` says how many in all, `SNAP_SEED` repeats a run.
 
 use super::{
-    BLOCKED, BUSY, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, STATIC, STOPPED,
-    SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS, RSEQ,
+    STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 16;
+const SHARES: u64 = 18;
 
 /// Kills in all when the environment says nothing.
-const MODEST: u64 = 140;
+const MODEST: u64 = 160;
 
 const LIMIT: Duration = Duration::from_secs(900);
 
@@ -43,7 +43,7 @@ fn dies_anywhere<Test: Fn() -> Kind>(kind: Test) {
     isolated_as::<Test>(LIMIT, |room| {
         let kind = kind();
         if kind.privileged {
-            require_root!("to read seccomp filters");
+            require_root!("to read seccomp filters, and to ask AIO contexts of several threads");
         }
         let seed = seed();
         let kills = number("SNAP_RANDOM_KILLS").unwrap_or(MODEST).div_ceil(SHARES);
@@ -177,4 +177,14 @@ fn of_large_memory() {
 #[test]
 fn of_large_memory_without_a_copy() {
     dies_anywhere(|| SUBREAPER);
+}
+
+#[test]
+fn kills_of_contexts() {
+    dies_anywhere(|| CONTEXTS);
+}
+
+#[test]
+fn kills_of_contexts_that_threads_use() {
+    dies_anywhere(|| RINGS);
 }

@@ -1,5 +1,6 @@
 //! Dump, kill, restore, verify; dump, go on, verify, restore later: one file per kind of state.
 
+mod aio;
 mod blocked;
 pub(crate) mod cgroup;
 mod clocks;

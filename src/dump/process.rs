@@ -267,9 +267,22 @@ impl Builder {
         let (at, pid, sharing) = (subject.at, subject.pid, &subject.view.sharing);
         let (main, list) = (tids[0], sharing.first_with_undo_list(at));
         for &other in &tids[1..] {
-            if sharing.first_with_undo_list(sharing.task(at, other)) != list {
-                let reason = "its list of System V semaphores to undo is not that of the main thread, which is not supported yet";
-                self.findings.block(format!("tid {other}"), "CLONE_SYSVSEM", reason, "");
+            let task = sharing.task(at, other);
+            let own = sharing.first_with_undo_list(task);
+            // None, and one without operations, comes to the same.
+            if own == list || sharing.has_undo_list(task) == Some(false) {
+                continue;
+            }
+            match undo::adjustments(asker, other, &self.semaphores, &mut self.findings) {
+                Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
+                    self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
+                }
+                found => {
+                    if !found?.is_empty() {
+                        let reason = "it has operations on System V semaphores to undo that its process does not have, which is not supported yet";
+                        self.findings.block(format!("tid {other}"), "CLONE_SYSVSEM", reason, "");
+                    }
+                }
             }
         }
         let is_without = match sharing.has_undo_list(at) {

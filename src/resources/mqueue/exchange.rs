@@ -91,7 +91,19 @@ impl Exchange {
         let texts = self.found.shown.bytes + (MORE + 1) * size;
         let Places { texts: end, .. } = Places::new(Addr::NULL, self.found.messages);
         let count = self.ops(Places::new(Addr::NULL, 0)).len();
-        let mut gathering = Gathering::enter(tree, &self.pids, count, end.0 + texts + size)?;
+        let mut gathering = match Gathering::enter(tree, &self.pids, count, end.0 + texts + size) {
+            Err(tracer::Error::Refused { tid, reason, remedy }) => {
+                let reason =
+                    format!("its messages can be seen only by who stands by for them, and tid {tid} cannot: {reason}");
+                return Ok(Err(Unseen::Never(self.blocker(reason, remedy))));
+            }
+            Err(tracer::Error::NoRoom { pid, what }) => {
+                let reason =
+                    format!("its messages can be seen only by who stands by for them, and pid {pid} has no {what}");
+                return Ok(Err(Unseen::Never(self.blocker(reason, "dump when it has fewer threads"))));
+            }
+            entered => entered?,
+        };
         let places = Places::new(gathering.room().start, self.found.messages);
         self.write(gathering.memory()?, places, (size, texts))?;
         gathering.perform(&self.ops(places))?;

@@ -24,6 +24,20 @@ fn python_with_eight_threads_and_an_ordered_log() {
 }
 
 #[test]
+fn python_with_thirty_threads_and_messages_in_a_queue() {
+    isolated(|room| {
+        let victim = script(room, "/usr/bin/python3", "mqueue.py");
+        for point in ["gathered", "exchanging", "exchanged"].repeat(3) {
+            let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "died.snap"]);
+            let died = dump.env("SNAP_FAULT", point).run();
+            assert_eq!(died.signal, Some(Signal::SIGKILL as i32), "{point}: not reached: {died}");
+            victim.check();
+        }
+        room.survives_but(victim, RESTLESS);
+    });
+}
+
+#[test]
 fn perl_with_an_alarm_and_a_file_half_read() {
     isolated(|room| room.survives_but(script(room, "/usr/bin/perl", "state.pl"), RESTLESS));
 }

@@ -129,7 +129,22 @@ fn a_queue_that_a_process_outside_has_too() {
 
 #[test]
 fn what_cannot_be_had_again_is_named() {
-    isolated(|room| room.refuses(room.victim("mqueue", &["killing"]), &["nobody can see what it would carry"]));
+    isolated(|room| {
+        let cases: [(&[&str], &str); 3] = [
+            (&["killing"], "nobody can see what it would carry"),
+            (&["pending"], "one of that number is pending"),
+            (&["crowded", "400"], "has no padding for a stub of each of its threads"),
+        ];
+        for (part, words) in cases {
+            room.refuses(room.victim("mqueue", part), &[words]);
+            wait::alone();
+        }
+    });
+}
+
+#[test]
+fn a_queue_of_several_threads() {
+    isolated(|room| room.survives(room.victim("mqueue", &["crowded", "3"])));
 }
 
 #[test]

@@ -50,6 +50,29 @@ fn semaphores_with_operations_to_undo() {
 }
 
 #[test]
+fn threads_that_do_not_share_what_their_process_has_to_undo() {
+    isolated(|room| {
+        let mut victim = room.victim("sysv", &["apart"]);
+        victim.check();
+        room.dump(victim.pid(), "first.snap", &[]);
+        victim.check();
+        let image = room.dump(victim.pid(), "second.snap", &["--kill"]);
+        victim.killed();
+        wait::alone();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+#[test]
+fn a_thread_with_something_of_its_own_to_undo_is_named() {
+    let words = "operations on System V semaphores to undo that its process does not have";
+    isolated(|room| room.refuses(room.victim("sysv", &["own"]), &[words]));
+}
+
+#[test]
 fn message_queues_in_order() {
     isolated(|room| room.survives(room.victim("sysv", &["queues"])));
 }

@@ -65,6 +65,7 @@ fn kind(kind: i32) -> &'static str {
         2 => "datagram",
         3 => "raw",
         5 => "seqpacket",
+        10 => "SOCK_PACKET",
         _ => "of another type",
     }
 }

@@ -23,6 +23,10 @@ const MEMBERSHIP: usize = 44;
 pub struct PacketSocket {
     /// Its inode.
     pub ino: u64,
+    /// ETH_P_*: what it receives.
+    pub protocol: u16,
+    /// Number of the device that it is bound to; 0 for all of them, -1 for one that is gone.
+    pub index: i32,
     /// Whether packets come to it.
     pub running: bool,
     /// What it has asked devices for.
@@ -83,11 +87,15 @@ pub fn read() -> io::Result<Vec<PacketSocket>> {
 
 fn socket(body: &[u8]) -> Option<PacketSocket> {
     let word = |bytes: &[u8], at: usize| Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
-    let mut socket = PacketSocket { ino: word(body, 4)?.into(), ..PacketSocket::default() };
+    let protocol = u16::from_ne_bytes(*body.get(2..)?.first_chunk()?);
+    let mut socket = PacketSocket { ino: word(body, 4)?.into(), protocol, ..PacketSocket::default() };
     let mut rest = body.get(MESSAGE..)?;
     while let Some((kind, value, after)) = attribute(rest) {
         match kind {
-            INFO => socket.running = word(value, 20)? & RUNNING != 0,
+            INFO => {
+                socket.index = word(value, 0)?.cast_signed();
+                socket.running = word(value, 20)? & RUNNING != 0;
+            }
             MEMBERSHIPS => socket.memberships = value.chunks_exact(MEMBERSHIP).filter_map(membership).collect(),
             RECEIVE_RING => socket.receives = Some(ring(value)?),
             SEND_RING => socket.has_send_ring = true,

@@ -109,7 +109,8 @@ fn is_connection(state: &State) -> bool {
 
 /// A new one that has no name yet.
 fn begin(wanted: &Socket, top: i32) -> io::Result<File> {
-    let made = socket::make(wanted.domain, wanted.kind, wanted.protocol).map_err(|error| needs(wanted, error))?;
+    let made =
+        socket::make(wanted.domain, wanted.kind, packet::protocol(wanted)).map_err(|error| needs(wanted, error))?;
     let made = open::lift(made, top)?;
     options::apply(made.as_fd(), &wanted.options, Moment::Made)?;
     Ok(made)

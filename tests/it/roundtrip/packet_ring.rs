@@ -2,6 +2,7 @@
 
 use crate::support::network::{ip, own_network};
 use crate::support::{Room, isolated, wait};
+use std::time::Duration;
 
 #[test]
 fn exam_16_rings_of_packet_sockets() {
@@ -28,6 +29,22 @@ fn exam_30_rings_that_are_filled_all_the_time() {
             victim.check();
         }
         victim.end();
+    });
+}
+
+#[test]
+fn a_dump_that_is_killed_leaves_rings_as_they_are() {
+    isolated(|room| {
+        own_network();
+        let victim = room.victim("packet_ring", &["all"]);
+        for turn in 0..12 {
+            let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "killed.snap"]).spawn();
+            // The instant is what is tested.
+            std::thread::sleep(Duration::from_millis(15 * turn));
+            dump.kill();
+            victim.check();
+        }
+        room.survives_with_children(victim);
     });
 }
 

@@ -13,14 +13,17 @@ use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+/// The type of packet sockets before Linux 2.2, whose addresses are names (packet(7)).
+pub const SOCK_PACKET: i32 = 10;
+
 /// What is known of it, or why it cannot be saved.
 ///
 /// # Errors
 /// As getsockname(2) and its like.
 pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Packet, Refusal>> {
     let never = |reason: &str| Ok(Err(Refusal::Never(reason.to_owned())));
-    if !matches!(kind, libc::SOCK_RAW | libc::SOCK_DGRAM) {
-        return never("packet sockets of the obsolete type SOCK_PACKET are not supported");
+    if !matches!(kind, libc::SOCK_RAW | libc::SOCK_DGRAM | SOCK_PACKET) {
+        return never("it is a packet socket of a type that is not known");
     }
     let all = match packet_diag::read() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -52,15 +55,14 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
         let reason = "packets wait in it that nobody has read, and that nobody could bring once more to it alone";
         return Ok(Err(Refusal::passing(reason)));
     }
-    let (protocol, index) = own_address(fd)?;
-    let bound = match index {
+    let bound = match found.index {
         0 => Bound::Anywhere,
         // The kernel lets nobody into a group who receives nothing.
         ..0 if found.has_fanout => {
             return never("it is in a group (PACKET_FANOUT), and the device that it was bound to is gone");
         }
         ..0 => Bound::Gone,
-        _ => Bound::Device(device(index.cast_unsigned())?),
+        index => Bound::Device(device(index.cast_unsigned())?),
     };
     let memberships = found.memberships.iter().map(membership).collect::<io::Result<_>>()?;
     let ring = match found.receives.map(|ring| ring::read(fd, ring)).transpose()? {
@@ -68,21 +70,13 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
         Some(Ok(ring)) => Some(ring),
         None => None,
     };
-    Ok(Ok(Packet { protocol, bound, running: found.running, memberships, ring }))
+    Ok(Ok(Packet { protocol: found.protocol, bound, running: found.running, memberships, ring }))
 }
 
 /// Whether a group distributes packets by PACKET_FANOUT_CBPF (6), PACKET_FANOUT_EBPF (7), or in a way that is not known yet.
 const fn is_programmed(fanout: i32) -> bool {
     const QUEUE_MAPPING: i32 = 5;
     fanout >> 16 & 0xff > QUEUE_MAPPING
-}
-
-/// Protocol and device of a `struct sockaddr_ll`.
-fn own_address(fd: BorrowedFd<'_>) -> io::Result<(u16, i32)> {
-    let address = socket::own_address(fd)?;
-    let protocol = address.get(2..).and_then(|at| at.first_chunk()).map(|at| u16::from_be_bytes(*at));
-    let index = address.get(4..).and_then(|at| at.first_chunk()).map(|at| i32::from_ne_bytes(*at));
-    protocol.zip(index).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
 fn membership(Membership { index, count, kind, address }: &Membership) -> io::Result<PacketMembership> {

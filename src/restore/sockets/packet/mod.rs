@@ -7,9 +7,10 @@ use super::begin;
 use crate::image::model::socket::datagram::Device;
 use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
 use crate::image::model::socket::{Socket, SocketOption, State};
+use crate::resources::socket::packet::SOCK_PACKET;
 use crate::sys::{socket, tun};
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 // include/uapi/linux/if_packet.h
@@ -42,14 +43,25 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
     }
     match bound {
         Bound::Anywhere if *protocol == 0 => return Ok(()),
+        Bound::Anywhere if wanted.kind == SOCK_PACKET => {}
+        Bound::Device(device) if wanted.kind == SOCK_PACKET => {
+            socket::bind(fd, &name(&device.name)).map_err(on(device))?;
+        }
         Bound::Anywhere => socket::bind(fd, &place(*protocol, 0))?,
         Bound::Device(device) => socket::bind(fd, &place(*protocol, index(device)?)).map_err(on(device))?,
-        Bound::Gone => bind_to_none(fd, *protocol)
+        Bound::Gone => bind_to_none(fd, wanted.kind, *protocol)
             .map_err(|error| io::Error::new(error.kind(), format!("making a device that goes again: {error}")))?,
     }
     if !running {
         // A device that is down leaves an error (net/packet/af_packet.c, `packet_do_bind`), which the program has had already.
         socket::option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
+    }
+    if wanted.kind == SOCK_PACKET {
+        // It has received since it was made, when it had no filter and no device yet.
+        while socket::waiting(fd)? & libc::POLLIN != 0 {
+            let mut packets = made;
+            let _ = packets.read(&mut [0])?;
+        }
     }
     if ring.as_ref().is_some_and(ring::is_used) {
         let is_filter = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, SO_ATTACH_FILTER);
@@ -60,15 +72,33 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
 }
 
 /// Binds it to a device that is gone: one of ours, which goes with its descriptor.
-fn bind_to_none(fd: BorrowedFd<'_>, protocol: u16) -> io::Result<()> {
+fn bind_to_none(fd: BorrowedFd<'_>, kind: i32, protocol: u16) -> io::Result<()> {
     // include/uapi/linux/if_tun.h
     const IFF_TAP: u16 = 2;
     const IFF_NO_PI: u16 = 0x1000;
     let tun = File::options().read(true).write(true).open("/dev/net/tun")?;
     // The kernel finds a name.
     tun::attach(&tun, "", IFF_TAP | IFF_NO_PI)?;
-    let (name, _) = tun::interface(&tun)?.ok_or(io::ErrorKind::NotFound)?;
-    socket::bind(fd, &place(protocol, nix::net::if_::if_nametoindex(name.as_str())?))
+    let (device, _) = tun::interface(&tun)?.ok_or(io::ErrorKind::NotFound)?;
+    if kind == SOCK_PACKET {
+        return socket::bind(fd, &name(&device));
+    }
+    socket::bind(fd, &place(protocol, nix::net::if_::if_nametoindex(device.as_str())?))
+}
+
+/// `struct sockaddr` with the name of a device, as SOCK_PACKET takes it.
+fn name(device: &str) -> Vec<u8> {
+    let mut address = [&(libc::AF_PACKET as u16).to_ne_bytes()[..], device.as_bytes()].concat();
+    address.resize(size_of::<libc::sockaddr>(), 0);
+    address
+}
+
+/// What such a socket is made with: one of SOCK_PACKET is given its protocol then or never.
+pub fn protocol(wanted: &Socket) -> i32 {
+    match &wanted.state {
+        State::Packet(state) if wanted.kind == SOCK_PACKET => state.protocol.to_be().into(),
+        State::Packet(_) | State::Unix(_) | State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => wanted.protocol,
+    }
 }
 
 /// `struct sockaddr_ll` without a hardware address.

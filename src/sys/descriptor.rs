@@ -85,6 +85,16 @@ pub fn set_async(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// SIOCATMARK: whether urgent data comes next in a stream, or was there and was taken. Not on a kernel that has none.
+#[must_use]
+pub fn is_at_mark(fd: BorrowedFd<'_>) -> bool {
+    const SIOCATMARK: libc::c_ulong = 0x8905;
+    let mut answer: libc::c_int = 0;
+    // SAFETY: SIOCATMARK writes one int to the pointer, which is valid for it.
+    let rc = unsafe { libc::ioctl(fd.as_raw_fd(), SIOCATMARK, &raw mut answer) };
+    rc == 0 && answer != 0
+}
+
 /// FIONREAD: unread bytes.
 ///
 /// # Errors

@@ -153,6 +153,35 @@ pub fn send(
     files: &[i32],
     credentials: Option<[u32; 3]>,
 ) -> super::Result<usize> {
+    send_as(fd, bytes, to, (files, credentials), 0)
+}
+
+/// Sends a byte of urgent data (MSG_OOB).
+///
+/// # Errors
+/// As sendmsg(2): EOPNOTSUPP where a kernel has none in the UNIX domain (CONFIG_AF_UNIX_OOB).
+pub fn send_urgent(fd: BorrowedFd<'_>, byte: u8, files: &[i32], credentials: Option<[u32; 3]>) -> super::Result<usize> {
+    send_as(fd, &[byte], None, (files, credentials), libc::MSG_OOB)
+}
+
+/// Takes the byte of urgent data that waits.
+///
+/// # Errors
+/// As recv(2): EINVAL when there is none.
+pub fn take_urgent(fd: BorrowedFd<'_>) -> super::Result<()> {
+    let mut byte = 0u8;
+    let flags = libc::MSG_OOB | libc::MSG_DONTWAIT;
+    // SAFETY: the kernel writes at most one byte to the pointer, which is valid for it.
+    checked(unsafe { libc::recv(fd.as_raw_fd(), (&raw mut byte).cast(), 1, flags) } as libc::c_long).map(drop)
+}
+
+fn send_as(
+    fd: BorrowedFd<'_>,
+    bytes: &[u8],
+    to: Option<&[u8]>,
+    (files, credentials): (&[i32], Option<[u32; 3]>),
+    more: libc::c_int,
+) -> super::Result<usize> {
     if files.len() > FILES_MAX {
         return Err(nix::errno::Errno::EINVAL);
     }
@@ -193,7 +222,7 @@ pub fn send(
         msg_controllen: length,
         msg_flags: 0,
     };
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
     // SAFETY: every pointer in the head is to a buffer of the length that stands beside it; the kernel only reads them.
     checked(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const head, flags) } as libc::c_long)
 }

@@ -19,7 +19,7 @@ use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waitin
 use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::packet::{Bound, Kept, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
-use crate::image::model::socket::unix::{Link as SocketLink, Message, PeerCredentials, SocketFile, Unix};
+use crate::image::model::socket::unix::{Link as SocketLink, Message, PeerCredentials, SocketFile, Unix, Urgent};
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::image::model::terminal::{Terminal, TerminalModes};
 use crate::image::model::thread::*;
@@ -212,6 +212,7 @@ pub fn socket(id: u32) -> Socket {
                 sender: b"\0other".to_vec(),
                 files: vec![DescriptionId(0)],
                 credentials: Some([100, 0, 0]),
+                urgent: Urgent::No,
             }],
         }),
     }

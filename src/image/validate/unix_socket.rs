@@ -4,8 +4,11 @@ use super::ensure;
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::id::SocketId;
-use crate::image::model::socket::unix::{Link, Unix};
+use crate::image::model::socket::unix::{Link, Unix, Urgent};
 use crate::image::model::socket::{Socket, State};
+
+/// SOCK_STREAM.
+const STREAM: i32 = 1;
 
 /// SOCK_DGRAM.
 const DGRAM: i32 = 2;
@@ -62,6 +65,12 @@ pub fn unix(socket: &Socket, state: &Unix, snapshot: &Snapshot) -> Result<(), Er
         let known = message.files.iter().all(|id| (id.0 as usize) < snapshot.descriptions.len());
         ensure(known, object, "carries a description that is not in the image")?;
         ensure(message.sender.len() <= NAME_MAX, object, "has a message with an impossible sender")?;
+        let is_possible = match message.urgent {
+            Urgent::No => true,
+            Urgent::Waiting => socket.kind == STREAM && message.bytes.len() == 1,
+            Urgent::Taken => socket.kind == STREAM && message.bytes.is_empty() && message.files.is_empty(),
+        };
+        ensure(is_possible, object, "has impossible urgent data")?;
     }
     Ok(())
 }

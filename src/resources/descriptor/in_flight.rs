@@ -41,12 +41,12 @@ impl Descriptors {
                     }
                 };
                 let mut queue = Vec::with_capacity(waiting.len());
-                for queue::Waiting { bytes, sender, files, credentials } in waiting {
+                for queue::Waiting { bytes, sender, files, credentials, urgent } in waiting {
                     let mut carried = Vec::with_capacity(files.len());
                     for file in files {
                         carried.extend(self.carried(holder, file, tables)?);
                     }
-                    queue.push(Message { bytes, sender, files: carried, credentials });
+                    queue.push(Message { bytes, sender, files: carried, credentials, urgent });
                 }
                 self.sockets.set_queue(at, queue);
             }

@@ -62,6 +62,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("unix_states", &[]),
     ("unix_family", &[]),
     ("in_flight", &[]),
+    ("urgent", &[]),
     ("unix_edges", &["error"]),
     ("datagram", &["plain"]),
     ("datagram", &["queued"]),

@@ -17,3 +17,14 @@ fn exam_16_every_state_that_five_operations_lead_to() {
         room.survives(victim);
     });
 }
+
+#[test]
+fn urgent_data_in_every_state_that_four_operations_lead_to() {
+    isolated(|room| {
+        let victim = room.victim("urgent", &[]);
+        let count: usize = victim.ask("count").trim().parse().expect("a number");
+        println!("{count} states");
+        assert!(count == 1 || count > 60, "only {count} states");
+        room.survives(victim);
+    });
+}

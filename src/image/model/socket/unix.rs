@@ -93,4 +93,17 @@ pub struct Message {
     pub files: Vec<DescriptionId>,
     /// SCM_CREDENTIALS: process, user and group, if they come along.
     pub credentials: Option<[u32; 3]>,
+    /// Whether it is a byte of urgent data.
+    pub urgent: Urgent,
+}
+
+/// Urgent data of a stream (MSG_OOB), of which the kernel keeps the last byte apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Urgent {
+    /// It is none.
+    No,
+    /// A byte that nobody has taken yet.
+    Waiting,
+    /// The place of one that was taken: without bytes. A read ends there (SIOCATMARK).
+    Taken,
 }

@@ -1,7 +1,8 @@
 //! What waits in a UNIX socket: looked at with MSG_PEEK, never consumed.
 
 use super::name_of;
-use crate::sys::descriptor::unread;
+use crate::image::model::socket::unix::Urgent;
+use crate::sys::descriptor::{is_at_mark, unread};
 use crate::sys::socket;
 use crate::sys::socket_message::{self, Fence, Seen};
 use crate::sys::undo::{Held, Undo};
@@ -28,6 +29,8 @@ pub struct Waiting {
     pub files: Vec<File>,
     /// Its credentials.
     pub credentials: Option<[u32; 3]>,
+    /// Whether it is urgent data.
+    pub urgent: Urgent,
 }
 
 /// What a socket has to tell before anybody asks for its messages.
@@ -65,21 +68,19 @@ pub fn look(
     changed: &mut dyn FnMut() -> io::Result<()>,
 ) -> io::Result<Result<Vec<Waiting>, String>> {
     let signs = signs(fd)?;
-    if signs.urgent {
-        return Ok(Err("a byte of urgent data (MSG_OOB) is in it, which is not supported yet".into()));
-    }
     if socket::number(fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? != 0 {
         return Ok(Ok(Vec::new()));
     }
     let count = unread(fd)?;
     let stream = kind == libc::SOCK_STREAM;
+    let mark = Mark { waits: stream && signs.urgent, is_next: stream && is_at_mark(fd) };
     // To look for messages where an error waits would take that away (net/core/datagram.c, `__skb_try_recv_datagram`).
     if signs.error && !stream && count > 0 {
         return Ok(Err(
             "an error waits in it before its messages, which cannot be seen without taking that away".into()
         ));
     }
-    if !signs.readable || signs.error && count == 0 || stream && count == 0 {
+    if !signs.readable || signs.error && count == 0 || stream && count == 0 && !mark.is_next {
         return Ok(Ok(Vec::new()));
     }
     let offset = Offset::hold(fd, undo)?;
@@ -87,12 +88,15 @@ pub fn look(
     // Where it is forbidden now, it may be allowed again when they are received. Kernels before 6.16 do not have it.
     let forbidden = socket::number(fd, libc::SOL_SOCKET, SO_PASSRIGHTS).is_ok_and(|allowed| allowed == 0);
     let rights = if forbidden { Some(hold(fd, undo, SO_PASSRIGHTS, 1)?) } else { None };
+    // A look from the beginning would pass urgent data over.
+    let inline = if mark.waits { Some(hold(fd, undo, libc::SO_OOBINLINE, 1)?) } else { None };
     changed()?;
-    let found = if stream { look_at_stream(&offset, count)? } else { look_at_messages(&offset)? };
+    let found = if stream { look_at_stream(&offset, count, mark)? } else { Ok(look_at_messages(&offset)?) };
+    inline.map_or(Ok(()), Held::end)?;
     rights.map_or(Ok(()), Held::end)?;
     credentials.end()?;
     offset.held.end()?;
-    Ok(Ok(found))
+    Ok(found)
 }
 
 fn hold<'a>(fd: BorrowedFd<'a>, undo: &'a Undo, name: i32, value: i32) -> io::Result<Held<'a>> {
@@ -129,33 +133,79 @@ fn waiting(bytes: &[u8], seen: Seen) -> Waiting {
         sender: name_of(&seen.sender),
         files: seen.files,
         credentials: seen.credentials.filter(|credentials| *credentials != NO_CREDENTIALS),
+        urgent: Urgent::No,
     }
 }
 
-/// A look at a stream ends behind bytes with which descriptors came, and where credentials change.
-fn look_at_stream(offset: &Offset<'_>, count: usize) -> io::Result<Vec<Waiting>> {
+/// What is known of urgent data before anything is looked at.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// A byte waits that nobody has taken.
+    waits: bool,
+    /// It is the next one; or one was taken of which the place is next.
+    is_next: bool,
+}
+
+/// A look at a stream ends behind bytes with which descriptors came, where credentials change, and where urgent data is or was (net/unix/af_unix.c,
+/// `manage_oob`).
+fn look_at_stream(offset: &Offset<'_>, count: usize, mark: Mark) -> io::Result<Result<Vec<Waiting>, String>> {
     let fence = Fence::new(count)?;
     let mut buffer = vec![0; count];
-    let mut found = Vec::new();
+    let mut found = Vec::<Waiting>::new();
+    // Before which pieces a look has ended for no other reason, and before which it has for another.
+    let (mut marks, mut hidden) = (Vec::new(), Vec::new());
+    if mark.is_next {
+        marks.push(0);
+    }
     let mut at = 0;
     while at < count {
-        let seen = offset.peek(at, &mut buffer[at..])?;
+        let seen = match offset.peek(at, &mut buffer[at..]) {
+            // A byte of urgent data that was passed over is counted for ever (Linux 6.17).
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            seen => seen?,
+        };
         if seen.len == 0 {
             return Err(io::Error::other(format!("{count} bytes wait in the socket, {at} were seen")));
         }
         let borders = borders(offset, &fence, at, at + seen.len)?;
         at += seen.len;
         let credentials = seen.credentials.filter(|credentials| *credentials != NO_CREDENTIALS);
+        if let Some(last) = found.last() {
+            let is_end = last.files.is_empty() && last.credentials == credentials;
+            if is_end { &mut marks } else { &mut hidden }.push(found.len());
+        }
         let pieces = borders.windows(2).map(|ends| {
             let bytes = buffer[ends[0]..ends[1]].to_vec();
-            Waiting { bytes, sender: Vec::new(), files: Vec::new(), credentials }
+            Waiting { bytes, sender: Vec::new(), files: Vec::new(), credentials, urgent: Urgent::No }
         });
         found.extend(pieces);
         if let Some(last) = found.last_mut() {
             last.files = seen.files;
         }
     }
-    Ok(found)
+    if mark.waits {
+        return Ok(note_urgent(found, &marks, &hidden));
+    }
+    for place in marks.into_iter().rev() {
+        let credentials = found.get(place).and_then(|next| next.credentials);
+        let taken =
+            Waiting { bytes: Vec::new(), sender: Vec::new(), files: Vec::new(), credentials, urgent: Urgent::Taken };
+        found.insert(place, taken);
+    }
+    Ok(Ok(found))
+}
+
+/// Which piece is the byte of urgent data: only one that is kept apart ends a look.
+fn note_urgent(mut found: Vec<Waiting>, marks: &[usize], hidden: &[usize]) -> Result<Vec<Waiting>, String> {
+    let is_byte = |place: &&usize| found.get(**place).is_some_and(|piece| piece.bytes.len() == 1);
+    let mut places = if marks.is_empty() { hidden } else { marks }.iter().filter(is_byte).copied();
+    match (places.next(), places.next()) {
+        (Some(place), None) => {
+            found[place].urgent = Urgent::Waiting;
+            Ok(found)
+        }
+        _ => Err("a byte of urgent data (MSG_OOB) is in it, and where it stands cannot be seen".into()),
+    }
 }
 
 /// Where the pieces begin and end in which the bytes from `start` to `end`, both of them borders, were sent.
@@ -209,7 +259,8 @@ fn look_at_messages(offset: &Offset<'_>) -> io::Result<Vec<Waiting>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::socket_message::send;
+    use crate::sys::socket_message::{send, send_urgent, take_urgent};
+    use std::io::Read;
     use std::os::fd::{AsFd, AsRawFd};
 
     fn pair(kind: i32) -> [File; 2] {
@@ -234,6 +285,27 @@ mod tests {
             assert_eq!(looked(&other, libc::SOCK_STREAM), expected);
         }
         assert_eq!(socket::number(other.as_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF).unwrap(), -1);
+    }
+
+    #[test]
+    fn urgent_data_is_found_where_it_is_and_where_it_was() {
+        let [one, other] = pair(libc::SOCK_STREAM);
+        let put = |bytes: &[u8]| send(one.as_fd(), bytes, None, &[], None).unwrap();
+        let found = || {
+            let found = look(other.as_fd(), libc::SOCK_STREAM, &Undo::default(), &mut || Ok(())).unwrap().unwrap();
+            found.into_iter().map(|waiting| (waiting.bytes, waiting.urgent)).collect::<Vec<_>>()
+        };
+        put(b"before");
+        send_urgent(one.as_fd(), b'!', &[], None).unwrap();
+        put(b"after");
+        let [before, after] = [b"before".to_vec(), b"after".to_vec()].map(|bytes| (bytes, Urgent::No));
+        for _ in 0..2 {
+            assert_eq!(found(), [before.clone(), (b"!".to_vec(), Urgent::Waiting), after.clone()]);
+        }
+        take_urgent(other.as_fd()).unwrap();
+        assert_eq!(found(), [before, (Vec::new(), Urgent::Taken), after.clone()]);
+        (&other).read_exact(&mut [0; 6]).unwrap();
+        assert_eq!(found(), [(Vec::new(), Urgent::Taken), after]);
     }
 
     #[test]

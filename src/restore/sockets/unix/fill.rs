@@ -3,11 +3,11 @@
 use super::{LARGE, Making, error, is_dgram, of, peer, rooms, state};
 use crate::image::model::id::DescriptionId;
 use crate::image::model::socket::Socket;
-use crate::image::model::socket::unix::{Message, PeerCredentials, Unix};
+use crate::image::model::socket::unix::{Message, PeerCredentials, Unix, Urgent};
 use crate::resources::socket::unix::address_of;
 use crate::restore::descriptors::OpenError;
 use crate::sys::socket;
-use crate::sys::socket_message::send;
+use crate::sys::socket_message::{send, send_urgent, take_urgent};
 use nix::errno::Errno;
 use std::fs::File;
 use std::io;
@@ -20,7 +20,7 @@ struct Run<'a> {
     to: Option<Vec<u8>>,
     credentials: Option<[u32; 3]>,
     /// With the numbers of what they carry.
-    messages: Vec<(&'a [u8], Vec<i32>)>,
+    messages: Vec<(&'a Message, Vec<i32>)>,
 }
 
 impl<'a> Making<'a> {
@@ -49,19 +49,20 @@ impl<'a> Making<'a> {
         number: &dyn Fn(DescriptionId) -> Option<i32>,
     ) -> io::Result<()> {
         let mut last: Option<(&[u8], Run<'a>)> = None;
-        for Message { bytes, sender, files, credentials } in &own.queue {
+        for message in &own.queue {
+            let Message { bytes: _, sender, files, credentials, urgent: _ } = message;
             let numbers = files.iter().map(|id| number(*id).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound)));
             let numbers = numbers.collect::<io::Result<Vec<i32>>>()?;
             match &mut last {
                 Some((name, run)) if *name == sender.as_slice() && run.credentials == *credentials => {
-                    run.messages.push((bytes, numbers));
+                    run.messages.push((message, numbers));
                 }
                 last => {
                     if let Some((_, run)) = last.take() {
                         self.send(socket, &run)?;
                     }
                     let (file, to) = self.sender(socket, own, sender)?;
-                    let messages = vec![(bytes.as_slice(), numbers)];
+                    let messages = vec![(message, numbers)];
                     *last = Some((sender, Run { sender: file, to, credentials: *credentials, messages }));
                 }
             }
@@ -108,18 +109,17 @@ impl<'a> Making<'a> {
         let Run { sender, to, credentials, messages } = run;
         enlarge(sender)?;
         let stream = socket.kind == libc::SOCK_STREAM;
+        let receiver = self.made[&socket.id].as_fd();
         let send_all = || -> crate::sys::Result<()> {
-            for (bytes, numbers) in messages {
-                let mut rest = *bytes;
-                let mut numbers = numbers.as_slice();
-                loop {
-                    let sent = send(sender.as_fd(), rest, to.as_deref(), numbers, *credentials)?;
-                    rest = &rest[sent.min(rest.len())..];
-                    numbers = &[];
-                    match (rest.is_empty(), stream) {
-                        (true, _) => break,
-                        (false, true) => {}
-                        (false, false) => return Err(Errno::EMSGSIZE),
+            for (message, numbers) in messages {
+                match message.urgent {
+                    Urgent::No => send_whole(sender, &message.bytes, to.as_deref(), (numbers, *credentials), stream)?,
+                    Urgent::Waiting => {
+                        send_urgent(sender.as_fd(), message.bytes[0], numbers, *credentials)?;
+                    }
+                    Urgent::Taken => {
+                        send_urgent(sender.as_fd(), 0, &[], *credentials)?;
+                        take_urgent(receiver)?;
                     }
                 }
             }
@@ -141,6 +141,26 @@ impl<'a> Making<'a> {
             groups: self.authors.own_groups().to_vec(),
         });
         self.authors.call(author.as_ref(), inside, 0, &|_| send_all()).map(drop)
+    }
+}
+
+/// In as many parts as it takes, which only a stream allows.
+fn send_whole(
+    sender: &File,
+    mut rest: &[u8],
+    to: Option<&[u8]>,
+    (mut numbers, credentials): (&[i32], Option<[u32; 3]>),
+    stream: bool,
+) -> crate::sys::Result<()> {
+    loop {
+        let sent = send(sender.as_fd(), rest, to, numbers, credentials)?;
+        rest = &rest[sent.min(rest.len())..];
+        numbers = &[];
+        match (rest.is_empty(), stream) {
+            (true, _) => return Ok(()),
+            (false, true) => {}
+            (false, false) => return Err(Errno::EMSGSIZE),
+        }
     }
 }
 

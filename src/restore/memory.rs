@@ -47,6 +47,8 @@ pub struct Sources {
     pub ready: i32,
     /// A free place for the vdso, as large as all of its parts.
     pub scratch: Addr,
+    /// A free place for the largest segment of huge pages of which somebody has a part.
+    pub bench: Addr,
     /// The range that must stay mapped: the script, the arenas and the scratch place.
     pub keep: PageRange,
     /// XSAVE components that need no permission any more.
@@ -64,6 +66,7 @@ impl Default for Sources {
             arenas: HashMap::new(),
             programs: HashMap::new(),
             ready: -1,
+            bench: Addr::NULL,
             scratch: Addr::NULL,
             keep: PageRange::new(0, 0),
             xcomp_permitted: 0,
@@ -187,7 +190,11 @@ fn map_one(
         Backing::SharedFile { file: id, offset, may_write } => (shared_kind(vma), file(*id, *may_write), *offset),
         Backing::Shared { shm, offset, may_write } => match &snapshot.shared_memory[shm.0 as usize].kind {
             SharedMemoryKind::SystemV(segment) if segment.huge_page.is_some() => {
-                return attach(list, vma, segment.id, *may_write);
+                let whole = PageRange {
+                    start: sources.bench,
+                    end: sources.bench.add(snapshot.shared_memory[shm.0 as usize].size),
+                };
+                return attach(list, vma, segment.id, (whole, *offset), *may_write);
             }
             SharedMemoryKind::Anonymous | SharedMemoryKind::SystemV(_) => {
                 let from = sources.arenas.get(&(*shm, *may_write)).copied().unwrap_or_default().add(*offset);
@@ -230,12 +237,40 @@ fn duplicate_arena(list: &mut List, vma: &Vma, from: Addr, may_write: bool) {
     protect_shared(list, vma, may_write);
 }
 
-/// shmat(2): huge pages cannot be mapped a second time by mremap(2).
-fn attach(list: &mut List, vma: &Vma, segment: i32, may_write: bool) {
+/// shmat(2): huge pages cannot be mapped a second time by mremap(2). Of what is attached a part is cut out, and moved to its place: around that
+/// may be something else. `bench` is where all of it is attached for that.
+fn attach(list: &mut List, vma: &Vma, segment: i32, (bench, offset): (PageRange, u64), may_write: bool) {
     let flags = if may_write { 0 } else { libc::SHM_RDONLY };
-    let args = [segment as u64, vma.range.start.0, flags as u64];
-    list.call_equals(Label::Range("attaching a segment at", vma.range), libc::SYS_shmat, &args, vma.range.start.0);
+    let is_part = is_part(vma, offset, bench.len());
+    let start = if is_part { bench.start } else { vma.range.start };
+    let args = [segment as u64, start.0, flags as u64];
+    list.call_equals(Label::Range("attaching a segment for", vma.range), libc::SYS_shmat, &args, start.0);
+    if is_part {
+        let part = PageRange { start: start.add(offset), end: start.add(offset + vma.range.len()) };
+        for rest in bench.without(&[part]) {
+            list.call(Label::Range("unmapping of a segment", rest), libc::SYS_munmap, &[rest.start.0, rest.len()]);
+        }
+        remap(list, "moving a part of a segment from", part, vma.range.start);
+    }
     protect_shared(list, vma, may_write);
+}
+
+/// Whether a mapping is not all of an attachment.
+fn is_part(vma: &Vma, offset: u64, size: u64) -> bool {
+    offset != 0 || vma.range.len() != size
+}
+
+/// Size and page size of a segment of huge pages of which this is a part.
+pub fn part_of_huge(snapshot: &Snapshot, vma: &Vma) -> Option<(u64, u64)> {
+    let Backing::Shared { shm, offset, may_write: _ } = &vma.backing else { return None };
+    let shared = &snapshot.shared_memory[shm.0 as usize];
+    let page = match &shared.kind {
+        SharedMemoryKind::SystemV(segment) => segment.huge_page?,
+        SharedMemoryKind::Anonymous | SharedMemoryKind::Memfd { .. } | SharedMemoryKind::AnonymousHuge { .. } => {
+            return None;
+        }
+    };
+    is_part(vma, *offset, shared.size).then_some((shared.size, page))
 }
 
 fn protect_shared(list: &mut List, vma: &Vma, may_write: bool) {

@@ -10,7 +10,7 @@ use super::numbers::number;
 use super::resume::{self, TimedCall};
 use super::script::{Image, List, page_up};
 use super::vdso::{self, Vdso};
-use super::{Choices, check, inheritance, sysv};
+use super::{Choices, check, inheritance, memory, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
@@ -144,14 +144,15 @@ pub fn plan(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Re
     }
     let numbers = number(snapshot, facts, choices);
     let mms = address_spaces(snapshot, &findings);
-    let Some(Placed { arenas, attachments, scratch, base, hole }) = place(snapshot, &mms, facts, &findings.vdsos)
+    let Some(Placed { arenas, attachments, bench, scratch, base, hole }) =
+        place(snapshot, &mms, facts, &findings.vdsos)
     else {
         return Err(vec![check::blocker(snapshot.inventory.root, "address space", "no hole is free in all", "")]);
     };
     let mut sources = numbers.sources;
     sources.arenas = arenas.iter().map(|(id, range)| ((*id, true), range.start)).collect();
     sources.arenas.extend(attachments.iter().map(|(id, range, may_write)| ((*id, *may_write), range.start)));
-    (sources.scratch, sources.keep) = (scratch, hole);
+    (sources.bench, sources.scratch, sources.keep) = (bench, scratch, hole);
     (sources.huge_always, sources.xcomp_permitted) = (facts.huge_always, facts.xcomp_permitted);
 
     let world =
@@ -263,6 +264,7 @@ fn is_pending(process: &Process, signal: i32) -> bool {
 struct Placed {
     arenas: Vec<(ShmId, PageRange)>,
     attachments: Vec<(ShmId, PageRange, bool)>,
+    bench: Addr,
     scratch: Addr,
     base: Addr,
     hole: PageRange,
@@ -280,6 +282,9 @@ fn place(snapshot: &Snapshot, mms: &[Cow<'_, Mm>], facts: &HostFacts, vdsos: &[V
         let room = snapshot.shared_memory[shm.0 as usize].size.checked_add(segment.huge_page.unwrap_or(0))?;
         total = total.checked_add(room.checked_mul(1 + u64::from(read_only.contains(&shm)))?)?;
     }
+    let parts = mms.iter().flat_map(|mm| &mm.vmas).filter_map(|vma| memory::part_of_huge(snapshot, vma));
+    let [bench_size, bench_page] = parts.fold([0, PAGE_SIZE], |[all, of], (size, page)| [all.max(size), of.max(page)]);
+    total = total.checked_add(bench_size.checked_add(bench_page)?)?;
     let hole = find_hole(&used, total.checked_add(SCRATCH + SCRIPT_ROOM)?)?;
     let mut at = hole.start;
     let mut arenas = Vec::new();
@@ -297,8 +302,10 @@ fn place(snapshot: &Snapshot, mms: &[Cow<'_, Mm>], facts: &HostFacts, vdsos: &[V
             at = start.add(size);
         }
     }
+    let bench = Addr(at.0.next_multiple_of(bench_page));
+    at = bench.add(bench_size);
     // What follows is laid out in pages.
-    Some(Placed { arenas, attachments, scratch: at, base: at.add(SCRATCH), hole })
+    Some(Placed { arenas, attachments, bench, scratch: at, base: at.add(SCRATCH), hole })
 }
 
 impl fmt::Display for RestorePlan {

@@ -3,7 +3,6 @@
 use super::blocker;
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
-use crate::image::model::address::Addr;
 use crate::image::model::memory::{Backing, SharedMemoryKind, Vma, VmaFlags};
 use crate::image::model::process::Process;
 use crate::restore::genealogy::genealogy;
@@ -51,15 +50,6 @@ fn mapping(snapshot: &Snapshot, process: &Process, vma: &Vma) -> Option<Blocker>
         Backing::PrivateShared { shm, offset: _ } if matches!(kind(shm).kind, SharedMemoryKind::Anonymous) => {
             "a private mapping of anonymous shared memory"
         }
-        Backing::Shared { shm, offset, may_write: _ } => match &kind(shm).kind {
-            SharedMemoryKind::SystemV(segment)
-                if segment.huge_page.is_some()
-                    && (vma.range.len() != kind(shm).size || Addr(*offset) != Addr::NULL) =>
-            {
-                "it is a part of an attachment of huge pages (SHM_HUGETLB)"
-            }
-            _ => return None,
-        },
         _ => return None,
     };
     Some(blocker(process.pid, format!("mapping {}", vma.range), reason, "no option; not supported yet"))

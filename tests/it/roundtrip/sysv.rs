@@ -14,7 +14,7 @@ fn segments_in_every_state() {
 fn segments_of_huge_pages() {
     isolated(|room| {
         require_root!("to reserve huge pages");
-        let reserved = HugePages::reserve(4);
+        let reserved = HugePages::reserve(8);
         require!(reserved.are_there(), "no memory for huge pages");
         room.survives(room.victim("sysv", &["huge"]));
     });

@@ -20,7 +20,7 @@ pub fn collect(tid: Tid, timer_slack: u64, has_core_cookies: bool) -> Result<Sch
     Ok(Scheduling {
         policy: attributes.policy,
         flags: attributes.flags,
-        nice: attributes.nice,
+        nice: sched::nice(tid).map_err(CollectError::at(tid, "getpriority"))?,
         priority: attributes.priority,
         deadline: [attributes.runtime, attributes.deadline, attributes.period],
         uclamp: [attributes.util_min, attributes.util_max],

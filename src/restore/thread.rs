@@ -110,6 +110,11 @@ fn schedule(list: &mut List, script: &mut Script, wanted: &Scheduling) {
         let args = [0, wanted.affinity.len() as u64 * 8, mask.0];
         list.call("setting the affinity", libc::SYS_sched_setaffinity, &args);
     }
+    // Other policies keep the nice value that the thread has (kernel/sched/syscalls.c, `__setscheduler_params`).
+    if ![libc::SCHED_OTHER as u32, libc::SCHED_BATCH as u32].contains(&wanted.policy) {
+        let args = [libc::PRIO_PROCESS as u64, 0, i64::from(wanted.nice) as u64];
+        list.call("setting the nice value", libc::SYS_setpriority, &args);
+    }
     let attributes = script.place(&attributes(wanted));
     list.call("setting the scheduling policy", libc::SYS_sched_setattr, &[0, attributes.0, 0]);
     let args = [IOPRIO_WHO_PROCESS, 0, u64::from(wanted.io_priority)];

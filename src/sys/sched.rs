@@ -92,13 +92,21 @@ pub fn core_cookie(tid: Tid) -> Result<u64> {
     Ok(cookie)
 }
 
+/// The nice value of a thread, which it has under every policy: sched_getattr(2) tells none of it for those of real time.
+///
+/// # Errors
+/// ESRCH.
+pub fn nice(tid: Tid) -> Result<i32> {
+    // SAFETY: getpriority takes no pointer. The raw call returns 20 - nice, so that it is never negative.
+    checked(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, tid.0) }).map(|value| 20 - value as i32)
+}
+
 /// The nice value of the calling thread.
 ///
 /// # Errors
 /// None that is known.
 pub fn own_nice() -> Result<i32> {
-    // SAFETY: getpriority takes no pointer. The raw call returns 20 - nice, so that it is never negative.
-    checked(unsafe { libc::syscall(libc::SYS_getpriority, libc::PRIO_PROCESS, 0) }).map(|value| 20 - value as i32)
+    nice(Tid(0))
 }
 
 /// Changes the nice value of the calling thread.

@@ -265,3 +265,26 @@ fn arm(file: &File, timer: &Timerfd) -> io::Result<()> {
     };
     Ok(elsewhere::call(&Elsewhere::default(), 0, |_| arm()).map(drop)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::model::file::FdEntry;
+    use crate::image::tests::sample;
+
+    #[test]
+    fn snap_adds_what_no_table_has_beside_the_instance() {
+        let mut snapshot = sample::snapshot();
+        let is_epoll = |description: &&mut Description| matches!(description.object, OpenObject::Epoll(_));
+        let instance = snapshot.descriptions.iter_mut().find(is_epoll).expect("an instance");
+        let id = instance.id;
+        let watched = DescriptionId(0);
+        let item = EpollItem { fd: Fd(7), description: watched, events: 1, data: 2 };
+        instance.object = OpenObject::Epoll(Epoll { items: vec![item], busy_poll: None });
+        let entry = |fd, description| FdEntry { fd: Fd(fd), description, close_on_exec: false };
+        snapshot.fd_tables[0].entries = vec![entry(3, id), entry(7, watched)];
+        assert_eq!(instances(&snapshot), BTreeSet::new());
+        snapshot.fd_tables[0].entries.pop();
+        assert_eq!(instances(&snapshot), BTreeSet::from([id]));
+    }
+}

@@ -4,6 +4,7 @@
 //! filling (protection, locks, seals) follows once the pages are there.
 
 use super::aio;
+use super::attached;
 use super::inheritance::{self, Kept};
 use super::script::{Label, List, Script};
 use super::vdso::Home;
@@ -134,7 +135,8 @@ pub const fn is_vdso(vma: &Vma) -> bool {
     matches!(vma.backing, Backing::Vdso | Backing::Vvar)
 }
 
-fn remap(list: &mut List, text: &'static str, from: PageRange, to: Addr) {
+/// Moves a mapping.
+pub fn remap(list: &mut List, text: &'static str, from: PageRange, to: Addr) {
     let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
     let args = [from.start.0, from.len(), from.len(), flags, to.0];
     list.call_equals(Label::Range(text, from), libc::SYS_mremap, &args, to.0);
@@ -194,11 +196,11 @@ fn map_one(
                     start: sources.bench,
                     end: sources.bench.add(snapshot.shared_memory[shm.0 as usize].size),
                 };
-                return attach(list, vma, segment.id, (whole, *offset), *may_write);
+                return attached::attach(list, vma, segment.id, (whole, *offset), *may_write);
             }
             SharedMemoryKind::Anonymous | SharedMemoryKind::SystemV(_) => {
                 let from = sources.arenas.get(&(*shm, *may_write)).copied().unwrap_or_default().add(*offset);
-                return duplicate_arena(list, vma, from, *may_write);
+                return attached::duplicate(list, vma, from, *may_write);
             }
             SharedMemoryKind::Memfd { .. } | SharedMemoryKind::AnonymousHuge { .. } => {
                 (libc::MAP_SHARED, memfd(shm, *may_write), *offset)
@@ -227,58 +229,6 @@ fn map_one(
 
 const fn shared_kind(vma: &Vma) -> i32 {
     if vma.flags.contains(VmaFlags::SYNC) { libc::MAP_SHARED_VALIDATE | libc::MAP_SYNC } else { libc::MAP_SHARED }
-}
-
-/// mremap(2) with an old size of 0 maps the same shared pages a second time.
-fn duplicate_arena(list: &mut List, vma: &Vma, from: Addr, may_write: bool) {
-    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as u64;
-    let args = [from.0, 0, vma.range.len(), flags, vma.range.start.0];
-    list.call_equals(Label::Range("mapping shared memory at", vma.range), libc::SYS_mremap, &args, vma.range.start.0);
-    protect_shared(list, vma, may_write);
-}
-
-/// shmat(2): huge pages cannot be mapped a second time by mremap(2). Of what is attached a part is cut out, and moved to its place: around that
-/// may be something else. `bench` is where all of it is attached for that.
-fn attach(list: &mut List, vma: &Vma, segment: i32, (bench, offset): (PageRange, u64), may_write: bool) {
-    let flags = if may_write { 0 } else { libc::SHM_RDONLY };
-    let is_part = is_part(vma, offset, bench.len());
-    let start = if is_part { bench.start } else { vma.range.start };
-    let args = [segment as u64, start.0, flags as u64];
-    list.call_equals(Label::Range("attaching a segment for", vma.range), libc::SYS_shmat, &args, start.0);
-    if is_part {
-        let part = PageRange { start: start.add(offset), end: start.add(offset + vma.range.len()) };
-        for rest in bench.without(&[part]) {
-            list.call(Label::Range("unmapping of a segment", rest), libc::SYS_munmap, &[rest.start.0, rest.len()]);
-        }
-        remap(list, "moving a part of a segment from", part, vma.range.start);
-    }
-    protect_shared(list, vma, may_write);
-}
-
-/// Whether a mapping is not all of an attachment.
-fn is_part(vma: &Vma, offset: u64, size: u64) -> bool {
-    offset != 0 || vma.range.len() != size
-}
-
-/// Size and page size of a segment of huge pages of which this is a part.
-pub fn part_of_huge(snapshot: &Snapshot, vma: &Vma) -> Option<(u64, u64)> {
-    let Backing::Shared { shm, offset, may_write: _ } = &vma.backing else { return None };
-    let shared = &snapshot.shared_memory[shm.0 as usize];
-    let page = match &shared.kind {
-        SharedMemoryKind::SystemV(segment) => segment.huge_page?,
-        SharedMemoryKind::Anonymous | SharedMemoryKind::Memfd { .. } | SharedMemoryKind::AnonymousHuge { .. } => {
-            return None;
-        }
-    };
-    is_part(vma, *offset, shared.size).then_some((shared.size, page))
-}
-
-fn protect_shared(list: &mut List, vma: &Vma, may_write: bool) {
-    let first = if may_write { Prot::READ.union(Prot::WRITE) } else { Prot::READ };
-    if vma.prot != first {
-        let args = [vma.range.start.0, vma.range.len(), u64::from(vma.prot.bits())];
-        list.call(Label::Range("protecting", vma.range), libc::SYS_mprotect, &args);
-    }
 }
 
 /// What decides how pages are allocated, and the name.

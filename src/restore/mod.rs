@@ -2,6 +2,7 @@
 
 mod aio;
 mod assemble;
+mod attached;
 mod cgroup;
 mod check;
 mod clocks;

@@ -10,7 +10,7 @@ use super::numbers::number;
 use super::resume::{self, TimedCall};
 use super::script::{Image, List, page_up};
 use super::vdso::{self, Vdso};
-use super::{Choices, check, inheritance, memory, sysv};
+use super::{Choices, attached, check, inheritance, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
@@ -282,7 +282,7 @@ fn place(snapshot: &Snapshot, mms: &[Cow<'_, Mm>], facts: &HostFacts, vdsos: &[V
         let room = snapshot.shared_memory[shm.0 as usize].size.checked_add(segment.huge_page.unwrap_or(0))?;
         total = total.checked_add(room.checked_mul(1 + u64::from(read_only.contains(&shm)))?)?;
     }
-    let parts = mms.iter().flat_map(|mm| &mm.vmas).filter_map(|vma| memory::part_of_huge(snapshot, vma));
+    let parts = mms.iter().flat_map(|mm| &mm.vmas).filter_map(|vma| attached::part_of_huge(snapshot, vma));
     let [bench_size, bench_page] = parts.fold([0, PAGE_SIZE], |[all, of], (size, page)| [all.max(size), of.max(page)]);
     total = total.checked_add(bench_size.checked_add(bench_page)?)?;
     let hole = find_hole(&used, total.checked_add(SCRATCH + SCRIPT_ROOM)?)?;

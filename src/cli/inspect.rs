@@ -5,7 +5,7 @@ use super::exit::Exit;
 use super::exit_code::Code;
 use super::failure::Failure;
 use super::output::{self, Output};
-use crate::image::{Error, Image};
+use crate::image::{self, Error, Image};
 use crate::inspect::{self, Report};
 use crate::restore::input;
 use std::fs::File;
@@ -48,6 +48,9 @@ pub(super) fn open(path: &Path) -> Result<Image, Failure> {
     if path.as_os_str() != "-" {
         let unreadable = |error: &io::Error| unreadable(&name, error);
         let file = File::open(path).map_err(|error| unreadable(&error))?;
+        if path.is_dir() {
+            return Err(unreadable(&io::ErrorKind::IsADirectory.into()));
+        }
         let bytes = input::map(&file).map_err(|error| unreadable(&error))?;
         return Image::open(bytes).map_err(|error| damaged(&name, &error));
     }
@@ -64,30 +67,11 @@ pub(super) fn open(path: &Path) -> Result<Image, Failure> {
     Image::open(bytes).map_err(|error| damaged("standard input", &error))
 }
 
-/// What helps where there is no such file.
-pub(super) const NO_SUCH_IMAGE: &str = "check the name; snap dump PID writes snap-PID.snap where it is run";
-/// What helps where the image is not what was written.
-pub(super) const DAMAGED: &str = "an image cannot be mended: take another copy, or dump again";
-
 fn unreadable(name: &str, error: &io::Error) -> Failure {
-    let (code, remedy) = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            (Code::Permission, "images are readable for their owner alone: ask them, or root")
-        }
-        io::ErrorKind::NotFound => (Code::BadImage, NO_SUCH_IMAGE),
-        _ => (Code::BadImage, "an image is a regular file written by snap dump"),
-    };
-    Failure::new(code, format!("cannot read the image {name}: {error}"), remedy)
+    let code = if error.kind() == io::ErrorKind::PermissionDenied { Code::Permission } else { Code::BadImage };
+    Failure::new(code, format!("cannot read the image {name}: {error}"), image::unreadable(error))
 }
 
 fn damaged(name: &str, error: &Error) -> Failure {
-    Failure::new(
-        Code::BadImage,
-        format!("cannot read the image {name}: {error}"),
-        match error {
-            Error::NotAnImage => "name a file that snap dump has written",
-            Error::Newer { what: _, read_by: _ } => "install that version of snap",
-            _ => DAMAGED,
-        },
-    )
+    Failure::new(Code::BadImage, format!("cannot read the image {name}: {error}"), error.remedy())
 }

@@ -4,7 +4,6 @@ use super::args::{self, RestoreArgs};
 use super::exit::Exit;
 use super::exit_code::Code;
 use super::failure::Failure;
-use super::inspect::{DAMAGED, NO_SUCH_IMAGE};
 use super::output::Output;
 use super::progress_bar::Bar;
 use crate::inspect::text::count;
@@ -129,10 +128,7 @@ fn explain(args: &RestoreArgs, error: Error) -> Failure {
             remedy: String::new(),
             blockers,
         },
-        Error::Image { .. } => {
-            let is_missing = args.image.as_os_str() != "-" && !args.image.exists();
-            Failure::new(Code::BadImage, message, if is_missing { NO_SUCH_IMAGE } else { DAMAGED })
-        }
+        Error::Image { remedy, .. } => Failure::new(Code::BadImage, message, remedy),
         Error::Permission { .. } => Failure::new(
             Code::Permission,
             message,

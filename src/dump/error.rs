@@ -27,7 +27,7 @@ pub enum Error {
         hint: String,
     },
     /// There is no such process, or it ended meanwhile.
-    #[error("pid {0} does not exist or ended during the dump")]
+    #[error("pid {0} does not exist, or has ended")]
     Vanished(Pid),
     /// Somebody else traces it.
     #[error("pid {pid} is traced by pid {tracer} ({name})")]

@@ -151,6 +151,31 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// What helps.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::NotAnImage => "name a file that snap dump has written",
+            Self::Newer { what: _, read_by: _ } => "install that version of snap",
+            Self::Architecture(_) | Self::PageSize(_) => "restore it on a host of the kind that it comes from",
+            Self::Io { offset: _, source } => unreadable(source),
+            _ => "an image cannot be mended: take another copy, or dump again",
+        }
+    }
+}
+
+/// What helps where a file cannot be read that should be an image.
+#[must_use]
+pub fn unreadable(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "images are readable for their owner alone: ask them, or root",
+        io::ErrorKind::NotFound => "check the name; snap dump PID writes snap-PID.snap where it is run",
+        io::ErrorKind::IsADirectory => "name a file that snap dump has written",
+        _ => "see that the whole file can be read",
+    }
+}
+
 /// What is wrong with a page block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BlockFault {

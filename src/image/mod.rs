@@ -30,7 +30,7 @@ mod versions;
 mod writer;
 
 pub use block::{BLOCK_SIZE, Codec};
-pub use error::{BlockFault, Error, WriteError};
+pub use error::{BlockFault, Error, WriteError, unreadable};
 pub use header::{Header, HeaderFlags, ToolVersion};
 pub use reader::{Image, ImageBytes, PageSink};
 pub use section::Kind;

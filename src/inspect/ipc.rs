@@ -212,6 +212,10 @@ fn notification(notification: &ipc::Notification) -> Notification {
 
 impl Report for Ipc {
     fn text(&self, width: Option<u16>) -> String {
+        let Self { schema: _, segments, semaphores, queues, posix_queues } = self;
+        if segments.is_empty() && semaphores.is_empty() && queues.is_empty() && posix_queues.is_empty() {
+            return "no System V IPC, no POSIX message queues\n".to_owned();
+        }
         let mut rows = table(&["KIND", ">ID", "KEY", "MODE", ">UID", "WHAT"], width);
         let mut row = |kind: &str, id: String, key: String, mode: &str, uid: u32, what: String| {
             rows.add_row([kind, &id, &key, mode, &uid.to_string(), &what]);

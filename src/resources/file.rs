@@ -257,8 +257,8 @@ fn locate(meta: &Metadata, link: &[u8]) -> Result<(Vec<u8>, Link), String> {
     match other_name(&path, meta) {
         Some(name) => Ok((path, Link::OtherName(name))),
         None => Err(format!(
-            "its name is gone, and none of its {} other names is among the first {NAMES} names around its old directory",
-            meta.nlink()
+            "its name is gone, and it has {}, but not among the first {NAMES} names around its old directory",
+            if meta.nlink() == 1 { "another".to_owned() } else { format!("{} others", meta.nlink()) }
         )),
     }
 }

@@ -157,6 +157,8 @@ pub enum Error {
         image: String,
         /// What is wrong with it.
         reason: String,
+        /// What helps.
+        remedy: &'static str,
     },
     /// The kernel does not let us.
     #[error("{action}: permission denied: {hint}")]

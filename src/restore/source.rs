@@ -28,7 +28,10 @@ impl Opened {
         let (name, image) = match &options.image {
             Input::File(path) => {
                 let name = path.display().to_string();
-                let unreadable = |error: io::Error| Error::Image { image: name.clone(), reason: error.to_string() };
+                let unreadable = |error: io::Error| {
+                    let remedy = image::unreadable(&error);
+                    Error::Image { image: name.clone(), reason: error.to_string(), remedy }
+                };
                 let file = File::open(path).map_err(unreadable)?;
                 let image = if file.metadata().map_err(unreadable)?.is_file() {
                     Image::open(file_map::map(&file).map_err(unreadable)?)
@@ -51,7 +54,7 @@ fn damaged(name: &str, error: &image::Error) -> Error {
         let source = io::Error::from_raw_os_error(source.raw_os_error().unwrap_or(libc::EIO));
         return Error::Step { step: format!("filling {owner:?} at {addr}"), source };
     }
-    Error::Image { image: name.to_owned(), reason: error.to_string() }
+    Error::Image { image: name.to_owned(), reason: error.to_string(), remedy: error.remedy() }
 }
 
 impl Pages for Opened {

@@ -102,6 +102,8 @@ pub fn permission_hint(pid: Pid) -> String {
         "it is a kernel thread".to_owned()
     } else if user != own {
         format!("it belongs to user {}: run as that user or as root", user.unwrap_or_default())
+    } else if user.as_deref() == Some("0") {
+        "root may not do that here without CAP_SYS_PTRACE over it: it has rights that snap lacks (is snap in a container?)".to_owned()
     } else if owner != user {
         "the program is not dumpable (set-user-id, or PR_SET_DUMPABLE): run as root".to_owned()
     } else {

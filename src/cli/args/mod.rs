@@ -1,5 +1,13 @@
 //! The one definition of the command line: help, man pages and shell completions all come from it.
 
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use values::Compression;
+use values::{compression, inherited, mapped, pid, seconds};
+
 use super::exit_code::Code;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::net::IpAddr;
@@ -36,7 +44,7 @@ pub struct Cli {
 
 const TOP_EXAMPLES: &str = "\
 Examples:
-  snap demo                          see it work, in ten seconds
+  snap demo                          see it work, in a few seconds
   snap dump 4711                     image of process 4711 in snap-4711.snap; it runs on
   snap dump 4711 -o job.snap --kill  the same, and end it once the image is safe
   snap restore job.snap              run it on, here and now
@@ -314,8 +322,9 @@ pub enum NetAction {
         image: PathBuf,
     },
     /// Let them pass
+    #[command(override_usage = "snap net unlock <FILE>\n       snap net unlock --all")]
     Unlock {
-        /// The image; - is standard input
+        /// The image, if not --all; - is standard input
         #[arg(value_name = "FILE", value_hint = ValueHint::FilePath, required_unless_present = "all")]
         image: Option<PathBuf>,
         /// Those of every image
@@ -358,148 +367,4 @@ pub enum Generate {
 pub struct DemoCounterArgs {
     /// Where it writes what it has counted
     pub file: PathBuf,
-}
-
-/// `--compress`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Compression {
-    /// Pages as they are.
-    None,
-    /// zstd at this level.
-    Zstd(i32),
-}
-
-/// The level that `--compress zstd` means.
-const DEFAULT_LEVEL: i32 = 1;
-
-fn compression(text: &str) -> Result<Compression, String> {
-    let wrong = || "expected none, zstd, or zstd:LEVEL with LEVEL from -7 to 22".to_owned();
-    match text.split_once(':') {
-        None if text == "none" => Ok(Compression::None),
-        None if text == "zstd" => Ok(Compression::Zstd(DEFAULT_LEVEL)),
-        Some(("zstd", level)) => match level.parse() {
-            Ok(level) if (-7..=22).contains(&level) => Ok(Compression::Zstd(level)),
-            Ok(_) | Err(_) => Err(wrong()),
-        },
-        None | Some(_) => Err(wrong()),
-    }
-}
-
-fn pid(text: &str) -> Result<i32, String> {
-    match text.parse::<i32>() {
-        Ok(pid) if pid > 0 => Ok(pid),
-        Ok(_) | Err(_) => Err("expected the number of a process, such as pidof(1) or ps(1) shows".to_owned()),
-    }
-}
-
-/// `FD:LINK`.
-fn inherited(text: &str) -> Result<(i32, String), String> {
-    let (fd, link) = text.split_once(':').ok_or("not FD:LINK, as in 3:pipe:[4711]")?;
-    let fd = fd.parse().ok().filter(|fd| *fd >= 0).ok_or_else(|| format!("{fd} is no descriptor"))?;
-    Ok((fd, link.to_owned()))
-}
-
-/// `OLD=NEW`, both of one family.
-fn mapped(text: &str) -> Result<(IpAddr, IpAddr), String> {
-    let (old, new) = text.split_once('=').ok_or("not OLD=NEW, as in 10.0.0.1=10.0.0.7")?;
-    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| format!("{text} is no address"));
-    let (old, new) = (address(old)?, address(new)?);
-    if old.is_ipv4() == new.is_ipv4() { Ok((old, new)) } else { Err("one is of IPv4 and one of IPv6".to_owned()) }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "expected seconds, such as 5 or 0.5".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        Ok(_) | Err(_) => Err("expected more than 0 seconds".to_owned()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(line.split(' '))
-    }
-
-    fn dump(line: &str) -> DumpArgs {
-        match parse(line).expect("it parses").command {
-            Command::Dump(args) => args,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn long_help_explains_and_gives_examples() {
-        let mut command = Cli::command();
-        for subcommand in command.get_subcommands_mut().filter(|subcommand| !subcommand.is_hide_set()) {
-            let name = subcommand.get_name().to_owned();
-            let help = subcommand.render_long_help().to_string();
-            let about = subcommand.get_long_about().map(ToString::to_string).unwrap_or_default();
-            assert!(about.len() > 100, "{name}: {about}");
-            assert!(name == "demo" || help.contains(&format!("  snap {name} ")), "{name}: {help}");
-        }
-    }
-
-    #[test]
-    fn a_dump_needs_a_pid_alone() {
-        let args = dump("snap dump 12");
-        assert_eq!((args.pid, args.output, args.kill, args.compress), (12, None, false, Compression::None));
-    }
-
-    #[test]
-    fn every_option_of_a_dump() {
-        let args = dump("snap dump 12 -o - --kill --timeout 0.5 --compress zstd:-5 --json");
-        assert_eq!(args.output, Some(PathBuf::from("-")));
-        assert!(args.kill && args.json);
-        assert_eq!(args.timeout, Some(Duration::from_millis(500)));
-        assert_eq!(args.compress, Compression::Zstd(-5));
-    }
-
-    #[test]
-    fn what_makes_no_sense_is_refused() {
-        for line in [
-            "snap dump",
-            "snap dump 0",
-            "snap dump -3",
-            "snap dump x",
-            "snap dump 1 --kill --leave-running",
-            "snap dump 1 --kill --leave-stopped",
-            "snap dump 1 --timeout 0",
-            "snap dump 1 --timeout nan",
-            "snap dump 1 --timeout -1",
-            "snap dump 1 --compress lz4",
-            "snap dump 1 --compress zstd:23",
-            "snap dump 1 --compress zstd:",
-            "snap restore",
-            "snap restore a b",
-            "snap restore a --files maybe",
-            "snap -q -v dump 1",
-            "snap",
-        ] {
-            assert!(parse(line).is_err(), "{line}");
-        }
-    }
-
-    #[test]
-    fn global_options_stand_anywhere() {
-        assert!(parse("snap -q dump 1").expect("before").quiet);
-        assert_eq!(parse("snap dump 1 -vv").expect("after").verbose, 2);
-    }
-
-    #[test]
-    fn json_may_precede_the_report() {
-        let Command::Inspect(args) = parse("snap inspect a --json maps").expect("it parses").command else {
-            panic!("not inspect");
-        };
-        assert!(args.json);
-        assert_eq!(args.report, Report::Maps);
-    }
 }

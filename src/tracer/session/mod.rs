@@ -4,24 +4,29 @@
 //! unmaps it. Any other thread is a guest for a while: it is put back, whole and verified, before the next one is called upon. Every
 //! pointer that a call writes through must point into the scratch mapping, and every call must be harmless to be made again or not at all.
 
-use super::batch::{ANSWERS, Batch, Question};
-use super::deputy::Fate;
-use super::driver;
-use super::error::Error;
-use super::inject::{self, Visit};
-use super::memory::{Memory, RemotePtr};
-use super::padding::{self, Content, Place};
-use super::remainder::{self, Remainder};
-use super::rseq;
-use super::seccomp::{Call, Policy};
-use super::stub::{self, Stub};
-use super::thread::{Stop, StoppedThread};
-use super::tree::FrozenTree;
-use super::twin::{self, Child, Twin};
+mod answers;
+mod calls;
+mod foothold;
+
+use calls::{host_calls, leaving_calls, permit};
+use foothold::free_place;
+pub(super) use foothold::{erase, prepare_registers, read_maps, run_out, write_code, write_verified};
+
 use crate::fault;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::{Pid, Tid};
-use crate::proc::{TaskDir, maps};
+use crate::tracer::batch::{Batch, Question};
+use crate::tracer::deputy::Fate;
+use crate::tracer::error::Error;
+use crate::tracer::inject::Visit;
+use crate::tracer::memory::{Memory, RemotePtr};
+use crate::tracer::padding::{self, Place};
+use crate::tracer::remainder::{self, Remainder};
+use crate::tracer::seccomp::{Call, Policy};
+use crate::tracer::stub::Stub;
+use crate::tracer::thread::StoppedThread;
+use crate::tracer::tree::FrozenTree;
+use crate::tracer::twin::{self, Child, Twin};
 use nix::errno::Errno;
 use std::collections::HashMap;
 
@@ -207,113 +212,6 @@ impl<'a> RemoteSession<'a> {
         visit.call(entry, number as u64, args).map(|outcome| outcome.result)
     }
 
-    /// Puts several questions to a thread without a stop in between; returns what those calls returned that are to be kept, in order.
-    /// With an address in `dispositions`, the `struct sigaction` of each signal is written there as well, by the thread that holds the scratch mapping.
-    /// `None` when that cannot be done with this thread: then each call has to be made by itself. The same holds for the calls as for
-    /// those of [`Self::syscall`].
-    ///
-    /// # Errors
-    /// As [`Self::syscall`].
-    pub fn answers(
-        &mut self,
-        tid: Tid,
-        questions: &[Question],
-        dispositions: Option<Addr>,
-    ) -> Result<Option<[u64; ANSWERS]>, Error> {
-        let (thread, policy) = self.policy(tid)?;
-        let is_plain = *policy == Policy::Free && thread.stop == Stop::Interrupted;
-        if !is_plain || !self.place.has_batch {
-            return Ok(None);
-        }
-        if tid == self.host.tid() {
-            return self.host_answers(questions, dispositions);
-        }
-        if dispositions.is_some() {
-            return Ok(None);
-        }
-        self.keep_from_children()?;
-        let Some(batch) = self.batch(questions)? else { return Ok(None) };
-        self.welcome(tid)?.answer(batch).map(Some)
-    }
-
-    /// As [`Self::answers`], of the host, in the place where guests find theirs.
-    fn host_answers(
-        &mut self,
-        questions: &[Question],
-        dispositions: Option<Addr>,
-    ) -> Result<Option<[u64; ANSWERS]>, Error> {
-        let at = self.place.guest.batch();
-        let Some(signal) = self.signal()? else { return Ok(None) };
-        let fitting = |questions: &[Question]| Batch::new(at, self.place.host, questions, dispositions, signal);
-        let first = if self.kept_from_children { None } else { fitting(&[&[self.advice()], questions].concat()) };
-        let advises = first.is_some();
-        let Some((batch, bytes)) = first.or_else(|| fitting(questions)) else { return Ok(None) };
-        if !advises {
-            self.keep_from_children()?;
-        }
-        self.dismiss()?;
-        self.batch = None;
-        write_verified(at, &bytes, &self.memory)?;
-        self.host.prepare_batch(at, &self.memory)?;
-        let answers = self.host.answer(batch);
-        if answers.is_err() {
-            self.host.halt()?;
-        }
-        // On its way out it has to unmap the scratch mapping, wherever it was.
-        self.host.park()?;
-        let mut answers = answers?;
-        if advises {
-            let [advised, ..] = answers;
-            self.has_kept_from_children(driver::returned(advised))?;
-            answers.rotate_left(1);
-        }
-        Ok(Some(answers))
-    }
-
-    /// What keeps the scratch mapping from children, as a question.
-    fn advice(&self) -> Question {
-        let [_, Call { number, args: [start, len, advice, ..], ip: _ }, ..] = host_calls(self.scratch, self.place.host);
-        Question { number: number as i64, args: [start, len, advice], returns: true }
-    }
-
-    /// The batch of these questions, written where guests find it.
-    fn batch(&mut self, questions: &[Question]) -> Result<Option<Batch>, Error> {
-        if let Some((batch, known)) = &self.batch
-            && known == questions
-        {
-            return Ok(Some(*batch));
-        }
-        self.dismiss()?;
-        let guest = self.place.guest;
-        let made = self.signal()?.and_then(|signal| Batch::new(guest.batch(), guest, questions, None, signal));
-        let Some((batch, bytes)) = made else { return Ok(None) };
-        write_verified(self.place.guest.batch(), &bytes, &self.memory)?;
-        self.batch = Some((batch, questions.to_vec()));
-        Ok(Some(batch))
-    }
-
-    /// The signal that ends batches, if there is one.
-    fn signal(&mut self) -> Result<Option<i32>, Error> {
-        if self.signal.is_none() {
-            self.signal = Some(self.unnoticed_signal()?);
-        }
-        Ok(self.signal.flatten())
-    }
-
-    /// A signal that the kernel drops when it is sent to any thread of the process: not caught, and blocked by none, so that nobody can wait
-    /// for it either.
-    fn unnoticed_signal(&self) -> Result<Option<i32>, Error> {
-        let host = self.tree.thread(self.host.tid()).ok_or(Error::Vanished(self.pid))?;
-        let signals = host.status()?.signals;
-        let mut noticed = signals.caught | signals.shared_pending;
-        for thread in self.tree.threads_of(self.pid).iter().filter(|thread| thread.tid != self.host.tid()) {
-            noticed |= thread.signal_mask()?;
-        }
-        noticed |= self.host.mask();
-        let by_default = [libc::SIGURG, libc::SIGWINCH, libc::SIGCHLD];
-        Ok(by_default.into_iter().find(|signal| noticed & 1 << (signal - 1) == 0))
-    }
-
     /// Takes away remainders of transfers to which nobody can come back, and gives those that are left in the vdso, which no image holds.
     /// `alternate` says where each thread has its alternate signal stack.
     ///
@@ -420,116 +318,4 @@ impl Drop for RemoteSession<'_> {
             tracing::error!("putting threads back: {error}");
         }
     }
-}
-
-pub(super) fn read_maps(pid: Pid) -> Result<Vec<maps::Mapping>, Error> {
-    let failed = |error: crate::proc::Error| Error::Proc {
-        path: format!("/proc/{pid}/maps"),
-        source: std::io::Error::other(error),
-    };
-    maps::read(&TaskDir::process(pid).map_err(failed)?, &mut Vec::new()).map_err(failed)
-}
-
-/// Finds a place for the stubs, after every thread that a killed predecessor left in one has come out of it.
-fn free_place(tree: &mut FrozenTree, pid: Pid, maps: &[maps::Mapping], memory: &Memory) -> Result<Place, Error> {
-    let places = padding::places(maps, memory)?;
-    let stale: Vec<Place> =
-        places.iter().filter(|(_, content)| *content == Content::Stale).map(|(place, _)| *place).collect();
-    run_out(tree, pid, &stale)?;
-    let place = places.iter().map(|(place, _)| *place).next();
-    place.ok_or(Error::NoRoom { pid, what: "512 zero bytes at the end of any executable file mapping" })
-}
-
-/// Lets threads run out of what a killed predecessor has left.
-pub(super) fn run_out(tree: &mut FrozenTree, pid: Pid, stale: &[Place]) -> Result<(), Error> {
-    let inside = |rip: u64| stale.iter().any(|place| place.contains(rip));
-    tree.threads_of_mut(pid).iter_mut().try_for_each(|thread| inject::run_out(thread, &inside))
-}
-
-/// Writes both stubs, with data that restore nothing, and reads them back.
-pub(super) fn write_code(place: Place, memory: &Memory) -> Result<(), Error> {
-    let mut bytes = [0; 2 * stub::LEN];
-    for half in bytes.chunks_exact_mut(stub::LEN) {
-        let code = stub::code();
-        half[..code.len()].copy_from_slice(&code);
-    }
-    write_verified(place.start(), &bytes, memory)
-}
-
-pub(super) fn erase(place: Place, memory: &Memory) -> Result<(), Error> {
-    write_verified(place.start(), &vec![0; place.len()], memory)
-}
-
-pub(super) fn write_verified(at: Addr, bytes: &[u8], memory: &Memory) -> Result<(), Error> {
-    memory.write(at, bytes)?;
-    if memory.read_vec(at, bytes.len())? == bytes {
-        Ok(())
-    } else {
-        Err(Error::Memory {
-            pid: memory.pid(),
-            action: "verifying",
-            at,
-            len: bytes.len(),
-            source: std::io::Error::other("it does not hold what was written"),
-        })
-    }
-}
-
-/// Gives a thread the registers from which it has to go on: out of a critical section by its abort handler.
-pub(super) fn prepare_registers(thread: &mut StoppedThread, memory: &Memory) -> Result<(), Error> {
-    const USER_CS: u64 = 0x33;
-    const TRAP_FLAG: u64 = 1 << 8;
-    let refused = |reason: &str| Error::Refused { tid: thread.tid, reason: reason.to_owned(), remedy: "" };
-    if thread.regs.cs != USER_CS {
-        return Err(refused("it runs 32-bit code"));
-    }
-    if thread.regs.eflags & TRAP_FLAG != 0 {
-        return Err(refused("it steps through its own code (trap flag)"));
-    }
-    if let Some(dispatch) = thread.syscall_user_dispatch()?
-        && memory.get(RemotePtr::<u8>::new(Addr(dispatch.selector)))? != 0
-    {
-        return Err(refused("syscall user dispatch blocks its calls"));
-    }
-    if let Some(abort) = rseq::abort_address(thread, memory)? {
-        thread.regs.rip = abort.0;
-    }
-    Ok(())
-}
-
-fn permit(thread: &StoppedThread, policy: &Policy, call: &Call) -> Result<(), Error> {
-    match policy.refusal(call) {
-        None => Ok(()),
-        Some(why) => {
-            let reason = format!("system call {} would meet {why}", call.number);
-            let remedy = "start it with a filter that allows the call";
-            Err(Error::Refused { tid: thread.tid, reason, remedy })
-        }
-    }
-}
-
-/// The calls that a host makes: mmap, madvise, and those of its way out.
-fn host_calls(scratch: PageRange, stub: Stub) -> [Call; 4] {
-    let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE) as u64;
-    let (start, len) = (scratch.start.0, scratch.len());
-    let map = [start, len, prot, flags, u64::MAX, 0];
-    let advise = [start, len, libc::MADV_DONTFORK as u64, 0, 0, 0];
-    let [unmap, mask] = leaving_calls((scratch.start, len), stub);
-    [
-        Call { number: libc::SYS_mmap as u64, args: map, ip: Stub::after(stub.map_entry()) },
-        Call { number: libc::SYS_madvise as u64, args: advise, ip: Stub::after(stub.call_entry()) },
-        unmap,
-        mask,
-    ]
-}
-
-/// The calls that a stub makes on its way out.
-fn leaving_calls((start, len): (Addr, u64), stub: Stub) -> [Call; 2] {
-    let unmap = [start.0, len, 0, 0, 0, 0];
-    let mask = [libc::SIG_SETMASK as u64, stub.mask().0, 0, 8, 0, 0];
-    [
-        Call { number: libc::SYS_munmap as u64, args: unmap, ip: stub.after_unmapping() },
-        Call { number: libc::SYS_rt_sigprocmask as u64, args: mask, ip: stub.after_masking() },
-    ]
 }

@@ -26,7 +26,7 @@ fn random_millis(below: u64) -> u64 {
     u64::from_le_bytes(bytes) % below
 }
 
-fn stressed(room: &Room, load: &str) {
+fn stressed(room: &Room, load: &str, options: &[&str]) {
     let log = File::create(room.path("log")).expect("a log");
     #[allow(
         clippy::zombie_processes,
@@ -47,7 +47,7 @@ fn stressed(room: &Room, load: &str) {
         // The instant is what is tested.
         std::thread::sleep(Duration::from_millis(5 + random_millis(60)));
         let image = room.path("stress.snap");
-        let dump = room.snap(["dump", "--kill", &pid.to_string(), "-o"]).arg(&image).run();
+        let dump = room.snap(["dump", "--kill", &pid.to_string(), "-o"]).arg(&image).args(options).run();
         match dump.code {
             Some(0) => dumped += 1,
             // A vfork parent waits for its child, which does not stop for long.
@@ -73,15 +73,21 @@ fn stressed(room: &Room, load: &str) {
 
 #[test]
 fn processes_that_fork_and_end() {
-    isolated_for(LIMIT, |room| stressed(room, "--fork"));
+    isolated_for(LIMIT, |room| stressed(room, "--fork", &[]));
 }
 
 #[test]
 fn processes_that_talk_through_pipes() {
-    isolated_for(LIMIT, |room| stressed(room, "--pipe"));
+    isolated_for(LIMIT, |room| stressed(room, "--pipe", &[]));
 }
 
 #[test]
 fn threads_that_come_and_go() {
-    isolated_for(LIMIT, |room| stressed(room, "--pthread"));
+    isolated_for(LIMIT, |room| stressed(room, "--pthread", &[]));
+}
+
+#[test]
+fn requests_of_linux_aio() {
+    // Whatever is in flight is waited for.
+    isolated_for(LIMIT, |room| stressed(room, "--aiol", &["--timeout", "60"]));
 }

@@ -21,6 +21,8 @@ struct Head {
 enum Newest {
     /// It is empty.
     Empty,
+    /// It was being begun, and had the number of packets of the round before.
+    Begun,
     /// It was closed.
     Closed,
     /// Of its packets so many are whole; they take so many bytes, with the header, and the last of them begins there.
@@ -44,7 +46,7 @@ pub fn look(subject: &Subject<'_>) -> io::Result<Seen> {
         },
         _ => Newest::Closed,
     };
-    if subject.heads()? != before {
+    if matches!(found, Newest::Begun) || subject.heads()? != before {
         return Ok(Seen::Changed);
     }
     if matches!(found, Newest::Empty) && subject.is_older_than_its_end(newest)? {
@@ -112,6 +114,9 @@ impl Subject<'_> {
         }
         // A packet is counted before it is whole.
         packet_ring::settle()?;
+        if self.memory.word(self.at(slot, block::PACKETS))? < packets {
+            return Ok(Some(Newest::Begun));
+        }
         let mut at = self.memory.word(self.at(slot, block::FIRST))? as usize;
         for number in 1..=packets {
             if at < block::HEADER || at.saturating_add(block::HEADER) > size || !at.is_multiple_of(8) {

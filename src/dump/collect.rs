@@ -301,7 +301,7 @@ impl Builder {
         let (shared_memory, objects) = self.shared.finish();
         let files = self.files.finish().map_err(CollectError::at(root.leader(), "reading shared memory"));
         let (files, contents) = files?;
-        let (sockets, connections) = self.descriptors.sockets.finish();
+        let (socket_options, sockets, connections) = self.descriptors.sockets.finish();
         let mut collected = Collected {
             snapshot: Snapshot {
                 inventory,
@@ -316,6 +316,7 @@ impl Builder {
                 signal_handlers: self.signal_handlers,
                 pipes,
                 terminals,
+                socket_options,
                 sockets,
                 ipc,
                 seccomp_filters: self.seccomp.into_filters(),

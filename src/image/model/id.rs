@@ -78,6 +78,10 @@ id!(
     SocketId(u32)
 );
 id!(
+    /// Index into [`Snapshot::socket_options`](super::Snapshot::socket_options).
+    OptionsId(u32)
+);
+id!(
     /// Index into [`Ipc::posix_queues`](super::ipc::Ipc::posix_queues).
     QueueId(u32)
 );

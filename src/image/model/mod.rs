@@ -54,6 +54,8 @@ pub struct Snapshot {
     pub pipes: Vec<pipe::Pipe>,
     /// Terminals.
     pub terminals: Vec<terminal::Terminal>,
+    /// The options of sockets, each set once however many have it, in the order in which they were read.
+    pub socket_options: Vec<Vec<socket::SocketOption>>,
     /// Sockets.
     pub sockets: Vec<socket::Socket>,
     /// System V semaphores and message queues.

@@ -88,7 +88,7 @@ impl Builder {
             .metadata(10, &snapshot.seccomp_filters)
             .metadata(11, &snapshot.zombies)
             .metadata(12, &snapshot.terminals)
-            .metadata(13, &snapshot.sockets)
+            .metadata(13, &(&snapshot.socket_options, &snapshot.sockets))
             .metadata(14, &snapshot.signal_handlers)
             .metadata(24, &snapshot.ipc)
     }

@@ -152,7 +152,7 @@ fn add(builder: &mut Builder, kind: u16) {
         10 => builder.metadata(10, &s.seccomp_filters),
         11 => builder.metadata(11, &s.zombies),
         12 => builder.metadata(12, &s.terminals),
-        13 => builder.metadata(13, &s.sockets),
+        13 => builder.metadata(13, &(&s.socket_options, &s.sockets)),
         14 => builder.metadata(14, &s.signal_handlers),
         24 => builder.metadata(24, &s.ipc),
         other => builder.metadata(other, &stats()),

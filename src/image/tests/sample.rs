@@ -95,6 +95,7 @@ pub fn bare(pid: i32) -> Snapshot {
         signal_handlers: vec![SignalHandlers { id: HandlersId(0), actions: vec![SignalAction::default(); 64] }],
         pipes: Vec::new(),
         terminals: Vec::new(),
+        socket_options: vec![vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }]],
         sockets: Vec::new(),
         ipc: Ipc::default(),
         seccomp_filters: Vec::new(),
@@ -198,7 +199,7 @@ pub fn socket(id: u32) -> Socket {
         protocol: 0,
         uid: 0,
         gid: 0,
-        options: vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }],
+        options: OptionsId(0),
         state: State::Unix(Unix {
             name: b"name".to_vec(),
             accepted: false,

@@ -33,6 +33,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
         fs_contexts,
         pipes,
         terminals,
+        socket_options,
         sockets,
         ipc,
         seccomp_filters,
@@ -58,6 +59,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     fd_tables.iter().try_for_each(|table| file::fd_table(table, snapshot))?;
     fs_contexts.iter().try_for_each(|fs| file::fs_context(fs, snapshot))?;
     signal_handlers.iter().try_for_each(process::signal_handlers)?;
+    socket_options.iter().try_for_each(|options| socket::options(options))?;
     sockets.iter().try_for_each(|socket| socket::socket(socket, snapshot))?;
     pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
     ipc::ipc(ipc)?;

@@ -7,7 +7,7 @@ use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::packet::{BLOCKS, Kept, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
-use crate::image::model::socket::{Socket, State};
+use crate::image::model::socket::{Socket, SocketOption, State};
 
 /// Most bytes of an option.
 const VALUE_MAX: usize = 64 << 10;
@@ -36,10 +36,16 @@ const RING_MAX: u64 = u32::MAX as u64;
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
 
+/// A set of options.
+pub fn options(options: &[SocketOption]) -> Result<(), Error> {
+    let sane = |option: &SocketOption| option.value.len() <= VALUE_MAX;
+    ensure(options.iter().all(sane), || "a set of options of sockets".into(), "has an impossible value")
+}
+
 pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
     let object = || format!("socket {}", socket.id);
-    let sane = socket.options.iter().all(|option| option.value.len() <= VALUE_MAX);
-    ensure(sane, object, "has an impossible option")?;
+    let has_options = (socket.options.0 as usize) < snapshot.socket_options.len();
+    ensure(has_options, object, "has options that are not in the image")?;
     match &socket.state {
         State::Unix(state) => unix_socket::unix(socket, state, snapshot),
         State::Tcp(state) => tcp(socket, state),

@@ -52,6 +52,7 @@ impl Descriptors {
             }
             at += 1;
         }
+        self.sockets.read_options(tables.findings)?;
         self.sockets.look_around().map_err(CollectError::at(task::own_tid(), "asking for all UNIX sockets"))
     }
 

@@ -10,13 +10,15 @@ pub mod unix;
 
 use super::border::{Outsider, Tie};
 use super::{CollectError, Findings};
+use crate::blocker::Blocker;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, SocketId, Tid};
+use crate::image::model::id::{Fd, OptionsId, SocketId, Tid};
 use crate::image::model::socket::inet;
 use crate::image::model::socket::packet::Packet;
 use crate::image::model::socket::tcp::{Role, Tcp};
 use crate::image::model::socket::unix::Message;
-use crate::image::model::socket::{Socket, State};
+use crate::image::model::socket::{Socket, SocketOption, State};
+use crate::proc::many;
 use crate::sys::socket;
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,6 +30,8 @@ use std::os::unix::fs::MetadataExt;
 #[derive(Debug, Default)]
 pub struct Sockets {
     sockets: Vec<Socket>,
+    /// Sets of options, each once.
+    options: Vec<Vec<SocketOption>>,
     /// For each of them a duplicate of a descriptor, and whose that is.
     open: Vec<(File, (Tid, Fd))>,
     /// Netlink sockets for which the kernel keeps memory although nothing waits in them.
@@ -62,20 +66,11 @@ impl Sockets {
         };
         let meta = file.metadata()?;
         let id = SocketId(self.sockets.len() as u32);
-        let options = match options::collect(fd, (domain, kind, protocol))? {
-            Ok(options) => tcp::settable(options, fd, &state)?,
-            Err(reason) => return Ok(Err(Refusal::Never(reason))),
-        };
-        if let State::Datagram(state) = &state
-            && !state.queue.is_empty()
-            && let Some(obstacle) = datagram::queue::obstacle(&state.local, &state.queue, &options)
-        {
-            let reason = format!("datagrams wait in it that nobody has read: {obstacle}");
-            return Ok(Err(Refusal::Passing(reason)));
-        }
         if matches!(state, State::Netlink(_)) && netlink::is_charged(fd)? {
             self.charged.push(id);
         }
+        // Read once all are known.
+        let options = OptionsId(u32::MAX);
         let (uid, gid) = (meta.uid(), meta.gid());
         self.open.push((file.try_clone()?, holder));
         self.sockets.push(Socket { id, ino, domain, kind, protocol, uid, gid, options, state });
@@ -86,6 +81,47 @@ impl Sockets {
     pub fn charged(&self) -> impl Iterator<Item = (SocketId, Tid, Fd)> {
         let holder = |id: &SocketId| self.open.get(id.0 as usize).map(|(_, (tid, fd))| (*id, *tid, *fd));
         self.charged.iter().filter_map(holder)
+    }
+
+    /// Reads the options of all of them, which takes most of the calls that there are to be made for sockets, on every CPU; and refuses those that have one
+    /// that cannot be had.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    pub fn read_options(&mut self, findings: &mut Findings) -> Result<(), CollectError> {
+        let all: Vec<(&Socket, &File)> = self.sockets.iter().zip(self.open.iter().map(|(file, _)| file)).collect();
+        let read = many::map(&all, |(socket, file), _| {
+            let (fd, kind) = (file.as_fd(), (socket.domain, socket.kind, socket.protocol));
+            let without = tcp::Without::of(fd, &socket.state)?;
+            options::read(fd, kind, |row| !without.is(row))
+        });
+        let mut known: HashMap<options::Values, OptionsId> = HashMap::new();
+        for ((socket, (_, (tid, fd))), read) in self.sockets.iter_mut().zip(&self.open).zip(read) {
+            let (task, object) = (format!("pid {tid}"), || format!("fd {fd}: socket:[{}]", socket.ino));
+            let values = match read.map_err(CollectError::at(*tid, "getsockopt"))? {
+                Ok(values) => values,
+                Err(reason) => {
+                    findings.block(task, object(), reason, "close it before the dump");
+                    continue;
+                }
+            };
+            let next = OptionsId(self.options.len() as u32);
+            let id = *known.entry(values).or_insert_with_key(|values| {
+                self.options.push(values.options());
+                next
+            });
+            if let State::Datagram(state) = &socket.state
+                && !state.queue.is_empty()
+                && let Some(obstacle) =
+                    datagram::queue::obstacle(&state.local, &state.queue, &self.options[id.0 as usize])
+            {
+                let reason = format!("datagrams wait in it that nobody has read: {obstacle}");
+                let remedy = "try again when it has been read or sent".into();
+                findings.passing.push(Blocker { task, object: object(), reason, remedy });
+            }
+            socket.options = id;
+        }
+        Ok(())
     }
 
     /// One of them, if there are so many, and what there is to look into if it is of the UNIX domain.
@@ -199,14 +235,14 @@ impl Sockets {
         tcp::tree::read(&mut subjects.collect::<Vec<_>>(), &listeners, outsiders, manner, findings)
     }
 
-    /// All of them, and the duplicates of those that are TCP connections.
+    /// Sets of options, all sockets, and the duplicates of those that are TCP connections.
     #[must_use]
-    pub fn finish(self) -> (Vec<Socket>, Vec<File>) {
+    pub fn finish(self) -> (Vec<Vec<SocketOption>>, Vec<Socket>, Vec<File>) {
         let is_kept =
             |socket: &Socket| matches!(&socket.state, State::Tcp(tcp) if matches!(tcp.role, Role::Connected(_)));
         let open = self.sockets.iter().zip(self.open).filter(|(socket, _)| is_kept(socket));
         let open = open.map(|(_, (file, _))| file).collect();
-        (self.sockets, open)
+        (self.options, self.sockets, open)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Sockets of IPv4 and IPv6 without connections.
 
+use super::settings::{Point, Settings};
 use crate::image::model::socket::Socket;
 use crate::image::model::socket::datagram::Datagram;
 use crate::resources::socket::datagram::{groups, queue};
@@ -10,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Gives it its addresses and groups.
-pub fn set_up(made: &File, wanted: &Socket, state: &Datagram) -> io::Result<()> {
+pub fn set_up(made: &File, wanted: &Socket, state: &Datagram, settings: &Settings<'_>) -> io::Result<()> {
     let Datagram { local, peer, groups, queue, shutdown } = state;
     let fd = made.as_fd();
     if !queue.is_empty() {
@@ -22,7 +23,7 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Datagram) -> io::Result<()> 
         Some(peer) => {
             // connect(2) chooses an address for a socket that has none, and takes it away when it lets go of the peer.
             let any = without_address(local);
-            let chosen = any != *local && trial(wanted, &any, peer).is_ok_and(|address| address == *local);
+            let chosen = any != *local && trial(wanted, &any, peer, settings).is_ok_and(|address| address == *local);
             bind(fd, wanted, if chosen { &any } else { local })?;
             socket::connect(fd, peer).map_err(io::Error::from)?;
         }
@@ -30,7 +31,7 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Datagram) -> io::Result<()> 
     if !queue.is_empty() {
         queue::fill(fd, wanted.protocol, local, queue)?;
         // Its own filter and size again.
-        options::apply(fd, &wanted.options, Moment::Made)?;
+        options::apply(fd, settings.of(wanted), Moment::Made)?;
     }
     match socket::shutdown(fd, *shutdown) {
         // What is not connected is shut down all the same (net/ipv4/af_inet.c, `inet_shutdown`).
@@ -40,10 +41,10 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Datagram) -> io::Result<()> 
 }
 
 /// The address that a socket like this one has when it is bound to `any` and connected.
-fn trial(wanted: &Socket, any: &[u8], peer: &[u8]) -> io::Result<Vec<u8>> {
+fn trial(wanted: &Socket, any: &[u8], peer: &[u8], settings: &Settings<'_>) -> io::Result<Vec<u8>> {
     let made = socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
     let fd = made.as_fd();
-    options::apply(fd, &wanted.options, Moment::Made)?;
+    settings.set(fd, wanted, Point::New)?;
     bind(fd, wanted, any)?;
     socket::connect(fd, peer)?;
     socket::own_address(fd)

@@ -3,6 +3,7 @@
 mod datagram;
 mod netlink;
 mod packet;
+mod settings;
 pub mod taken;
 mod tcp;
 mod unix;
@@ -14,8 +15,8 @@ use crate::image::model::Snapshot;
 use crate::image::model::id::SocketId;
 use crate::image::model::socket::tcp::Role;
 use crate::image::model::socket::{Socket, State};
-use crate::resources::socket::options::{self, Moment};
 use crate::sys::{open, socket};
+use settings::{Point, Settings};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -41,11 +42,12 @@ impl<'a> Sockets<'a> {
             Source::Socket(id) => Some((id, opening.number)),
             _ => None,
         };
+        let settings = Settings::new(snapshot);
         let numbers: HashMap<SocketId, i32> = openings.iter().filter_map(number).collect();
         let named = |wanted: &Socket| failed(format!("socket:[{}]", wanted.ino));
         let mut rings = HashMap::new();
         for wanted in &snapshot.sockets {
-            let made = packet::with_ring(wanted, top).map_err(named(wanted))?;
+            let made = packet::with_ring(wanted, &settings, top).map_err(named(wanted))?;
             rings.extend(made.map(|made| (wanted.id, made)));
         }
         let mut order: Vec<&Socket> = snapshot.sockets.iter().collect();
@@ -54,7 +56,7 @@ impl<'a> Sockets<'a> {
         let mut others = HashMap::new();
         let connections = Reviving::prepare(snapshot, top).map_err(failed("holding back packets (nf_tables)"))?;
         for socket in order {
-            let made = make(socket, rings.remove(&socket.id), top).map_err(named(socket))?;
+            let made = make(socket, rings.remove(&socket.id), &settings, top).map_err(named(socket))?;
             let Some(made) = made else { continue };
             let made = match numbers.get(&socket.id) {
                 Some(number) => open::place(made, *number).map_err(failed(format!("descriptor {number}")))?,
@@ -62,7 +64,7 @@ impl<'a> Sockets<'a> {
             };
             others.insert(socket.id, made);
         }
-        Ok(Self { unix: unix::Making::make(snapshot, top)?, others, connections })
+        Ok(Self { unix: unix::Making::make(snapshot, settings, top)?, others, connections })
     }
 
     /// One of them: there is one description of it, and so it is given away.
@@ -108,17 +110,17 @@ fn is_connection(state: &State) -> bool {
 }
 
 /// A new one that has no name yet.
-fn begin(wanted: &Socket, top: i32) -> io::Result<File> {
+fn begin(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<File> {
     let made =
         socket::make(wanted.domain, wanted.kind, packet::protocol(wanted)).map_err(|error| needs(wanted, error))?;
     let made = open::lift(made, top)?;
-    options::apply(made.as_fd(), &wanted.options, Moment::Made)?;
+    settings.set(made.as_fd(), wanted, Point::New)?;
     Ok(made)
 }
 
 /// One that depends on no other. A packet socket with a ring was begun before.
-fn make(wanted: &Socket, begun: Option<File>, top: i32) -> io::Result<Option<File>> {
-    let begin = || begun.map_or_else(|| begin(wanted, top), Ok);
+fn make(wanted: &Socket, begun: Option<File>, settings: &Settings<'_>, top: i32) -> io::Result<Option<File>> {
+    let begin = || begun.map_or_else(|| begin(wanted, settings, top), Ok);
     let made = match &wanted.state {
         State::Unix(_) => return Ok(None),
         State::Tcp(state) => {
@@ -128,7 +130,7 @@ fn make(wanted: &Socket, begun: Option<File>, top: i32) -> io::Result<Option<Fil
         }
         State::Datagram(state) => {
             let made = begin()?;
-            datagram::set_up(&made, wanted, state)?;
+            datagram::set_up(&made, wanted, state, settings)?;
             made
         }
         State::Netlink(state) => {
@@ -138,23 +140,20 @@ fn make(wanted: &Socket, begun: Option<File>, top: i32) -> io::Result<Option<Fil
         }
         State::Packet(state) => {
             let made = begin()?;
-            packet::set_up(&made, wanted, state)?;
+            packet::set_up(&made, wanted, settings.of(wanted), state)?;
             made
         }
     };
     if !is_connection(&wanted.state) {
-        options::apply(made.as_fd(), &wanted.options, Moment::Named)?;
-        options::apply(made.as_fd(), &wanted.options, Moment::Filled)?;
+        settings.set(made.as_fd(), wanted, Point::Ready)?;
     }
     own(&made, wanted)?;
     Ok(Some(made))
 }
 
 /// What is set at the end, of a UNIX socket all of it: buffers are larger until it is filled, and nothing may come along that was not there.
-fn settle(made: &File, wanted: &Socket) -> io::Result<()> {
-    for moment in [Moment::Made, Moment::Named, Moment::Filled] {
-        options::apply(made.as_fd(), &wanted.options, moment)?;
-    }
+fn settle(made: &File, wanted: &Socket, settings: &Settings<'_>) -> io::Result<()> {
+    settings.set(made.as_fd(), wanted, Point::Settled)?;
     own(made, wanted)
 }
 

@@ -1,5 +1,6 @@
 //! Which addresses of an image cannot be had on this host, and who has them.
 
+use super::settings::{Point, Settings};
 use super::unix::rooms;
 use crate::image::model::Snapshot;
 use crate::image::model::id::{Pid, SocketId};
@@ -11,7 +12,6 @@ use crate::proc::fd_link::{self, FdLink};
 use crate::proc::tcp_table::{self, Row};
 use crate::proc::{TaskDir, many, processes};
 use crate::resources::socket::datagram;
-use crate::resources::socket::options::{self, Moment};
 use crate::sys;
 use crate::sys::sock_diag::{self, UnixSocket};
 use std::ffi::OsStr;
@@ -38,7 +38,8 @@ pub struct Taken {
 /// Tries each address of a socket that is bound, but those of connections of TCP.
 #[must_use]
 pub fn probe(snapshot: &Snapshot) -> Vec<Taken> {
-    snapshot.sockets.iter().filter_map(|wanted| unix(wanted).or_else(|| one(wanted))).collect()
+    let settings = Settings::new(snapshot);
+    snapshot.sockets.iter().filter_map(|wanted| unix(wanted).or_else(|| one(wanted, &settings))).collect()
 }
 
 /// A name of the UNIX domain.
@@ -74,10 +75,10 @@ fn unix_holder(kind: i32, name: &[u8], file: Option<&SocketFile>) -> Option<Stri
     who_holds(&sock_diag::unix().ok()?.into_iter().filter(is_it).map(|socket| socket.ino).collect::<Vec<_>>())
 }
 
-fn one(wanted: &Socket) -> Option<Taken> {
+fn one(wanted: &Socket, settings: &Settings<'_>) -> Option<Taken> {
     let local = own_address(wanted)?;
     let address = inet::parse(local).filter(|address| address.port() != 0)?;
-    let trouble = bind(wanted, local).err()?;
+    let trouble = bind(wanted, local, settings).err()?;
     let (reason, remedy) = match trouble.raw_os_error() {
         Some(libc::EADDRINUSE) => match holder(wanted, address) {
             Some(holder) => (format!("it is taken by {holder}"), "end that, or restore in another network namespace"),
@@ -108,9 +109,9 @@ fn own_address(wanted: &Socket) -> Option<&[u8]> {
     }
 }
 
-fn bind(wanted: &Socket, local: &[u8]) -> io::Result<()> {
+fn bind(wanted: &Socket, local: &[u8], settings: &Settings<'_>) -> io::Result<()> {
     let trial = sys::socket::make(wanted.domain, wanted.kind, wanted.protocol)?;
-    options::apply(trial.as_fd(), &wanted.options, Moment::Made)?;
+    settings.set(trial.as_fd(), wanted, Point::New)?;
     sys::socket::bind(trial.as_fd(), local)
 }
 

@@ -7,7 +7,7 @@ pub mod packet;
 pub mod tcp;
 pub mod unix;
 
-use super::id::SocketId;
+use super::id::{OptionsId, SocketId};
 use serde::{Deserialize, Serialize};
 
 /// A socket that tasks of the tree have open. There is one open file description of it.
@@ -27,8 +27,8 @@ pub struct Socket {
     pub uid: u32,
     /// Group of the inode.
     pub gid: u32,
-    /// Options, in the order in which they were read.
-    pub options: Vec<SocketOption>,
+    /// All its options.
+    pub options: OptionsId,
     /// What its family knows of it.
     pub state: State,
 }

@@ -23,16 +23,16 @@ pub const SO_BUF_LOCK: i32 = 72;
 /// - not to be read: docs/unsupported.md.
 pub const TABLE: &[Row] = &[
     row(LEVEL, 1, "SO_DEBUG").takes(ADMIN),
-    row(LEVEL, 2, "SO_REUSEADDR"),
+    row(LEVEL, 2, "SO_REUSEADDR").restless(),
     row(LEVEL, 15, "SO_REUSEPORT"),
     row(LEVEL, 5, "SO_DONTROUTE"),
     row(LEVEL, 6, "SO_BROADCAST"),
     row(LEVEL, 9, "SO_KEEPALIVE"),
     row(LEVEL, 10, "SO_OOBINLINE"),
     row(LEVEL, 11, "SO_NO_CHECK"),
-    row(LEVEL, SO_BINDTODEVICE, "SO_BINDTODEVICE").takes("CAP_NET_RAW"),
-    row(LEVEL, 36, "SO_MARK").takes(RAW_OR_ADMIN),
-    row(LEVEL, SO_ATTACH_FILTER, "SO_ATTACH_FILTER"),
+    row(LEVEL, SO_BINDTODEVICE, "SO_BINDTODEVICE").restless().takes("CAP_NET_RAW"),
+    row(LEVEL, 36, "SO_MARK").restless().takes(RAW_OR_ADMIN),
+    row(LEVEL, SO_ATTACH_FILTER, "SO_ATTACH_FILTER").restless(),
     row(LEVEL, 16, "SO_PASSCRED"),
     row(LEVEL, 34, "SO_PASSSEC"),
     row(LEVEL, 76, "SO_PASSPIDFD"),
@@ -52,17 +52,17 @@ pub const TABLE: &[Row] = &[
     row(LEVEL, 20, "SO_RCVTIMEO"),
     row(LEVEL, 21, "SO_SNDTIMEO"),
     // A size locks itself against the kernel's own tuning: the locks as they were come after it.
-    row(LEVEL, SO_SNDBUF, "SO_SNDBUF").takes("CAP_NET_ADMIN, beyond net.core.wmem_max"),
-    row(LEVEL, SO_RCVBUF, "SO_RCVBUF").takes("CAP_NET_ADMIN, beyond net.core.rmem_max"),
-    row(LEVEL, SO_BUF_LOCK, "SO_BUF_LOCK"),
+    row(LEVEL, SO_SNDBUF, "SO_SNDBUF").restless().takes("CAP_NET_ADMIN, beyond net.core.wmem_max"),
+    row(LEVEL, SO_RCVBUF, "SO_RCVBUF").restless().takes("CAP_NET_ADMIN, beyond net.core.rmem_max"),
+    row(LEVEL, SO_BUF_LOCK, "SO_BUF_LOCK").restless(),
     // TCP caps it by SO_RCVBUF, and raises SO_RCVBUF by it.
-    row(LEVEL, 18, "SO_RCVLOWAT").at(Moment::Named),
+    row(LEVEL, 18, "SO_RCVLOWAT").restless().at(Moment::Named),
     row(LEVEL, SO_LINGER, "SO_LINGER"),
     // IP_TOS sets it too.
-    row(LEVEL, 12, "SO_PRIORITY").at(Moment::Named).takes(RAW_OR_ADMIN),
+    row(LEVEL, 12, "SO_PRIORITY").restless().at(Moment::Named).takes(RAW_OR_ADMIN),
     row(LEVEL, 47, "SO_MAX_PACING_RATE"),
     // The kernel writes it for each packet of a connection.
-    row(LEVEL, SO_INCOMING_CPU, "SO_INCOMING_CPU").at(Moment::Named),
+    row(LEVEL, SO_INCOMING_CPU, "SO_INCOMING_CPU").restless().at(Moment::Named),
     // The new forms share one flag with which the old ones read as 0; TCP takes SOF_TIMESTAMPING_OPT_ID when it is connected.
     row(LEVEL, 37, "SO_TIMESTAMPING").at(Moment::Named),
     row(LEVEL, 65, "SO_TIMESTAMPING_NEW").at(Moment::Named),
@@ -70,7 +70,7 @@ pub const TABLE: &[Row] = &[
     row(LEVEL, 35, "SO_TIMESTAMPNS").at(Moment::Named),
     row(LEVEL, 63, "SO_TIMESTAMP_NEW").at(Moment::Named),
     row(LEVEL, 64, "SO_TIMESTAMPNS_NEW").at(Moment::Named),
-    row(LEVEL, 42, "SO_PEEK_OFF").at(Moment::Filled),
+    row(LEVEL, 42, "SO_PEEK_OFF").restless().at(Moment::Filled),
     // From here on the filter stays.
     row(LEVEL, 44, "SO_LOCK_FILTER").at(Moment::Filled),
 ];

@@ -52,23 +52,65 @@ fn has_level(level: i32, (domain, kind, protocol): (i32, i32, i32)) -> bool {
 /// # Errors
 /// As getsockopt(2). What this kernel or this socket does not have is left out.
 pub fn collect(fd: BorrowedFd<'_>, kind: (i32, i32, i32)) -> io::Result<Result<Vec<SocketOption>, String>> {
-    let mut options = Vec::new();
-    for row in TABLES.iter().copied().flatten().filter(|row| has_level(row.level, kind)) {
-        let value = if (row.level, row.name) == (libc::SOL_SOCKET, SO_ATTACH_FILTER) {
+    Ok(read(fd, kind, |_| true)?.map(|values| values.options()))
+}
+
+/// What a socket has, in one piece: for each option the number of its row and the length of its value, two bytes each, and the value.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Values(Vec<u8>);
+
+impl Values {
+    /// More than most sockets take.
+    const ROOM: usize = 1 << 10;
+
+    fn push(&mut self, row: usize, value: &[u8]) {
+        self.0.extend((row as u16).to_ne_bytes());
+        self.0.extend((value.len() as u16).to_ne_bytes());
+        self.0.extend(value);
+    }
+
+    /// One by one.
+    #[must_use]
+    pub fn options(&self) -> Vec<SocketOption> {
+        let rows: Vec<&Row> = TABLES.iter().copied().flatten().collect();
+        let (mut rest, mut options) = (self.0.as_slice(), Vec::new());
+        while let Some((&[a, b, c, d], after)) = rest.split_first_chunk() {
+            let (value, after) = after.split_at(u16::from_ne_bytes([c, d]).into());
+            let row = rows[usize::from(u16::from_ne_bytes([a, b]))];
+            options.push(SocketOption { level: row.level, name: row.name, value: value.to_vec() });
+            rest = after;
+        }
+        options
+    }
+}
+
+/// As [`collect`], those that are wanted.
+///
+/// # Errors
+/// As [`collect`].
+pub fn read(
+    fd: BorrowedFd<'_>,
+    kind: (i32, i32, i32),
+    is_wanted: impl Fn(&Row) -> bool,
+) -> io::Result<Result<Values, String>> {
+    let mut values = Values(Vec::with_capacity(Values::ROOM));
+    let mut buffer = [0u8; socket::VALUE_MAX];
+    let rows = TABLES.iter().copied().flatten().enumerate();
+    for (number, row) in rows.filter(|(_, row)| has_level(row.level, kind) && is_wanted(row)) {
+        if (row.level, row.name) == (libc::SOL_SOCKET, SO_ATTACH_FILTER) {
             match filter::collect(fd)? {
-                Ok(program) => Ok(program),
+                Ok(program) => values.push(number, &program),
                 Err(reason) => return Ok(Err(reason)),
             }
-        } else {
-            socket::option(fd, row.level, row.name)
-        };
-        match value {
-            Ok(value) => options.push(SocketOption { level: row.level, name: row.name, value }),
+            continue;
+        }
+        match socket::option_into(fd, row.level, row.name, &mut buffer) {
+            Ok(value) => values.push(number, value),
             Err(error) if is_absent(&error) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(Ok(options))
+    Ok(Ok(values))
 }
 
 /// Sets, of the options of one moment, what the socket does not have already.
@@ -76,13 +118,37 @@ pub fn collect(fd: BorrowedFd<'_>, kind: (i32, i32, i32)) -> io::Result<Result<V
 /// # Errors
 /// As setsockopt(2), with the name of the option and what it takes; `InvalidData` where the kernel has taken another value.
 pub fn apply(fd: BorrowedFd<'_>, options: &[SocketOption], moment: Moment) -> io::Result<()> {
-    let due = TABLES.iter().copied().flatten().filter(|row| row.moment == moment);
-    for row in due {
-        if let Some(option) = options.iter().find(|option| (option.level, option.name) == (row.level, row.name)) {
-            set(fd, option, options).map_err(|error| named(row, &error))?;
-        }
-    }
-    Ok(())
+    due(options, moment).try_for_each(|due| give(fd, due, options).map(drop))
+}
+
+/// An option that is to be set, of all that a socket is to have.
+#[derive(Clone, Copy, Debug)]
+pub struct Due {
+    /// Its row.
+    pub row: &'static Row,
+    /// Its place among them.
+    pub at: usize,
+}
+
+/// Those of one moment, in the order in which they are set.
+pub fn due(options: &[SocketOption], moment: Moment) -> impl Iterator<Item = Due> {
+    let rows = TABLES.iter().copied().flatten().filter(move |row| row.moment == moment);
+    let place = |row: &Row| options.iter().position(|option| (option.level, option.name) == (row.level, row.name));
+    rows.filter_map(move |row| Some(Due { row, at: place(row)? }))
+}
+
+/// Sets one of all the options of a socket, unless it has it already; whether it had.
+///
+/// # Errors
+/// As [`apply`].
+pub fn give(fd: BorrowedFd<'_>, due: Due, all: &[SocketOption]) -> io::Result<bool> {
+    set(fd, &all[due.at], all).map_err(|error| named(due.row, &error))
+}
+
+/// Whether a socket has it.
+#[must_use]
+pub fn has(fd: BorrowedFd<'_>, option: &SocketOption) -> bool {
+    value(fd, option).is_ok_and(|now| now == option.value)
 }
 
 /// The value of an option among others, if it is an int.
@@ -92,26 +158,41 @@ pub fn number(options: &[SocketOption], level: i32, name: i32) -> Option<i32> {
     option.value.as_slice().try_into().ok().map(i32::from_ne_bytes)
 }
 
-fn set(fd: BorrowedFd<'_>, option: &SocketOption, all: &[SocketOption]) -> io::Result<()> {
-    let SocketOption { level, name, value } = option;
-    let now = || match (*level, *name) {
+/// What a socket has in place of an option.
+fn value(fd: BorrowedFd<'_>, option: &SocketOption) -> io::Result<Vec<u8>> {
+    match (option.level, option.name) {
         (libc::SOL_SOCKET, SO_ATTACH_FILTER) => socket::filter(fd),
-        _ => socket::option(fd, *level, *name),
-    };
-    if now().is_ok_and(|now| now == *value) {
-        return Ok(());
+        (level, name) => socket::option(fd, level, name),
     }
+}
+
+fn set(fd: BorrowedFd<'_>, option: &SocketOption, all: &[SocketOption]) -> io::Result<bool> {
+    let SocketOption { level, name, value: wanted } = option;
+    if value(fd, option).is_ok_and(|now| now == *wanted) {
+        return Ok(true);
+    }
+    let mut is_checked = true;
     match (*level, *name) {
-        (libc::SOL_SOCKET, SO_SNDBUF) => return size_buffer(fd, option, libc::SO_SNDBUFFORCE, !is_locked(all, 1)),
-        (libc::SOL_SOCKET, SO_RCVBUF) => return size_buffer(fd, option, libc::SO_RCVBUFFORCE, !is_locked(all, 2)),
-        (libc::SOL_SOCKET, SO_ATTACH_FILTER) => socket::attach_filter(fd, value)?,
-        (libc::SOL_SOCKET, SO_LINGER) => linger(fd, value)?,
-        // The kernel writes it for each packet that comes.
-        (libc::SOL_SOCKET, SO_INCOMING_CPU) => return socket::set_option(fd, *level, *name, value),
-        _ => socket::set_option(fd, *level, *name, value)?,
+        (libc::SOL_SOCKET, SO_SNDBUF) => {
+            size_buffer(fd, option, libc::SO_SNDBUFFORCE, !is_locked(all, 1))?;
+            is_checked = false;
+        }
+        (libc::SOL_SOCKET, SO_RCVBUF) => {
+            size_buffer(fd, option, libc::SO_RCVBUFFORCE, !is_locked(all, 2))?;
+            is_checked = false;
+        }
+        (libc::SOL_SOCKET, SO_ATTACH_FILTER) => socket::attach_filter(fd, wanted)?,
+        (libc::SOL_SOCKET, SO_LINGER) => linger(fd, wanted)?,
+        (libc::SOL_SOCKET, SO_INCOMING_CPU) => {
+            // The kernel writes it for each packet that comes.
+            socket::set_option(fd, *level, *name, wanted)?;
+            is_checked = false;
+        }
+        _ => socket::set_option(fd, *level, *name, wanted)?,
     }
-    let is = now()?;
-    if is == *value { Ok(()) } else { Err(io::Error::new(io::ErrorKind::InvalidData, other_value(&is, value))) }
+    let is = if is_checked { value(fd, option)? } else { return Ok(false) };
+    let kind = io::ErrorKind::InvalidData;
+    if is == *wanted { Ok(false) } else { Err(io::Error::new(kind, other_value(&is, wanted))) }
 }
 
 /// Whether a program has fixed the size of its buffer (SOCK_SNDBUF_LOCK 1, SOCK_RCVBUF_LOCK 2); otherwise the kernel changes it as it likes.

@@ -24,17 +24,24 @@ pub struct Row {
     pub moment: Moment,
     /// The capabilities of which one lets it be set; empty where everybody may.
     pub takes: &'static str,
+    /// Whether the kernel, or the making of a socket, changes it of some sockets and not of others that are like them.
+    pub restless: bool,
 }
 
 /// A row that is set when the socket is made.
 pub const fn row(level: i32, name: i32, title: &'static str) -> Row {
-    Row { level, name, title, moment: Moment::Made, takes: "" }
+    Row { level, name, title, moment: Moment::Made, takes: "", restless: false }
 }
 
 impl Row {
     /// Set at another moment.
     pub const fn at(self, moment: Moment) -> Self {
         Self { moment, ..self }
+    }
+
+    /// Changed by the kernel: by addresses, by what comes and goes, by what waits.
+    pub const fn restless(self) -> Self {
+        Self { restless: true, ..self }
     }
 
     /// Refused to those without this.

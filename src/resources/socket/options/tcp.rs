@@ -16,8 +16,8 @@ pub const TCP_WINDOW_CLAMP: i32 = 10;
 /// - not to be read: docs/unsupported.md.
 pub const TABLE: &[Row] = &[
     // It brings its own defaults along.
-    row(LEVEL, 13, "TCP_CONGESTION").takes("CAP_NET_ADMIN, beyond net.ipv4.tcp_allowed_congestion_control"),
-    row(LEVEL, TCP_MAXSEG, "TCP_MAXSEG"),
+    row(LEVEL, 13, "TCP_CONGESTION").restless().takes("CAP_NET_ADMIN, beyond net.ipv4.tcp_allowed_congestion_control"),
+    row(LEVEL, TCP_MAXSEG, "TCP_MAXSEG").restless(),
     row(LEVEL, 1, "TCP_NODELAY"),
     row(LEVEL, 4, "TCP_KEEPIDLE"),
     row(LEVEL, 5, "TCP_KEEPINTVL"),
@@ -25,7 +25,7 @@ pub const TABLE: &[Row] = &[
     row(LEVEL, 7, "TCP_SYNCNT"),
     row(LEVEL, 8, "TCP_LINGER2"),
     row(LEVEL, 9, "TCP_DEFER_ACCEPT"),
-    row(LEVEL, TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP"),
+    row(LEVEL, TCP_WINDOW_CLAMP, "TCP_WINDOW_CLAMP").restless(),
     row(LEVEL, 16, "TCP_THIN_LINEAR_TIMEOUTS"),
     row(LEVEL, 18, "TCP_USER_TIMEOUT"),
     row(LEVEL, 25, "TCP_NOTSENT_LOWAT"),
@@ -39,6 +39,6 @@ pub const TABLE: &[Row] = &[
     // What connects would wait for the first bytes.
     row(LEVEL, 30, "TCP_FASTOPEN_CONNECT").at(Moment::Named),
     row(LEVEL, 23, "TCP_FASTOPEN").at(Moment::Named),
-    row(LEVEL, 12, "TCP_QUICKACK").at(Moment::Filled),
-    row(LEVEL, 3, "TCP_CORK").at(Moment::Filled),
+    row(LEVEL, 12, "TCP_QUICKACK").restless().at(Moment::Filled),
+    row(LEVEL, 3, "TCP_CORK").restless().at(Moment::Filled),
 ];

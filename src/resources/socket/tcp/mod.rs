@@ -4,10 +4,10 @@ pub mod connection;
 pub mod tree;
 pub mod waiting;
 
-use super::options;
+use super::options::{self, Row};
+use crate::image::model::socket::State;
 use crate::image::model::socket::inet;
 use crate::image::model::socket::tcp::{Ended, Role, Tcp};
-use crate::image::model::socket::{SocketOption, State};
 use crate::proc::tcp_table;
 use crate::sys::tcp;
 use crate::sys::{descriptor, socket};
@@ -70,26 +70,45 @@ fn connecting_to(ino: u64) -> Option<SocketAddr> {
     rows.iter().find(|row| row.ino == ino).map(|row| row.peer)
 }
 
-/// Leaves out what a socket that was connected has by itself and what it does not take any more: the largest segment was agreed on, and nothing more is
-/// sent with the first one.
-///
-/// # Errors
-/// As getsockopt(2).
-pub fn settable(mut options: Vec<SocketOption>, fd: BorrowedFd<'_>, state: &State) -> io::Result<Vec<SocketOption>> {
-    const FASTOPEN_CONNECT: i32 = 30;
-    /// Of multicast, which a stream does not have: the kernel notes in some of them where a connection came from, and lets nobody set them.
-    const MULTICAST: [(i32, &[i32]); 2] =
-        [(libc::IPPROTO_IP, &[32, 33, 34, 49]), (libc::IPPROTO_IPV6, &[17, 18, 19, 29])];
-    let State::Tcp(whole) = state else { return Ok(options) };
-    options.retain(|option| {
-        !MULTICAST.iter().any(|(level, names)| *level == option.level && names.contains(&option.name))
-    });
-    let fresh = matches!(tcp::info(fd)?.state, tcp::State::Close | tcp::State::Listen);
-    if !fresh || matches!(whole.role, Role::Ended(_)) {
-        let leaves = [options::tcp::TCP_MAXSEG, options::tcp::TCP_WINDOW_CLAMP, FASTOPEN_CONNECT];
-        options.retain(|option| option.level != tcp::LEVEL || !leaves.contains(&option.name));
+/// Which options of a socket are left out: what one that was connected has by itself and what it does not take any more: the largest segment was agreed
+/// on, and nothing more is sent with the first one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Without {
+    /// None.
+    Nothing,
+    /// Those of a stream that is not connected.
+    Multicast,
+    /// Those of one that is, or was.
+    Agreed,
+}
+
+impl Without {
+    /// What is left out of this one.
+    ///
+    /// # Errors
+    /// As getsockopt(2).
+    pub fn of(fd: BorrowedFd<'_>, state: &State) -> io::Result<Self> {
+        let State::Tcp(whole) = state else { return Ok(Self::Nothing) };
+        let has_ended = matches!(whole.role, Role::Ended(_));
+        let is_new = !has_ended && matches!(tcp::info(fd)?.state, tcp::State::Close | tcp::State::Listen);
+        Ok(if is_new { Self::Multicast } else { Self::Agreed })
     }
-    Ok(options)
+
+    /// Whether an option is one of them.
+    #[must_use]
+    pub fn is(self, row: &Row) -> bool {
+        const FASTOPEN_CONNECT: i32 = 30;
+        const AGREED: [i32; 3] = [options::tcp::TCP_MAXSEG, options::tcp::TCP_WINDOW_CLAMP, FASTOPEN_CONNECT];
+        // Of multicast, which a stream does not have: the kernel notes in some of them where a connection came from, and lets nobody set them.
+        const OF_V4: [i32; 4] = [32, 33, 34, 49];
+        const OF_V6: [i32; 4] = [17, 18, 19, 29];
+        match row.level {
+            libc::IPPROTO_IP => self != Self::Nothing && OF_V4.contains(&row.name),
+            libc::IPPROTO_IPV6 => self != Self::Nothing && OF_V6.contains(&row.name),
+            tcp::LEVEL => self == Self::Agreed && AGREED.contains(&row.name),
+            _ => false,
+        }
+    }
 }
 
 /// An address for people to read.

@@ -4,6 +4,7 @@ mod feeder;
 mod ring;
 
 use super::begin;
+use super::settings::Settings;
 use crate::image::model::socket::datagram::Device;
 use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -23,15 +24,15 @@ const ADDRESS: usize = 32;
 ///
 /// # Errors
 /// As socket(2), setsockopt(2), and those of the ring.
-pub fn with_ring(wanted: &Socket, top: i32) -> io::Result<Option<File>> {
+pub fn with_ring(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<Option<File>> {
     let State::Packet(Packet { ring: Some(ring), .. }) = &wanted.state else { return Ok(None) };
-    let made = begin(wanted, top)?;
+    let made = begin(wanted, settings, top)?;
     ring::set_up(made.as_fd(), ring).map_err(|error| io::Error::new(error.kind(), format!("its ring: {error}")))?;
     Ok(Some(made))
 }
 
-/// Gives it its memberships, and then packets.
-pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
+/// Gives it its memberships, and then packets. `options` are all that it is to have.
+pub fn set_up(made: &File, wanted: &Socket, options: &[SocketOption], state: &Packet) -> io::Result<()> {
     let Packet { protocol, bound, running, memberships, ring } = state;
     let fd = made.as_fd();
     for membership in memberships.iter().rev() {
@@ -65,7 +66,7 @@ pub fn set_up(made: &File, wanted: &Socket, state: &Packet) -> io::Result<()> {
     }
     if ring.as_ref().is_some_and(ring::is_used) {
         let is_filter = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, SO_ATTACH_FILTER);
-        let filter = wanted.options.iter().find(is_filter).map_or(&[][..], |option| &option.value);
+        let filter = options.iter().find(is_filter).map_or(&[][..], |option| &option.value);
         socket::attach_filter(fd, filter)?;
     }
     Ok(())

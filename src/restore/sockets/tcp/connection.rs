@@ -3,7 +3,8 @@
 use super::packet;
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Tcp, Window};
 use crate::image::model::socket::{Socket, SocketOption, inet};
-use crate::resources::socket::options::{self, Moment};
+use crate::resources::socket::options;
+use crate::restore::sockets::settings::{Point, Settings};
 use crate::sys::tcp::{self, Queue};
 use crate::sys::{open, socket};
 use std::fs::File;
@@ -94,12 +95,18 @@ pub fn wake(made: &File) -> io::Result<()> {
 ///
 /// # Errors
 /// As setsockopt(2), send(2), shutdown(2).
-pub fn go_on(made: &File, wanted: &Socket, state: &Tcp, connection: &Connection) -> io::Result<()> {
+pub fn go_on(
+    made: &File,
+    wanted: &Socket,
+    state: &Tcp,
+    connection: &Connection,
+    settings: &Settings<'_>,
+) -> io::Result<()> {
     let fd = made.as_fd();
     let Connection { peer, inside, incoming, outgoing, window: _, agreed: _ } = connection;
     let Incoming { sequence, unread, finished, shut } = incoming;
     let Outgoing { sequence: own, bytes, unsent, finished: ended, acknowledged: _ } = outgoing;
-    cork(made, &wanted.options)?;
+    cork(made, settings.of(wanted))?;
     append(made, &bytes[bytes.len() - *unsent as usize..]).map_err(doing("sending what was not sent"))?;
     if *finished && !inside {
         // Who is inside says so itself.
@@ -112,13 +119,7 @@ pub fn go_on(made: &File, wanted: &Socket, state: &Tcp, connection: &Connection)
     if *shut {
         tcp::shut(fd, libc::SHUT_RD)?;
     }
-    // An address of IPv6 makes it one of IPv6 alone (net/ipv6/af_inet6.c, `__inet6_bind`), which no longer means anything.
-    let is_v6only = |option: &&SocketOption| (option.level, option.name) == (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
-    let settable: Vec<SocketOption> = wanted.options.iter().filter(|option| !is_v6only(option)).cloned().collect();
-    for moment in [Moment::Made, Moment::Named, Moment::Filled] {
-        options::apply(fd, &settable, moment)?;
-    }
-    Ok(())
+    settings.set(fd, wanted, Point::Alive)
 }
 
 /// Half a segment that waits for more must go on to wait.

@@ -6,6 +6,7 @@ use crate::image::model::id::SocketId;
 use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
 use crate::resources::socket::tcp::tree::lock_of;
+use crate::restore::sockets::settings::Settings;
 use crate::sys::nftables::{self, Owned};
 use std::fs::File;
 use std::io;
@@ -51,6 +52,7 @@ impl Reviving {
     /// # Errors
     /// What failed with which socket.
     pub fn revive(mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let settings = Settings::new(snapshot);
         let waiting = std::mem::take(&mut self.waiting);
         let all = || waiting.iter().filter_map(|(id, file)| Some((snapshot.sockets.get(id.0 as usize)?, file)));
         let failed = |socket: &Socket| {
@@ -67,7 +69,7 @@ impl Reviving {
         for (socket, file) in all() {
             let State::Tcp(tcp) = &socket.state else { continue };
             match &tcp.role {
-                Role::Connected(connection) => connection::go_on(file, socket, tcp, connection),
+                Role::Connected(connection) => connection::go_on(file, socket, tcp, connection, &settings),
                 Role::Connecting { peer } => connection::connect_again(file, peer),
                 Role::Unconnected | Role::Listening { backlog: _ } | Role::Ended(_) => Ok(()),
             }

@@ -9,6 +9,7 @@ mod links;
 pub mod rooms;
 
 use super::super::descriptors::{OpenError, failed};
+use super::settings::Settings;
 use crate::image::model::Snapshot;
 use crate::image::model::id::{DescriptionId, SocketId};
 use crate::image::model::socket::unix::{Link, PeerCredentials, Unix};
@@ -30,6 +31,7 @@ const LARGE: i32 = i32::MAX / 2;
 #[derive(Debug)]
 pub struct Making<'a> {
     snapshot: &'a Snapshot,
+    settings: Settings<'a>,
     authors: Authors,
     /// Numbers from here on are free for our own use.
     top: i32,
@@ -69,10 +71,11 @@ impl<'a> Making<'a> {
     ///
     /// # Errors
     /// What could not be had.
-    pub fn make(snapshot: &'a Snapshot, top: i32) -> Result<Self, OpenError> {
+    pub fn make(snapshot: &'a Snapshot, settings: Settings<'a>, top: i32) -> Result<Self, OpenError> {
         let authors = Authors::new().map_err(failed("own groups"))?;
         let mut making = Self {
             snapshot,
+            settings,
             authors,
             top,
             made: BTreeMap::new(),
@@ -128,7 +131,7 @@ impl<'a> Making<'a> {
         self.connect_datagrams()?;
         self.close()?;
         for (socket, _) in of(self.snapshot) {
-            super::settle(&self.made[&socket.id], socket).map_err(error(socket))?;
+            super::settle(&self.made[&socket.id], socket, &self.settings).map_err(error(socket))?;
         }
         for (made, owner) in owned {
             set_owner(made.as_fd(), owner).map_err(failed("owners of UNIX sockets"))?;

@@ -34,6 +34,8 @@ pub enum Point {
     Repairing,
     /// All facts are collected.
     Collected,
+    /// The scratch mapping is gone; the thread that held it stands in the stub.
+    Leaving,
     /// The parasite is gone and registers are the target's own.
     Cured,
     /// All threads stand by for one of them to work for us; it does not yet.
@@ -62,7 +64,7 @@ pub enum Point {
 
 impl Point {
     /// All points.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Seized,
         Self::Frozen,
         Self::RemainderWritten,
@@ -76,6 +78,7 @@ impl Point {
         Self::Locked,
         Self::Repairing,
         Self::Collected,
+        Self::Leaving,
         Self::Cured,
         Self::Gathered,
         Self::Exchanging,
@@ -107,6 +110,7 @@ impl Point {
             Self::Locked => "locked",
             Self::Repairing => "repairing",
             Self::Collected => "collected",
+            Self::Leaving => "leaving",
             Self::Cured => "cured",
             Self::Gathered => "gathered",
             Self::Exchanging => "exchanging",

@@ -165,7 +165,7 @@ impl Builder {
         let children = view.children.get(&pid).into_iter().flatten();
         let children: Vec<(Pid, Option<i32>)> = children.map(|child| (*child, stopped_by(tree, *child))).collect();
         let remote = |action| move |source| CollectError::Remote { tid: pid.leader(), action, source };
-        let mut session = match RemoteSession::open(tree, pid) {
+        let mut session = match RemoteSession::open_unmapped(tree, pid) {
             Ok(session) => session,
             Err(tracer::Error::Refused { tid, reason, remedy }) => {
                 self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);

@@ -108,8 +108,10 @@ impl<'s, 't> Asker<'s, 't> {
     /// # Errors
     /// When the target's memory cannot be written.
     pub fn fill(&mut self, offset: u64, bytes: &[u8]) -> Result<(), CollectError> {
-        let (at, tid) = (self.scratch(offset), self.session.host());
-        let action = "writing the scratch mapping";
+        let tid = self.session.host();
+        let mapped = self.session.map();
+        mapped.map_err(|source| CollectError::Remote { tid, action: "mapping memory in the target", source })?;
+        let (at, action) = (self.scratch(offset), "writing the scratch mapping");
         self.session.memory().write(at, bytes).map_err(|source| CollectError::Remote { tid, action, source })
     }
 

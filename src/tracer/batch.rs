@@ -13,12 +13,15 @@
 //! mark
 //! ```
 //!
+//! One that begins with the scratch mapping has `mmap(..); mov r9, rax` before the first question, and `mov rdi, r9; .. jmp undo` at its end, so that the
+//! thread unmaps what it has mapped, if it has; one that unmaps it, and so comes last, leaves the stub's unmapping out.
+//!
 //! The signal at the end is one that the program ignores and that no thread blocks: a tracer is told of it, and without one the
 //! kernel drops it. So a thread whose tracer dies runs on through its questions and its stub, and nothing has happened. Answers go where the
 //! kernel writes them, or stay in a register: code that stores would fault once the host has unmapped the scratch mapping.
 
 use super::stub::Stub;
-use crate::image::model::address::Addr;
+use crate::image::model::address::{Addr, PageRange};
 use crate::sys::regset::UserRegs;
 
 /// Bytes of a batch. It stands behind the stubs.
@@ -54,23 +57,34 @@ pub(super) struct Batch {
     /// The signal that ends it.
     pub signal: i32,
     at: Addr,
+    mapped: u64,
     end: u64,
 }
 
+/// What a batch does beside its questions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Nothing.
+    Questions,
+    /// It has the `struct sigaction` of each signal written to this address.
+    Dispositions(Addr),
+    /// It makes the scratch mapping first.
+    Mapping(PageRange),
+    /// One of its questions unmaps that.
+    Unmapping,
+}
+
 impl Batch {
-    /// Makes the bytes of a batch that stands at `at`, for a thread whose stub is `stub`. With an address in `dispositions`, it has those of all
-    /// signals written there as well. `None` when it does not fit.
-    pub fn new(
-        at: Addr,
-        stub: Stub,
-        questions: &[Question],
-        dispositions: Option<Addr>,
-        signal: i32,
-    ) -> Option<(Self, [u8; LEN])> {
+    /// Makes the bytes of a batch that stands at `at`, for a thread whose stub is `stub`. `None` when it does not fit.
+    pub fn new(at: Addr, stub: Stub, questions: &[Question], part: Part, signal: i32) -> Option<(Self, [u8; LEN])> {
         if questions.iter().filter(|question| question.returns).count() > ANSWERS {
             return None;
         }
         let mut code = vec![0; DATA_LEN];
+        if let Part::Mapping(range) = part {
+            map(&mut code, range);
+        }
+        let mapped = code.len() as u64;
         let mut keep = KEEP.iter();
         for question in questions {
             call(&mut code, question.number);
@@ -80,7 +94,7 @@ impl Batch {
             code.extend(SYSCALL);
             code.extend(if question.returns { keep.next()? } else { [].as_slice() });
         }
-        if let Some(into) = dispositions {
+        if let Part::Dispositions(into) = part {
             ask_dispositions(&mut code, into);
         }
         for (number, into) in [(libc::SYS_getpid, [0x48, 0x89, 0xc7]), (libc::SYS_gettid, [0x48, 0x89, 0xc6])] {
@@ -92,26 +106,41 @@ impl Batch {
         call(&mut code, libc::SYS_tgkill);
         code.extend(SYSCALL);
         let end = code.len() as u64;
+        if matches!(part, Part::Mapping(_)) {
+            code.extend([0x4c, 0x89, 0xcf]); // mov rdi, r9
+        }
         for (word, opcode) in RELOAD.iter().enumerate() {
             code.extend(opcode);
             let distance = (word * 8) as i32 - (code.len() + 4) as i32;
             code.extend(distance.to_le_bytes());
         }
         code.push(0xe9); // jmp rel32
-        let way_out = Stub::after(stub.call_entry()).0.wrapping_sub(at.0 + code.len() as u64 + 4);
-        code.extend((way_out as i32).to_le_bytes());
+        let way_out = match part {
+            Part::Questions | Part::Dispositions(_) => Stub::after(stub.call_entry()),
+            Part::Mapping(_) => stub.undo_entry(),
+            Part::Unmapping => stub.after_unmapping(),
+        };
+        let distance = way_out.0.wrapping_sub(at.0 + code.len() as u64 + 4);
+        code.extend((distance as i32).to_le_bytes());
         if code.len() > LEN - MARK.len() {
             return None;
         }
         let mut bytes = [0; LEN];
         bytes[..code.len()].copy_from_slice(&code);
         bytes[LEN - MARK.len()..].copy_from_slice(&MARK);
-        Some((Self { signal, at, end }, bytes))
+        Some((Self { signal, at, mapped, end }, bytes))
     }
 
     /// Where the questions begin.
     pub fn entry(self) -> Addr {
         self.at.add(DATA_LEN as u64)
+    }
+
+    /// What a thread with these registers, which has begun a batch that makes the scratch mapping, has been told by mmap(2), if it has.
+    pub fn mapping(self, regs: &UserRegs) -> Option<u64> {
+        // Behind the call, with the answer not moved to where it stays.
+        let is_behind = regs.rip + MOVED == self.at.0 + self.mapped;
+        if is_behind { Some(regs.rax) } else { Some(regs.r9).filter(|answer| *answer != 0) }
     }
 
     /// Where a thread stands when it has answered.
@@ -167,6 +196,34 @@ fn call(code: &mut Vec<u8>, number: i64) {
     code.extend((number as u32).to_le_bytes());
 }
 
+/// The arguments of mmap(2) for a scratch mapping.
+pub(super) fn mapping(range: PageRange) -> [u64; 6] {
+    let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE) as u64;
+    [range.start.0, range.len(), prot, flags, u64::MAX, 0]
+}
+
+/// Bytes from the end of mmap(2) to the first question.
+const MOVED: u64 = 15;
+
+/// mmap(2), whose answer stays in r9, which no other call takes for an argument. It must be zero before.
+fn map(code: &mut Vec<u8>, range: PageRange) {
+    let [first, second, third] = ARGUMENTS;
+    let [start, len, prot, flags, fd, _] = mapping(range);
+    call(code, libc::SYS_mmap);
+    load(code, start, first.0, first.1);
+    load(code, len, second.0, second.1);
+    load(code, prot, third.0, third.1);
+    code.extend([0x41, 0xba]); // mov r10d, ..
+    code.extend((flags as u32).to_le_bytes());
+    code.extend([0x49, 0xc7, 0xc0]); // mov r8, ..
+    code.extend((fd as i32).to_le_bytes());
+    code.extend(SYSCALL);
+    code.extend([0x49, 0x89, 0xc1]); // mov r9, rax
+    code.extend([0x41, 0xba, 0, 0, 0, 0]); // mov r10d, 0
+    code.extend([0x41, 0xb8, 0, 0, 0, 0]); // mov r8d, 0
+}
+
 /// rt_sigaction(2) for each signal, from the last to the first.
 fn ask_dispositions(code: &mut Vec<u8>, into: Addr) {
     let [_, second, third] = ARGUMENTS;
@@ -208,16 +265,23 @@ mod tests {
 
     const AT: u64 = 0x7000_0000_0000;
 
-    fn sample() -> (Batch, [u8; LEN]) {
+    const PARTS: [Part; 4] = [
+        Part::Questions,
+        Part::Dispositions(Addr(0x7fff_1234_6000)),
+        Part::Mapping(PageRange::new(0x4000_0000_0000, 0x4000_0001_0000)),
+        Part::Unmapping,
+    ];
+
+    fn sample(part: Part) -> (Batch, [u8; LEN]) {
         let out = Question { number: libc::SYS_prctl, args: [37, 0x7fff_1234_5000, 0], returns: false };
         let back = Question { number: libc::SYS_prctl, args: [27, 0, 0], returns: true };
         let stub = Stub::new(Addr(AT));
         let questions = [out, back, back, out, back, back, back, back];
-        Batch::new(stub.batch(), stub, &questions, Some(Addr(0x7fff_1234_6000)), libc::SIGURG).unwrap()
+        Batch::new(stub.batch(), stub, &questions, part, libc::SIGURG).unwrap()
     }
 
-    fn decoded() -> (Batch, Vec<Instruction>) {
-        let (batch, bytes) = sample();
+    fn decoded(part: Part) -> (Batch, Vec<Instruction>) {
+        let (batch, bytes) = sample(part);
         let from = (batch.entry().0 - batch.at.0) as usize;
         let mut decoder = Decoder::with_ip(64, &bytes[from..], batch.entry().0, DecoderOptions::NONE);
         let mut code: Vec<Instruction> = Vec::new();
@@ -229,7 +293,7 @@ mod tests {
 
     #[test]
     fn no_flag_no_stack_no_store() {
-        for instruction in decoded().1 {
+        for instruction in PARTS.into_iter().flat_map(|part| decoded(part).1) {
             assert!(
                 matches!(
                     instruction.mnemonic(),
@@ -244,15 +308,48 @@ mod tests {
 
     #[test]
     fn it_leaves_by_the_way_out_of_the_stub() {
-        let (batch, code) = decoded();
-        assert_eq!(code.last().unwrap().near_branch_target(), Stub::after(Stub::new(Addr(AT)).call_entry()).0);
-        let last_call = code.iter().rfind(|i| i.mnemonic() == Mnemonic::Syscall).unwrap();
-        assert_eq!(last_call.next_ip(), batch.end().0);
+        let stub = Stub::new(Addr(AT));
+        let undoing = Stub::after(stub.call_entry());
+        for (part, way_out) in PARTS.into_iter().zip([undoing, undoing, stub.undo_entry(), stub.after_unmapping()]) {
+            let (batch, code) = decoded(part);
+            assert_eq!(code.last().unwrap().near_branch_target(), way_out.0, "{part:?}");
+            let last_call = code.iter().rfind(|i| i.mnemonic() == Mnemonic::Syscall).unwrap();
+            assert_eq!(last_call.next_ip(), batch.end().0);
+        }
+    }
+
+    #[test]
+    fn what_was_mapped_is_known_from_the_call_on() {
+        let part = Part::Mapping(PageRange::new(0x4000_0000_0000, 0x4000_0001_0000));
+        let (batch, code) = decoded(part);
+        let call = code.iter().position(|i| i.mnemonic() == Mnemonic::Syscall).unwrap();
+        assert_eq!((code[call + 1].op0_register(), code[call + 1].op1_register()), (Register::R9, Register::RAX));
+        let regs = crate::sys::regset::zeroed();
+        assert_eq!(batch.mapping(&UserRegs { rip: batch.entry().0, rax: 9, ..regs }), None);
+        assert_eq!(batch.mapping(&UserRegs { rip: code[call].ip(), rax: 9, ..regs }), None);
+        assert_eq!(
+            batch.mapping(&UserRegs { rip: code[call + 1].ip(), rax: 0x4000_0000_0000, ..regs }),
+            Some(0x4000_0000_0000)
+        );
+        assert_eq!(
+            batch.mapping(&UserRegs { rip: batch.end().0, r9: 0x4000_0000_0000, ..regs }),
+            Some(0x4000_0000_0000)
+        );
+        let written: Vec<&Instruction> =
+            code.iter().filter(|i| i.op0_register().full_register() == Register::R9).collect();
+        assert_eq!(written.len(), 1, "something else takes the register that holds the mapping");
+        let back = code.iter().position(|i| i.op1_register() == Register::R9).unwrap();
+        assert_eq!((code[back].op0_register(), code[back].ip()), (Register::RDI, batch.end().0));
+        let others = code[call + 1..].iter().find(|i| i.mnemonic() == Mnemonic::Syscall).unwrap();
+        for register in [Register::R10, Register::R8] {
+            let cleared = code.iter().rfind(|i| i.op0_register().full_register() == register).unwrap();
+            assert!(cleared.immediate(1) == 0 && cleared.ip() < others.ip(), "{register:?}");
+        }
     }
 
     #[test]
     fn every_kept_register_is_put_back() {
-        let (batch, code) = decoded();
+        let (batch, code) = decoded(Part::Dispositions(Addr(0x7fff_1234_6000)));
         let kept: Vec<Register> = code
             .iter()
             .filter(|i| i.op1_register() == Register::RAX && !matches!(i.op0_register(), Register::RDI | Register::RSI))
@@ -274,7 +371,8 @@ mod tests {
     fn more_answers_than_registers_do_not_fit() {
         let back = Question { number: libc::SYS_getpid, args: [0; 3], returns: true };
         let stub = Stub::new(Addr(AT));
-        let fits = |questions: &[Question]| Batch::new(stub.batch(), stub, questions, None, libc::SIGURG).is_some();
+        let fits =
+            |questions: &[Question]| Batch::new(stub.batch(), stub, questions, Part::Questions, libc::SIGURG).is_some();
         assert!(fits(&[back; ANSWERS]) && !fits(&[back; ANSWERS + 1]));
         let out = Question { number: libc::SYS_getpid, args: [u64::MAX; 3], returns: false };
         assert!(!fits(&[out; 20]));
@@ -282,7 +380,7 @@ mod tests {
 
     #[test]
     fn dispositions_are_asked_from_the_last_to_the_first() {
-        let (_, code) = decoded();
+        let (_, code) = decoded(Part::Dispositions(Addr(0x7fff_1234_6000)));
         let end = code.iter().position(|i| i.mnemonic() == Mnemonic::Loop).unwrap();
         let start = code.iter().position(|i| i.ip() == code[end].near_branch_target()).unwrap();
         assert_eq!((code[start - 1].op0_register(), code[start - 1].immediate(1)), (Register::R9D, 64));
@@ -303,7 +401,7 @@ mod tests {
 
     #[test]
     fn one_that_was_left_behind_is_known() {
-        assert!(is_stale(&sample().1));
+        assert!(is_stale(&sample(Part::Questions).1));
         assert!(!is_stale(&[0; LEN]));
     }
 }

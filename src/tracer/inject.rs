@@ -3,7 +3,7 @@
 //! The order of every step is such that the thread, let go by our death before or after it, ends up as it was:
 //! stub data before registers, registers before the signal mask; and back, the mask before the registers.
 
-use super::batch::{self, ANSWERS, Batch};
+use super::batch::{self, Batch};
 use super::call;
 use super::driver::{BOUND, Driver, Outcome};
 use super::error::Error;
@@ -119,8 +119,8 @@ impl Visit {
         &self.saved
     }
 
-    /// Has the thread answer a batch. It stands in the delivery of the batch's signal then.
-    pub fn answer(&mut self, batch: Batch) -> Result<[u64; ANSWERS], Error> {
+    /// Has the thread answer a batch; with what registers it has done so. It stands in the delivery of the batch's signal then.
+    pub fn answer(&mut self, batch: Batch) -> Result<UserRegs, Error> {
         self.driver.aim(&self.saved, batch.entry(), 0, [0; 6])?;
         self.standing = Standing::InStub;
         fault::pass(fault::Point::StubEntered)?;
@@ -134,7 +134,7 @@ impl Visit {
                     let regs = self.driver.regs()?;
                     if regs.rip == batch.end().0 {
                         self.standing = Standing::Delivery;
-                        return Ok(batch::answers(&regs));
+                        return Ok(regs);
                     }
                     // One that somebody else has sent: nobody would have seen it.
                     0
@@ -163,6 +163,11 @@ impl Visit {
 
     fn block(&self, mask: u64) -> Result<(), Error> {
         ptrace_info::set_signal_mask(self.tid(), mask).map_err(self.driver.failed("blocking signals"))
+    }
+
+    /// Its registers now.
+    pub fn regs(&self) -> Result<UserRegs, Error> {
+        self.driver.regs()
     }
 
     /// Lets the stub go on to the end of its own next call.

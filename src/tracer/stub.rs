@@ -114,6 +114,11 @@ impl Stub {
         self.data().add(16)
     }
 
+    /// The way out of a thread that has in rdi what is to be unmapped.
+    pub const fn undo_entry(self) -> Addr {
+        self.at.add(UNDO)
+    }
+
     /// Where the unmapping of the way out returns to.
     pub const fn after_unmapping(self) -> Addr {
         self.at.add(UNMAPPED)

@@ -1,13 +1,11 @@
 //! Several questions to a thread at once, without a stop in between.
 
-use super::calls::host_calls;
 use super::{RemoteSession, write_verified};
 use crate::image::model::address::Addr;
 use crate::image::model::id::Tid;
-use crate::tracer::batch::{ANSWERS, Batch, Question};
-use crate::tracer::driver;
+use crate::tracer::batch::{self, ANSWERS, Batch, Part, Question};
 use crate::tracer::error::Error;
-use crate::tracer::seccomp::{Call, Policy};
+use crate::tracer::seccomp::Policy;
 use crate::tracer::thread::Stop;
 
 impl RemoteSession<'_> {
@@ -24,9 +22,7 @@ impl RemoteSession<'_> {
         questions: &[Question],
         dispositions: Option<Addr>,
     ) -> Result<Option<[u64; ANSWERS]>, Error> {
-        let (thread, policy) = self.policy(tid)?;
-        let is_plain = *policy == Policy::Free && thread.stop == Stop::Interrupted;
-        if !is_plain || !self.place.has_batch {
+        if !self.is_plain(tid)? || !self.place.has_batch {
             return Ok(None);
         }
         if tid == self.host.tid() {
@@ -37,47 +33,13 @@ impl RemoteSession<'_> {
         }
         self.keep_from_children()?;
         let Some(batch) = self.batch(questions)? else { return Ok(None) };
-        self.welcome(tid)?.answer(batch).map(Some)
+        self.welcome(tid)?.answer(batch).map(|regs| Some(batch::answers(&regs)))
     }
 
-    /// As [`Self::answers`], of the host, in the place where guests find theirs.
-    fn host_answers(
-        &mut self,
-        questions: &[Question],
-        dispositions: Option<Addr>,
-    ) -> Result<Option<[u64; ANSWERS]>, Error> {
-        let at = self.place.guest.batch();
-        let Some(signal) = self.signal()? else { return Ok(None) };
-        let fitting = |questions: &[Question]| Batch::new(at, self.place.host, questions, dispositions, signal);
-        let first = if self.kept_from_children { None } else { fitting(&[&[self.advice()], questions].concat()) };
-        let advises = first.is_some();
-        let Some((batch, bytes)) = first.or_else(|| fitting(questions)) else { return Ok(None) };
-        if !advises {
-            self.keep_from_children()?;
-        }
-        self.dismiss()?;
-        self.batch = None;
-        write_verified(at, &bytes, &self.memory)?;
-        self.host.prepare_batch(at, &self.memory)?;
-        let answers = self.host.answer(batch);
-        if answers.is_err() {
-            self.host.halt()?;
-        }
-        // On its way out it has to unmap the scratch mapping, wherever it was.
-        self.host.park()?;
-        let mut answers = answers?;
-        if advises {
-            let [advised, ..] = answers;
-            self.has_kept_from_children(driver::returned(advised))?;
-            answers.rotate_left(1);
-        }
-        Ok(Some(answers))
-    }
-
-    /// What keeps the scratch mapping from children, as a question.
-    fn advice(&self) -> Question {
-        let [_, Call { number, args: [start, len, advice, ..], ip: _ }, ..] = host_calls(self.scratch, self.place.host);
-        Question { number: number as i64, args: [start, len, advice], returns: true }
+    /// Whether a thread may make any call, and was stopped by us alone.
+    pub(super) fn is_plain(&mut self, tid: Tid) -> Result<bool, Error> {
+        let (thread, policy) = self.policy(tid)?;
+        Ok(*policy == Policy::Free && thread.stop == Stop::Interrupted)
     }
 
     /// The batch of these questions, written where guests find it.
@@ -89,7 +51,8 @@ impl RemoteSession<'_> {
         }
         self.dismiss()?;
         let guest = self.place.guest;
-        let made = self.signal()?.and_then(|signal| Batch::new(guest.batch(), guest, questions, None, signal));
+        let made =
+            self.signal()?.and_then(|signal| Batch::new(guest.batch(), guest, questions, Part::Questions, signal));
         let Some((batch, bytes)) = made else { return Ok(None) };
         write_verified(self.place.guest.batch(), &bytes, &self.memory)?;
         self.batch = Some((batch, questions.to_vec()));
@@ -97,7 +60,7 @@ impl RemoteSession<'_> {
     }
 
     /// The signal that ends batches, if there is one.
-    fn signal(&mut self) -> Result<Option<i32>, Error> {
+    pub(super) fn signal(&mut self) -> Result<Option<i32>, Error> {
         if self.signal.is_none() {
             self.signal = Some(self.unnoticed_signal()?);
         }

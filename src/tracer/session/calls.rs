@@ -1,6 +1,7 @@
 //! The calls that a session makes for itself, and whether a thread may make one.
 
 use crate::image::model::address::{Addr, PageRange};
+use crate::tracer::batch;
 use crate::tracer::error::Error;
 use crate::tracer::seccomp::{Call, Policy};
 use crate::tracer::stub::Stub;
@@ -19,10 +20,8 @@ pub(super) fn permit(thread: &StoppedThread, policy: &Policy, call: &Call) -> Re
 
 /// The calls that a host makes: mmap, madvise, and those of its way out.
 pub(super) fn host_calls(scratch: PageRange, stub: Stub) -> [Call; 4] {
-    let prot = (libc::PROT_READ | libc::PROT_WRITE) as u64;
-    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED_NOREPLACE | libc::MAP_NORESERVE) as u64;
     let (start, len) = (scratch.start.0, scratch.len());
-    let map = [start, len, prot, flags, u64::MAX, 0];
+    let map = batch::mapping(scratch);
     let advise = [start, len, libc::MADV_DONTFORK as u64, 0, 0, 0];
     let [unmap, mask] = leaving_calls((scratch.start, len), stub);
     [

@@ -7,6 +7,7 @@
 mod answers;
 mod calls;
 mod foothold;
+mod host;
 
 use calls::{host_calls, leaving_calls, permit};
 use foothold::free_place;
@@ -19,7 +20,7 @@ use crate::tracer::batch::{Batch, Question};
 use crate::tracer::deputy::Fate;
 use crate::tracer::error::Error;
 use crate::tracer::inject::Visit;
-use crate::tracer::memory::{Memory, RemotePtr};
+use crate::tracer::memory::Memory;
 use crate::tracer::padding::{self, Place};
 use crate::tracer::remainder::{self, Remainder};
 use crate::tracer::seccomp::{Call, Policy};
@@ -72,6 +73,20 @@ impl<'a> RemoteSession<'a> {
     /// # Errors
     /// As [`Self::open`].
     pub fn open_with(tree: &'a mut FrozenTree, pid: Pid, scratch: u64) -> Result<Self, Error> {
+        let mut session = Self::begin(tree, pid, scratch)?;
+        session.map()?;
+        Ok(session)
+    }
+
+    /// As [`Self::open`], but the memory is there from the first call on that somebody makes: with questions to the host, it takes no stop of its own.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_unmapped(tree: &'a mut FrozenTree, pid: Pid) -> Result<Self, Error> {
+        Self::begin(tree, pid, SCRATCH)
+    }
+
+    fn begin(tree: &'a mut FrozenTree, pid: Pid, scratch: u64) -> Result<Self, Error> {
         let shown_as = tree.threads_of(pid).first().map(|thread| Pid(thread.tid.0)).ok_or(Error::Vanished(pid))?;
         let memory = Memory::open(shown_as)?;
         let maps = read_maps(shown_as)?;
@@ -96,7 +111,7 @@ impl<'a> RemoteSession<'a> {
         };
         let policies = HashMap::from([(thread.tid, policy)]);
         let (guest, batch, signal) = (None, None, None);
-        let mut session = Self {
+        let session = Self {
             tree,
             pid,
             memory,
@@ -113,38 +128,7 @@ impl<'a> RemoteSession<'a> {
             has_remainders,
         };
         fault::pass(fault::Point::StubWritten)?;
-        session.map()?;
-        fault::pass(fault::Point::Mapped)?;
         Ok(session)
-    }
-
-    /// Makes the scratch mapping. From here on the host's stub unmaps it.
-    fn map(&mut self) -> Result<(), Error> {
-        let [map, ..] = host_calls(self.scratch, self.place.host);
-        let got = self.host.call(self.place.host.map_entry(), map.number, map.args)?;
-        let tid = self.host.tid();
-        let at = got.result.map_err(|source| Error::Kernel { tid, action: "mapping memory in the target", source })?;
-        self.mapped = true;
-        // A kernel before 4.17 takes the address for a hint.
-        self.scratch = PageRange::new(at, at + self.scratch.len());
-        self.memory.put(RemotePtr::new(self.place.host.mapping()), at)
-    }
-
-    /// Keeps the scratch mapping from children, unless that was done together with the first questions.
-    fn keep_from_children(&mut self) -> Result<(), Error> {
-        if self.kept_from_children {
-            return Ok(());
-        }
-        let [_, advise, ..] = host_calls(self.scratch, self.place.host);
-        let advised = self.host.call(self.place.host.call_entry(), advise.number, advise.args)?;
-        self.has_kept_from_children(advised.result)
-    }
-
-    fn has_kept_from_children(&mut self, advised: Result<u64, Errno>) -> Result<(), Error> {
-        let (tid, action) = (self.host.tid(), "keeping memory from children");
-        advised.map_err(|source| Error::Kernel { tid, action, source })?;
-        self.kept_from_children = true;
-        Ok(())
     }
 
     /// The mapping that calls may use; what it holds is kept from call to call.
@@ -299,16 +283,11 @@ impl<'a> RemoteSession<'a> {
         }
         let guest = self.dismiss();
         let unmapped = if self.mapped { self.unmap() } else { Ok(()) };
+        let passed = fault::pass(fault::Point::Leaving);
         let host = self.host.leave();
         guest.and(unmapped).and(host)?;
-        erase(self.place, &self.memory)
-    }
-
-    /// Lets the host's stub unmap the scratch mapping: so it is unmapped once, whether we live or die meanwhile.
-    fn unmap(&mut self) -> Result<(), Error> {
-        let result = self.host.through_call(libc::SYS_munmap, self.place.host.after_unmapping())?;
-        let tid = self.host.tid();
-        result.map(drop).map_err(|source| Error::Kernel { tid, action: "unmapping memory in the target", source })
+        erase(self.place, &self.memory)?;
+        Ok(passed?)
     }
 }
 

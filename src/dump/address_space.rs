@@ -112,7 +112,7 @@ impl Builder {
         let (dir, stat) = (&facts.dir, &facts.stat);
         self.resident += mappings.iter().map(|vma| vma.rss + vma.private_hugetlb).sum::<u64>();
         // Before the mappings, for this file can be opened.
-        let exe = self.linked_file(pid, dir, "exe")?.unwrap_or(FileId(0));
+        let exe = self.linked_file(pid, dir, "exe", &facts.exe)?.unwrap_or(FileId(0));
         let none = Rings::new();
         let mut collector = Mappings {
             pid,

@@ -1,7 +1,7 @@
 //! One process of the tree: what it says of itself and of its threads, and what it shares with those before it.
 
 use super::address_space::Survey;
-use super::ahead::{Ahead, Facts, Found};
+use super::ahead::{Ahead, Facts, Found, Link};
 use super::collect::{Builder, CALLS};
 use crate::image::model::address::PageRange;
 use crate::image::model::id::{FdTableId, FileId, FsId, HandlersId, IoContextId, MmId, Pid, Tid, UndoListId};
@@ -412,16 +412,27 @@ impl Builder {
             tree.thread(tid).ok_or(Errno::ESRCH).map_err(CollectError::at(tid, "finding the thread"))?.status();
         let failed = |source| CollectError::Remote { tid, action: "reading its status", source };
         let umask = status.map_err(failed)?.umask.unwrap_or(0o022);
-        let own = if tid == subject.shown_as.leader() { None } else { Some(TaskDir::process(Pid(tid.0))?) };
-        let id = self.fs_context(subject.pid, own.as_ref().unwrap_or(subject.dir), umask)?;
+        let id = if tid == subject.shown_as.leader() {
+            self.fs_context(subject.pid, subject.dir, (&subject.facts.cwd, &subject.facts.root), umask)?
+        } else {
+            let dir = TaskDir::process(Pid(tid.0))?;
+            let link = |name| Link::look(&dir, subject.pid, name);
+            self.fs_context(subject.pid, &dir, (&link("cwd")?, &link("root")?), umask)?
+        };
         self.known.fs_contexts.insert(first, id);
         Ok(id)
     }
 
-    fn fs_context(&mut self, pid: Pid, dir: &TaskDir, umask: u32) -> Result<FsId, CollectError> {
+    fn fs_context(
+        &mut self,
+        pid: Pid,
+        dir: &TaskDir,
+        (cwd, root): (&Link, &Link),
+        umask: u32,
+    ) -> Result<FsId, CollectError> {
         let id = FsId(self.fs_contexts.len() as u32);
-        let cwd = self.linked_file(pid, dir, "cwd")?;
-        let root = self.linked_file(pid, dir, "root")?;
+        let cwd = self.linked_file(pid, dir, "cwd", cwd)?;
+        let root = self.linked_file(pid, dir, "root", root)?;
         if let (Some(cwd), Some(root)) = (cwd, root) {
             self.fs_contexts.push(FsContext { id, cwd, root, umask });
         }
@@ -434,12 +445,10 @@ impl Builder {
         pid: Pid,
         dir: &TaskDir,
         name: &'static str,
+        Link { text, meta }: &Link,
     ) -> Result<Option<FileId>, CollectError> {
-        let link = dir.read_link(name)?;
-        let meta = std::fs::metadata(format!("{}/{name}", dir.path()))
-            .map_err(CollectError::at(pid.leader(), "stat of a link of /proc"))?;
-        match self.files.intern(&meta, &link, &format!("pid {pid}")) {
-            Ok(id) if meta.is_dir() && is_lost(dir, name, &meta, &link) => {
+        match self.files.intern(meta, text, &format!("pid {pid}")) {
+            Ok(id) if meta.is_dir() && is_lost(dir, name, meta, text) => {
                 self.findings.block(format!("pid {pid}"), name, ORPHAN, "change to another directory");
                 Ok(Some(id))
             }

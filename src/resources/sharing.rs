@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 struct Classes {
     /// For each task the place of the first one that has the same object.
     first: Vec<usize>,
-    /// The place of the first task of each object, in the kernel's order of the objects.
+    /// The place of the first task of each object, in the kernel's order of the objects, of those that were compared.
     sorted: Vec<usize>,
 }
 
@@ -73,12 +73,13 @@ impl Sharing {
         let alone = processes.iter().map(Vec::len).sum::<usize>() < 2;
         let none = if alone { None } else { Some(plain_task(tasks[0])?) };
         let none = none.as_ref().map(PlainTask::tid);
+        // CLONE_SIGHAND takes CLONE_VM, and execve(2) gives new handlers with the new memory.
         let processes =
-            || Classes::of(&firsts, Object::Vm).and_then(|vm| Ok((vm, Classes::of(&firsts, Object::Sighand)?)));
+            || Classes::of(&firsts, Object::Vm).and_then(|vm| Ok((vm.within(&firsts, Object::Sighand)?, vm)));
         let threads =
             || Classes::of(&tasks, Object::Files).and_then(|files| Ok((files, Classes::of(&tasks, Object::Fs)?)));
         let (processes, threads) = many::both(tasks.len(), processes, threads);
-        let ((memory, handlers), (files, fs)) = (processes?, threads?);
+        let ((handlers, memory), (files, fs)) = (processes?, threads?);
         Ok(Self {
             memory,
             handlers,
@@ -206,9 +207,11 @@ fn plain_task(tid: Tid) -> Result<PlainTask, CollectError> {
 impl Optional {
     /// `weights` says how many threads each task stands for.
     fn of(tasks: &[Tid], weights: &[usize], object: Object, none: Option<Tid>) -> Result<Self, CollectError> {
-        let classes = Classes::of(tasks, object)?;
         // Somebody who is alone shares nothing, whether it has one or not.
-        let absent = none.and_then(|none| classes.find(tasks, none, object));
+        let (classes, absent) = match none {
+            Some(none) => Classes::but_for(tasks, none, object)?,
+            None => (Classes::of(tasks, object)?, None),
+        };
         let mut holders = vec![0; tasks.len()];
         for (first, weight) in classes.first.iter().zip(weights) {
             holders[*first] += weight;
@@ -219,6 +222,35 @@ impl Optional {
 
 impl Classes {
     fn of(tasks: &[Tid], object: Object) -> Result<Self, CollectError> {
+        Self::among(tasks, (0..tasks.len()).collect(), object)
+    }
+
+    /// The same of objects that only those tasks can share that share what these classes tell of.
+    fn within(&self, tasks: &[Tid], object: Object) -> Result<Self, CollectError> {
+        let mut has_others = vec![false; tasks.len()];
+        for (at, first) in self.first.iter().enumerate().filter(|(at, first)| at != *first) {
+            (has_others[at], has_others[*first]) = (true, true);
+        }
+        Self::among(tasks, (0..tasks.len()).filter(|at| has_others[*at]).collect(), object)
+    }
+
+    /// The same where most tasks are without, as `none` is; and the place of the first that is.
+    fn but_for(tasks: &[Tid], none: Tid, object: Object) -> Result<(Self, Option<usize>), CollectError> {
+        let (mut with, mut without) = (Vec::new(), Vec::new());
+        for (at, tid) in tasks.iter().enumerate() {
+            let order = kcmp::compare(*tid, none, object, 0, 0).map_err(CollectError::at(*tid, "kcmp"))?;
+            if order == Some(Ordering::Equal) { without.push(at) } else { with.push(at) }
+        }
+        let mut classes = Self::among(tasks, with, object)?;
+        let absent = without.first().copied();
+        for at in without {
+            classes.first[at] = absent.unwrap_or(at);
+        }
+        Ok((classes, absent))
+    }
+
+    /// Compares the tasks at these places.
+    fn among(tasks: &[Tid], mut order: Vec<usize>, object: Object) -> Result<Self, CollectError> {
         let failure = Cell::new(None);
         let compare = |a: usize, b: usize| match kcmp::compare(tasks[a], tasks[b], object, 0, 0) {
             Ok(order) => order.unwrap_or_else(|| a.cmp(&b)),
@@ -227,7 +259,6 @@ impl Classes {
                 a.cmp(&b)
             }
         };
-        let mut order: Vec<usize> = (0..tasks.len()).collect();
         order.sort_by(|&a, &b| compare(a, b).then(a.cmp(&b)));
         let mut first: Vec<usize> = (0..tasks.len()).collect();
         let mut sorted: Vec<usize> = Vec::new();

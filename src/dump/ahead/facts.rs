@@ -11,7 +11,7 @@ use crate::resources::descriptor::Look;
 use crate::resources::namespace::Namespaces;
 use crate::resources::{CollectError, pages, process};
 use crate::sys::pagemap::Pages;
-use std::fs::File;
+use std::fs::{File, Metadata};
 
 /// Pages of an address space.
 #[derive(Debug)]
@@ -34,6 +34,27 @@ impl Found {
     }
 }
 
+/// Where a link of /proc leads.
+#[derive(Debug)]
+pub struct Link {
+    /// What it says.
+    pub text: Vec<u8>,
+    /// Attributes of what it leads to.
+    pub meta: Metadata,
+}
+
+impl Link {
+    /// Looks at a link of a task.
+    ///
+    /// # Errors
+    /// As readlink(2) and stat(2).
+    pub fn look(dir: &TaskDir, pid: Pid, name: &str) -> Result<Self, CollectError> {
+        let text = dir.read_link(name)?;
+        let meta = std::fs::metadata(format!("{}/{name}", dir.path()));
+        Ok(Self { text, meta: meta.map_err(CollectError::at(pid.leader(), "stat of a link of /proc"))? })
+    }
+}
+
 /// What is read of a process beside its mappings.
 #[derive(Debug)]
 pub struct Facts {
@@ -41,6 +62,12 @@ pub struct Facts {
     pub dir: TaskDir,
     /// `stat`.
     pub stat: Stat,
+    /// Its program.
+    pub exe: Link,
+    /// Its working directory.
+    pub cwd: Link,
+    /// Its root directory.
+    pub root: Link,
     /// Its namespaces.
     pub namespaces: Namespaces,
     /// Its descriptors, unless an earlier process has the same.
@@ -71,6 +98,9 @@ impl Facts {
     pub(super) fn read(member: Member, dir: TaskDir, stat: Stat, buffer: &mut Vec<u8>) -> Result<Self, CollectError> {
         Ok(Self {
             stat,
+            exe: Link::look(&dir, member.shown_as, "exe")?,
+            cwd: Link::look(&dir, member.shown_as, "cwd")?,
+            root: Link::look(&dir, member.shown_as, "root")?,
             namespaces: Namespaces::of(&dir),
             descriptors: if member.has_known_files { None } else { Some(Look::at_all(&dir)?) },
             pages: if member.has_known_memory { None } else { Some(Found::look(&dir, member.shown_as)?) },

@@ -11,7 +11,7 @@ use crate::proc::numa_maps::{self, NumaMapping};
 use crate::proc::{self, TaskDir, smaps};
 use crate::resources::CollectError;
 use crate::sys::sched;
-pub use facts::{Facts, Found};
+pub use facts::{Facts, Found, Link};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

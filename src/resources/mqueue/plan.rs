@@ -72,6 +72,10 @@ fn one(
             (!modes.is_empty()).then_some(2 * u8::from(runs) + u8::from(complete))
         };
         let best = holders.iter().filter(|process| rank(process).is_some()).max_by_key(rank);
+        let nobody = "nobody has it but a socket through which it is on its way, which is not supported yet";
+        if holders.is_empty() {
+            return Err((nobody.into(), "try again when it has been received"));
+        }
         best.ok_or((
             String::from("only threads with a table of descriptors of their own have it, which is not supported yet"),
             "",

@@ -77,8 +77,15 @@ impl Foreground {
 
     /// Makes the group of the program, if it has its own, that of the terminal.
     pub fn give_terminal(&self, pid: Pid) {
-        let child = nix::unistd::Pid::from_raw(pid.0);
-        if let (Some(terminal), Ok(group)) = (&self.terminal, getpgid(Some(child))) {
+        if let Ok(group) = getpgid(Some(nix::unistd::Pid::from_raw(pid.0))) {
+            self.give_terminal_to(Pid(group.as_raw()));
+        }
+    }
+
+    /// Makes a group that of the terminal.
+    pub fn give_terminal_to(&self, group: Pid) {
+        let group = nix::unistd::Pid::from_raw(group.0);
+        if let Some(terminal) = &self.terminal {
             // Fails when it is in another session, which the terminal is not for.
             let _ = tcsetpgrp(terminal, group);
             if let Some([_, wanted]) = self.modes.get() {

@@ -60,6 +60,7 @@ pub use renumber::Ids;
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::id::Pid;
+use crate::image::model::process::Process;
 use crate::image::model::terminal::TerminalModes;
 use crate::proc::{TaskDir, stat};
 use crate::progress::Progress;
@@ -317,6 +318,14 @@ fn outside_modes(snapshot: &Snapshot) -> Option<TerminalModes> {
     outside.next().filter(|_| outside.next().is_none()).map(|terminal| terminal.modes)
 }
 
+/// The group that a shell had put in front on its terminal: a job, if one was running there.
+fn group_in_front(snapshot: &Snapshot, root: Pid) -> Option<Pid> {
+    let shell = snapshot.processes.iter().find(|process| process.pid == root)?;
+    let group = shell.controlling.as_ref()?.foreground?;
+    let is_leader = |process: &&Process| process.pid == group && process.pgid == group;
+    snapshot.processes.iter().find(is_leader).map(|_| group)
+}
+
 /// `--files truncate`: files that grew since the dump. Nothing can fail after it but the last step.
 fn cut_back(plan: &RestorePlan) -> Result<(), Error> {
     for (path, size) in &plan.cut_back {
@@ -373,7 +382,10 @@ pub fn restore(pages: &dyn Pages, choices: &Choices<'_>, stopped: bool, above: O
         if let Some(modes) = outside_modes(snapshot) {
             foreground.set_modes(modes);
         }
-        foreground.give_terminal(plan.pid);
+        match group_in_front(snapshot, plan.pid) {
+            Some(group) => foreground.give_terminal_to(group),
+            None => foreground.give_terminal(plan.pid),
+        }
     }
     connections.revive(snapshot).map_err(step("bringing TCP connections to life"))?;
     if let Some(lock) = &choices.readdressed.unlock {

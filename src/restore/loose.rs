@@ -27,18 +27,25 @@ use std::path::PathBuf;
 /// The epoll instances of which some item can be added by no process, for it has no descriptor of both: `snap` adds all of theirs. Pure.
 #[must_use]
 pub fn instances(snapshot: &Snapshot) -> BTreeSet<DescriptionId> {
+    let descriptions = snapshot.descriptions.iter();
+    let epolls = descriptions.filter_map(|description| match &description.object {
+        OpenObject::Epoll(epoll) => Some((description.id, epoll)),
+        _ => None,
+    });
+    let epolls: Vec<(DescriptionId, &Epoll)> = epolls.collect();
+    let of = |(id, epoll): &(DescriptionId, &Epoll)| {
+        let watched = epoll.items.iter().map(|item| item.description);
+        watched.chain([*id]).collect::<Vec<_>>()
+    };
+    let concerned: HashSet<DescriptionId> = epolls.iter().flat_map(of).collect();
     let mut tables: HashMap<DescriptionId, HashSet<FdTableId>> = HashMap::new();
-    for (table, entry) in snapshot.fd_tables.iter().flat_map(|table| table.entries.iter().map(|e| (table.id, e))) {
+    let entries = snapshot.fd_tables.iter().flat_map(|table| table.entries.iter().map(|entry| (table.id, entry)));
+    for (table, entry) in entries.filter(|(_, entry)| concerned.contains(&entry.description)) {
         tables.entry(entry.description).or_default().insert(table);
     }
     let beside = |id: DescriptionId, item: &EpollItem| matches!((tables.get(&id), tables.get(&item.description)), (Some(own), Some(its)) if !own.is_disjoint(its));
-    let is_one = |id: DescriptionId, epoll: &Epoll| !epoll.items.iter().all(|item| beside(id, item));
-    let descriptions = snapshot.descriptions.iter();
-    let found = descriptions.filter_map(|description| match &description.object {
-        OpenObject::Epoll(epoll) => is_one(description.id, epoll).then_some(description.id),
-        _ => None,
-    });
-    found.collect()
+    let is_one = |(id, epoll): &(DescriptionId, &Epoll)| !epoll.items.iter().all(|item| beside(*id, item));
+    epolls.into_iter().filter(is_one).map(|(id, _)| id).collect()
 }
 
 /// Descriptions that `snap` keeps for that.

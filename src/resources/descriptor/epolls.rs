@@ -46,6 +46,9 @@ impl Descriptors {
     /// Finds what every epoll instance watches, once all descriptors of the tree are known.
     pub fn find_watched(&mut self, findings: &mut Findings) {
         let instances = std::mem::take(&mut self.epolls);
+        if instances.is_empty() {
+            return;
+        }
         let mut by_ino: HashMap<u64, Vec<Holder>> = HashMap::new();
         let mut by_number: HashMap<(Tid, Fd), Holder> = HashMap::new();
         for holder in &self.holders {

@@ -44,6 +44,8 @@ impl Subject<'_> {
 pub struct Links {
     all: Vec<UnixSocket>,
     by_ino: HashMap<u64, usize>,
+    /// Those that have a name.
+    by_name: HashMap<Vec<u8>, Vec<usize>>,
     /// The listener that a socket waits for.
     waits_for: HashMap<u64, u64>,
     /// Which are in the tree.
@@ -65,7 +67,11 @@ impl Links {
                     socket.pending.clone().into_iter().map(move |ino| (ino, listener))
                 };
                 let waits_for = all.iter().flat_map(waiting).collect();
-                return Ok(Self { all, by_ino, waits_for, inside });
+                let mut by_name: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+                for (at, socket) in all.iter().enumerate().filter(|(_, socket)| !socket.name.is_empty()) {
+                    by_name.entry(socket.name.clone()).or_default().push(at);
+                }
+                return Ok(Self { all, by_ino, by_name, waits_for, inside });
             }
         }
         Err(io::Error::new(io::ErrorKind::NotFound, "the kernel does not tell of a UNIX socket"))
@@ -73,6 +79,11 @@ impl Links {
 
     fn get(&self, ino: u64) -> Option<&UnixSocket> {
         self.by_ino.get(&ino).map(|at| &self.all[*at])
+    }
+
+    /// Those with a name.
+    fn named(&self, name: &[u8]) -> impl Iterator<Item = &UnixSocket> {
+        self.by_name.get(name).into_iter().flatten().map(|at| &self.all[*at])
     }
 
     /// The sockets by which one of the tree is tied to other processes: itself, and those outside with which it is connected.
@@ -113,7 +124,8 @@ impl Links {
             report.passing("an error waits in it, which cannot be seen without taking it away".into());
         }
         if !state.name.is_empty() && connected && subject.kind != libc::SOCK_DGRAM {
-            let bound = name::is_bound(open, own, &self.all).map_err(error("looking for the name of a socket"))?;
+            let bound =
+                name::is_bound(open, own, self.named(&own.name)).map_err(error("looking for the name of a socket"))?;
             state.accepted = !bound;
         }
         let of_gone = match &link {
@@ -135,11 +147,12 @@ impl Links {
     /// A socket of the tree that has bound an abstract name since the one was closed that had it. A restore needs that name for a moment; for one
     /// that listens it does not matter which of them it is.
     fn taken(&self, kind: i32, name: &[u8]) -> Option<&UnixSocket> {
-        let is_abstract = !name.is_empty() && !name::is_path(name);
-        let has = |other: &&UnixSocket| other.kind == kind && other.name == name && other.peer.is_none();
-        let all = || self.all.iter().filter(has);
+        if name.is_empty() || name::is_path(name) {
+            return None;
+        }
+        let all = || self.named(name).filter(|other| other.kind == kind && other.peer.is_none());
         let listens = all().any(|other| other.state == LISTENING);
-        all().find(|other| is_abstract && !listens && self.inside.contains_key(&other.ino))
+        all().find(|other| !listens && self.inside.contains_key(&other.ino))
     }
 
     fn link(&self, subject: &Subject<'_>, own: &UnixSocket, report: &mut Report<'_>) -> io::Result<Link> {

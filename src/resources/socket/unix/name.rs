@@ -79,13 +79,17 @@ pub fn resolve(name: &[u8], holder: Pid) -> Option<PathBuf> {
     Some(Path::new(OsStr::from_bytes(&directory)).join(name))
 }
 
-/// Whether a connected socket has bound its name itself. Otherwise it has that of the listener that has accepted it, be it gone.
+/// Whether a connected socket has bound its name itself. Otherwise it has that of the listener that has accepted it, be it gone. `named` are all with that name.
 ///
 /// # Errors
 /// As socket(2).
-pub fn is_bound(fd: BorrowedFd<'_>, own: &UnixSocket, all: &[UnixSocket]) -> io::Result<bool> {
-    let has = |other: &&UnixSocket| other.ino != own.ino && other.kind == own.kind && other.name == own.name;
-    if all.iter().filter(has).any(|other| other.state == LISTENING || other.peer.is_none()) {
+pub fn is_bound<'a>(
+    fd: BorrowedFd<'_>,
+    own: &UnixSocket,
+    named: impl Iterator<Item = &'a UnixSocket>,
+) -> io::Result<bool> {
+    let is_other = |other: &&UnixSocket| other.ino != own.ino && other.kind == own.kind;
+    if named.filter(is_other).any(|other| other.state == LISTENING || other.peer.is_none()) {
         return Ok(false);
     }
     let probe = |name: &[u8]| -> io::Result<bool> {

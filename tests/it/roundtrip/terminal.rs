@@ -221,6 +221,26 @@ fn exam_20_vim_goes_on_in_another_terminal() {
 }
 
 #[test]
+fn exam_20_a_job_in_the_foreground_of_a_shell_stays_there_in_another_terminal() {
+    isolated(|room| {
+        let text = room.path("text");
+        let mut shell = Started::new(&["bash", "--norc", "-i"]);
+        shell.types(&format!("vim -N -u NONE -i NONE -n {}\n", text.display()));
+        shell.awaits("text\" [New]");
+        shell.types("ihello\u{1b}");
+        shell.awaits("hello");
+        let (run, mut new, after) = shell.moves(room);
+        await_on(&after, "hello");
+        new.types("A, world\u{1b}:wq\r");
+        // The prompt: until then vim reads whatever is typed.
+        await_on(&after, "ready> ");
+        new.types("exit 7\n");
+        run.finish().expect(7);
+        assert_eq!(std::fs::read_to_string(&text).expect("the text"), "hello, world\n");
+    });
+}
+
+#[test]
 fn exam_20_less_goes_on_in_another_terminal() {
     isolated(|room| {
         let text = room.path("long");

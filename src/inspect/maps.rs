@@ -300,11 +300,13 @@ mod tests {
     fn mappings_say_what_is_stored_of_them() {
         let image = Image::open(small_image()).expect("an image");
         insta::assert_snapshot!(report(&image).expect("a report").text(None), @r"
-        address space of process 100: /usr/bin/sample, 16.3 MiB in 6 mappings
+        address space of process 100: /usr/bin/sample, 16.3 MiB in 8 mappings
                    START               END  PROT      SIZE   STORED  WHAT
                   100000           1100000  rw-p  16.0 MiB  4.0 KiB  [anon:arena] huge=2.0MiB
                 50000000          50004000  rw-p  16.0 KiB  4.0 KiB  /usr/bin/sample +0x1000
                 60000000          60040000  rw-s   256 KiB  4.0 KiB  shared memory 0
+                61000000          61004000  rw-s  16.0 KiB        -  socket:[14]
+            7f0000000000      7f0000001000  rw-s   4.0 KiB        -  [aio], 2 events
             7fff00000000      7fff00004000  rw-p  16.0 KiB        -  [vvar]
             7fff00004000      7fff00006000  rw-p   8.0 KiB        -  [vdso]
         ffffffffff600000  ffffffffff601000  rw-p   4.0 KiB        -  [vsyscall]

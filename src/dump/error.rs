@@ -109,6 +109,7 @@ impl Dump<'_> {
                 "dump it under a kernel whose vdso has that room, or with a C library that is linked dynamically",
             ),
             error @ (tracer::Error::Astray { .. }
+            | tracer::Error::Leaving(_)
             | tracer::Error::Signalled { .. }
             | tracer::Error::Memory { .. }
             | tracer::Error::Proc { .. }
@@ -121,6 +122,10 @@ impl Dump<'_> {
     /// A process of the tree that somebody kills meanwhile is no reason to fail while the root lives: the others are tried again.
     pub(super) fn collect_failure(&self, error: CollectError, tree: &FrozenTree) -> Failure {
         let root = self.options.pid;
+        if let CollectError::Remote { tid: _, action: _, source: error @ tracer::Error::Leaving(tid) } = &error {
+            let (task, object, reason) = (format!("tid {tid}"), CALLS.into(), error.to_string());
+            return Failure::Passing(vec![Blocker { task, object, reason, remedy: "try again in a moment".into() }]);
+        }
         match tree.lost().first() {
             None => Failure::Final(self.collect_error(error)),
             Some(&lost) if lost == root => Failure::Final(Error::Vanished(root)),

@@ -84,6 +84,9 @@ pub enum Error {
         /// Where it is.
         rip: Addr,
     },
+    /// A thread is still in what a killed predecessor has left, and waits there for a process that stands still, too.
+    #[error("tid {0} has not come out yet of what a killed dump has left")]
+    Leaving(Tid),
     /// A thread that works for us got a signal that cannot be blocked.
     #[error("tid {tid} was sent signal {signal} while a system call was made in its name")]
     Signalled {

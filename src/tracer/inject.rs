@@ -5,7 +5,7 @@
 
 use super::batch::{self, Batch};
 use super::call;
-use super::driver::{BOUND, Driver, Outcome};
+use super::driver::{Driver, Outcome};
 use super::error::Error;
 use super::memory::Memory;
 use super::patience::Patience;
@@ -194,21 +194,25 @@ impl Visit {
     }
 }
 
+/// How long that may take. A worker waits for its sentinel ([`super::Gathering`]), which stands still if we have frozen it: it must be let go of to end.
+const LEAVING: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// Lets a thread run that a killed predecessor left in a stub, until it has come out of it, and looks at it anew.
 pub(super) fn run_out(thread: &mut StoppedThread, inside: &dyn Fn(u64) -> bool) -> Result<(), Error> {
     let driver = Driver { pid: thread.pid, tid: thread.tid };
-    let mut patience = Patience::new(BOUND);
+    let mut patience = Patience::new(LEAVING);
     while inside(thread.regs.rip) {
         ptrace::cont(driver.tid, 0).map_err(driver.failed("letting it leave a stale stub"))?;
-        if !patience.wait() {
-            return Err(Error::Astray { tid: driver.tid, rip: Addr(thread.regs.rip) });
-        }
+        let has_time = patience.wait();
         *thread = StoppedThread::new(thread.pid, thread.tid, interrupt(driver)?, driver.regs()?);
         if thread.stop == Stop::Interrupted
             && let Some(undone) = call::undo_interruption(&thread.regs)
         {
             regset::set_up_to_flags(driver.tid, &undone).map_err(driver.failed("setting registers"))?;
             (thread.regs, thread.undone) = (undone, true);
+        }
+        if !has_time && inside(thread.regs.rip) {
+            return Err(Error::Leaving(driver.tid));
         }
     }
     Ok(())

@@ -42,6 +42,8 @@ pub(super) struct Visit {
     saved: UserRegs,
     mask: u64,
     standing: Standing,
+    /// Whether its stack pointer may not be the program's.
+    has_own_stack: bool,
 }
 
 impl Visit {
@@ -68,7 +70,7 @@ impl Visit {
 
     fn new(thread: &StoppedThread, stub: Stub, mask: u64) -> Self {
         let driver = Driver { pid: thread.pid, tid: thread.tid };
-        Self { driver, stub, saved: thread.regs, mask, standing: Standing::Untouched }
+        Self { driver, stub, saved: thread.regs, mask, standing: Standing::Untouched, has_own_stack: false }
     }
 
     pub fn tid(&self) -> Tid {
@@ -90,7 +92,9 @@ impl Visit {
 
     /// Makes a call from one of the stub's entries. The thread stands behind the call's instruction then.
     pub fn call(&mut self, entry: Addr, number: u64, args: [u64; 6]) -> Result<Outcome, Error> {
-        self.driver.aim(&self.saved, entry, number, args)?;
+        let [rdi, rsi, rdx, r10, r8, r9] = args;
+        let (rax, rip) = (number, entry.0);
+        self.set(&UserRegs { rax, rdi, rsi, rdx, r10, r8, r9, rip, orig_rax: u64::MAX, ..self.saved })?;
         if self.standing != Standing::InStub {
             self.standing = Standing::InStub;
             fault::pass(fault::Point::StubEntered)?;
@@ -109,9 +113,19 @@ impl Visit {
     /// Has the thread stand before code of ours that must lead to its stub, with `argument` in rdi and a stack of its own.
     pub fn stand_in_code(&mut self, entry: Addr, stack: Addr, argument: Addr) -> Result<(), Error> {
         let (rip, rsp, rdi) = (entry.0, stack.0, argument.0);
-        self.driver.set(&UserRegs { rip, rsp, rdi, orig_rax: u64::MAX, ..self.saved })?;
+        self.has_own_stack = true;
+        self.set(&UserRegs { rip, rsp, rdi, orig_rax: u64::MAX, ..self.saved })?;
         self.standing = Standing::InStub;
         self.block(ALL_SIGNALS)
+    }
+
+    /// Writes registers, with the stack pointer where that is not the program's.
+    fn set(&self, regs: &UserRegs) -> Result<(), Error> {
+        if self.has_own_stack {
+            regset::set_all(self.tid(), regs).map_err(self.driver.failed("setting registers"))
+        } else {
+            self.driver.set(regs)
+        }
     }
 
     /// The registers that it is given back.
@@ -156,7 +170,7 @@ impl Visit {
     /// Moves a thread that has answered out of the batch, to its stub's way out: another thread's may come to stand there.
     pub fn park(&mut self) -> Result<(), Error> {
         let regs = UserRegs { rip: Stub::after(self.stub.call_entry()).0, orig_rax: u64::MAX, ..self.saved };
-        self.driver.set(&regs)?;
+        self.set(&regs)?;
         self.standing = Standing::InStub;
         self.block(ALL_SIGNALS)
     }
@@ -188,7 +202,7 @@ impl Visit {
         }
         let failed = self.driver.failed("restoring the signal mask");
         ptrace_info::set_signal_mask(self.tid(), self.mask).map_err(failed)?;
-        self.driver.set(&self.saved)?;
+        self.set(&self.saved)?;
         let now = self.driver.regs()?;
         if now == self.saved { Ok(()) } else { Err(Error::Astray { tid: self.tid(), rip: Addr(now.rip) }) }
     }

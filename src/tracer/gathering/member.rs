@@ -15,7 +15,7 @@ use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::id::{Pid, Tid};
 use crate::sys::blob::INTERPRETER;
 use crate::sys::ptrace;
-use crate::sys::regset::UserRegs;
+use crate::sys::regset::{self, UserRegs};
 use protocol::{Op, Task, check, pseudo};
 
 /// Bytes of a stack.
@@ -182,7 +182,7 @@ impl Member {
         let driver = Driver { pid: Pid(child.0), tid: child };
         let (rip, rsp) = (self.scratch.start.0, self.control(PAGE_SIZE + 2 * STACK).0);
         let regs = UserRegs { rip, rsp, rdi: self.control(SENTINEL_TASK).0, orig_rax: u64::MAX, ..driver.regs()? };
-        driver.set(&regs)
+        regset::set_all(child, &regs).map_err(driver.failed("setting registers"))
     }
 
     /// Has all other threads stand before a wait for the word.

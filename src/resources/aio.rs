@@ -3,7 +3,7 @@
 //! An idle ring takes so many requests and then no more (EAGAIN); what one takes less than that is in flight. The requests that fill it wait for a
 //! descriptor that is ready, so that they are done at once. A process of ours in the address space submits them, on every CPU (each holds back a
 //! share of the room), and takes them out again until the ring has gone round once: then it is where it was, to the byte. It does so to the end
-//! even if we die meanwhile, and our death lets no other thread go on before (`sys::undo`).
+//! even if we die meanwhile, and the only thread that has the memory waits for it in its stub. Where there are others they could see it then.
 
 use super::sharing::Sharing;
 use super::{CollectError, Findings};
@@ -13,14 +13,12 @@ use crate::image::model::id::Pid;
 use crate::image::model::memory::Prot;
 use crate::parasite::aio::{self as probe, Answer, Ring};
 use crate::parasite::code;
-use crate::proc::{TaskDir, host, limits, maps};
+use crate::proc::{TaskDir, host, maps};
 use crate::sys::aio::capacity;
-use crate::sys::undo::{self, Undo};
-use crate::tracer::{Deputy, Error, Fate, FrozenTree, Memory, RemoteSession};
+use crate::tracer::{Error, Fate, FrozenTree, Memory, RemoteSession};
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
 
 /// Name of a ring in /proc/PID/maps.
 pub const NAME: &[u8] = b"/[aio] (deleted)";
@@ -133,6 +131,12 @@ impl Space<'_> {
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
+        if !self.is_alone {
+            return Err(Failure::Refused(
+                "several threads or processes have it, and would see it being asked should snap be killed meanwhile"
+                    .into(),
+            ));
+        }
         let size = probe::memory_for(&candidates.iter().map(|(_, ring)| *ring).collect::<Vec<_>>());
         let failed = |error| refused_or(pid, "entering the target", error);
         let mut session = RemoteSession::open_with(self.tree, pid, size).map_err(failed)?;
@@ -153,16 +157,13 @@ impl Space<'_> {
         let area = child.scratch();
         let rings: Vec<Ring> = own.iter().map(|(_, ring)| *ring).collect();
         let deputy = child.deputy().map_err(failed)?;
-        let may_be_urgent = may_be_urgent(self.shown_as)?;
-        let asked = ask_in_time(deputy, area, &rings, may_be_urgent, self.is_alone);
+        let (_, cpus) = host::possible_cpus().map_err(CollectError::from)?;
+        let cookie = RandomState::new().build_hasher().finish();
+        let asked = probe::ask(deputy, area, &rings, cpus, cookie);
         let ended = child.end().and_then(|()| session.close());
         let found = asked.map_err(|failure| match failure {
-            AskFailure::Code(code::Error::Tracer(error)) => failed(error),
-            AskFailure::Code(code::Error::Call(action, errno)) => Failure::Refused(format!("{action}: {errno}")),
-            AskFailure::Chance => Failure::Refused(
-                "other threads would see it being asked should snap be killed meanwhile, and to keep them from that takes CAP_SYS_NICE".into(),
-            ),
-            AskFailure::Io(error) => Failure::Collect(CollectError::at(pid.leader(), "asking AIO contexts")(error)),
+            code::Error::Tracer(error) => failed(error),
+            code::Error::Call(action, errno) => Failure::Refused(format!("{action}: {errno}")),
         });
         let found = found?;
         ended.map_err(failed)?;
@@ -181,38 +182,6 @@ impl From<CollectError> for Failure {
     fn from(error: CollectError) -> Self {
         Self::Collect(error)
     }
-}
-
-/// The same, within the target.
-enum AskFailure {
-    Code(code::Error),
-    Chance,
-    Io(io::Error),
-}
-
-/// Asks so that our death lets nobody see it: whoever else has the memory is let go only when the deputy is done.
-fn ask_in_time(
-    deputy: &Deputy,
-    area: PageRange,
-    rings: &[Ring],
-    may_be_urgent: bool,
-    is_alone: bool,
-) -> Result<Vec<Answer>, AskFailure> {
-    let (_, cpus) = host::possible_cpus().map_err(|error| AskFailure::Io(io::Error::other(error)))?;
-    let cookie = RandomState::new().build_hasher().finish();
-    let undo = Undo::default();
-    let is_urgent = may_be_urgent && deputy.make_urgent(undo::PRIORITY.cast_unsigned() + 1).is_ok();
-    let outlasting = if is_urgent { undo.outlast(deputy.pidfd()).map_err(AskFailure::Io)? } else { None };
-    if outlasting.is_none() && !is_alone {
-        return Err(AskFailure::Chance);
-    }
-    probe::ask(deputy, area, rings, cpus, cookie).map_err(AskFailure::Code)
-}
-
-/// Whether real-time tasks of the process may run as long as they want.
-fn may_be_urgent(pid: Pid) -> Result<bool, CollectError> {
-    let limits = limits::read(&TaskDir::process(pid)?, &mut Vec::new())?;
-    Ok(limits[libc::RLIMIT_RTTIME as usize] == [libc::RLIM_INFINITY; 2])
 }
 
 fn remote(pid: Pid, action: &'static str) -> impl Fn(Error) -> CollectError {

@@ -15,8 +15,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// How many options may be changed at the same time.
 const CAPACITY: usize = 1 << 15;
@@ -24,10 +23,6 @@ const CAPACITY: usize = 1 << 15;
 const VALUE_MAX: usize = 16;
 /// Bytes of the longest message.
 const MESSAGE_MAX: usize = 512;
-/// The real-time priority (SCHED_FIFO) of the process.
-pub const PRIORITY: i32 = 1;
-/// How long the end of another process is waited for: while that lasts, nothing else runs on this CPU.
-const OUTLASTED: Duration = Duration::from_secs(10);
 // include/uapi/linux/futex.h
 const FUTEX_WAITERS: u32 = 0x8000_0000;
 const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
@@ -65,8 +60,6 @@ struct Journal {
     /// Bytes of the message; 0 without one.
     message_len: AtomicU32,
     message: UnsafeCell<Message>,
-    /// A pidfd of the process whose end is waited for; -1 without one.
-    outlasted: AtomicI32,
     entries: [UnsafeCell<Entry>; CAPACITY],
 }
 
@@ -128,20 +121,6 @@ impl Undo {
         Ok(Promise { watch, _fd: fd })
     }
 
-    /// Has the end of a process of ours, which runs on when we die, waited for before what we trace is let go, until what is returned is dropped.
-    /// `None` when that would be chance: without the right to a real-time priority. The process must have a higher one than [`PRIORITY`].
-    ///
-    /// # Errors
-    /// As clone(2), mmap(2).
-    pub fn outlast<'a>(&'a self, process: BorrowedFd<'a>) -> io::Result<Option<Outlasting<'a>>> {
-        let watch = self.watch()?;
-        if watch.affinity.is_none() {
-            return Ok(None);
-        }
-        watch.journal().outlasted.store(process.as_raw_fd(), Ordering::SeqCst);
-        Ok(Some(Outlasting { watch, _process: process }))
-    }
-
     /// From here on nothing is undone any more.
     pub fn forget(&self) {
         if let Some(watch) = self.watch.get() {
@@ -184,19 +163,6 @@ impl Drop for Promise<'_> {
     }
 }
 
-/// A process whose end is waited for should we die before this is dropped.
-#[derive(Debug)]
-pub struct Outlasting<'a> {
-    watch: &'a Watch,
-    _process: BorrowedFd<'a>,
-}
-
-impl Drop for Outlasting<'_> {
-    fn drop(&mut self) {
-        self.watch.journal().outlasted.store(-1, Ordering::SeqCst);
-    }
-}
-
 impl Held<'_> {
     /// Puts the option back now.
     ///
@@ -236,7 +202,6 @@ impl Watch {
             return Err(io::Error::last_os_error());
         };
         let mut watch = Self { journal, process: 0, robust: (0, 0), affinity: None };
-        watch.journal().outlasted.store(-1, Ordering::SeqCst);
         watch.own()?;
         // The process must not be ended by what is meant for us.
         let mask = block_signals();
@@ -342,7 +307,7 @@ impl Drop for Watch {
 
 /// Has the process run before anything else on the one CPU on which this thread is held too, if that may be; where this thread could run before.
 fn hold_together(process: i32) -> Option<libc::cpu_set_t> {
-    let first = libc::sched_param { sched_priority: PRIORITY };
+    let first = libc::sched_param { sched_priority: 1 };
     // SAFETY: the kernel reads the one struct.
     if unsafe { libc::sched_setscheduler(process, libc::SCHED_FIFO, &raw const first) } != 0 {
         return None;
@@ -400,17 +365,8 @@ fn attend(journal: &Journal) -> ! {
             libc::write((*message).fd, (&raw const (*message).bytes).cast(), length);
         }
     }
-    outlast(journal.outlasted.load(Ordering::SeqCst));
     // SAFETY: ends this process.
     unsafe { libc::_exit(0) }
-}
-
-/// Waits for the end of a process without giving up the CPU, on which our dead thread would go on and let the target run.
-fn outlast(process: i32) {
-    let begun = Instant::now();
-    let mut ended = libc::pollfd { fd: process, events: libc::POLLIN, revents: 0 };
-    // SAFETY: the kernel reads and writes the one struct. It passes over a descriptor below zero.
-    while process >= 0 && unsafe { libc::poll(&raw mut ended, 1, 0) } == 0 && begun.elapsed() < OUTLASTED {}
 }
 
 #[cfg(test)]

@@ -180,15 +180,6 @@ impl Deputy {
         }
     }
 
-    /// Gives it a real-time priority (SCHED_FIFO).
-    ///
-    /// # Errors
-    /// EPERM without CAP_SYS_NICE.
-    pub fn make_urgent(&self, priority: u32) -> Result<(), Errno> {
-        let urgent = sched::SchedAttr { policy: libc::SCHED_FIFO as u32, priority, ..sched::SchedAttr::default() };
-        sched::set_attributes(self.leader.tid, &urgent)
-    }
-
     /// Where a thread has to go to end.
     #[must_use]
     pub fn exit(&self) -> Addr {

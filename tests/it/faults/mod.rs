@@ -67,8 +67,6 @@ const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
 const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: true, ..PLAIN };
 /// AIO contexts in which events wait.
 const CONTEXTS: Kind = Kind { program: "aio", arguments: &["waiting"], contexts: true, ..PLAIN };
-/// AIO contexts that threads use as fast as they can.
-const RINGS: Kind = Kind { arguments: &["threads"], privileged: true, ..CONTEXTS };
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };

@@ -1,8 +1,8 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS, RSEQ,
-    SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, SOCKETS,
+    STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -31,7 +31,7 @@ fn dump_dies_everywhere<Test: Fn() -> Kind>(kind: Test) {
     isolated_as::<Test>(LIMIT, |room| {
         let kind = kind();
         if kind.privileged {
-            require_root!("to read seccomp filters, and to ask AIO contexts of several threads");
+            require_root!("to read seccomp filters");
         }
         let subject = Subject::start(room, kind);
         for point in of_a_dump(kind) {
@@ -177,27 +177,6 @@ fn a_look_into_message_queues_that_fails_harms_nobody() {
 #[test]
 fn dump_of_contexts_dies() {
     dump_dies_everywhere(|| CONTEXTS);
-}
-
-#[test]
-fn dump_of_contexts_that_threads_use_dies() {
-    dump_dies_everywhere(|| RINGS);
-}
-
-/// The process that asks fills the rings when `snap` dies, and no thread may see that.
-#[test]
-fn no_thread_sees_a_ring_that_is_being_asked() {
-    isolated_for(LIMIT, |room| {
-        require_root!("CAP_SYS_NICE: other threads must not run meanwhile");
-        let subject = Subject::start(room, RINGS);
-        for turn in 0..40 {
-            let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
-            let run = dump.env("SNAP_FAULT", Point::AioProbing.name()).run();
-            assert_eq!(run.signal, Some(Signal::SIGKILL as i32), "{run}");
-            subject.assert_unharmed(&format!("death {turn} while its contexts are asked"));
-        }
-        subject.assert_survives(room);
-    });
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Death at random instants of a dump. `SNAP_RANDOM_KILLS` says how many in all, `SNAP_SEED` repeats a run.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS, RSEQ,
-    STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, STATIC,
+    STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -43,7 +43,7 @@ fn dies_anywhere<Test: Fn() -> Kind>(kind: Test) {
     isolated_as::<Test>(LIMIT, |room| {
         let kind = kind();
         if kind.privileged {
-            require_root!("to read seccomp filters, and to ask AIO contexts of several threads");
+            require_root!("to read seccomp filters");
         }
         let seed = seed();
         let kills = number("SNAP_RANDOM_KILLS").unwrap_or(MODEST).div_ceil(SHARES);
@@ -182,9 +182,4 @@ fn of_large_memory_without_a_copy() {
 #[test]
 fn kills_of_contexts() {
     dies_anywhere(|| CONTEXTS);
-}
-
-#[test]
-fn kills_of_contexts_that_threads_use() {
-    dies_anywhere(|| RINGS);
 }

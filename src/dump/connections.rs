@@ -1,7 +1,8 @@
 //! TCP connections of a tree that is killed: they vanish without a word to the other side, which waits until they are restored.
 
 use crate::resources::socket::tcp::connection;
-use crate::resources::socket::tcp::tree::{Left, Lock, may_repair};
+use crate::resources::socket::tcp::lock::{Left, Lock};
+use crate::resources::socket::tcp::tree::may_repair;
 use crate::sys::nftables::Remover;
 use crate::sys::undo::{Held, Undo};
 use std::fs::File;

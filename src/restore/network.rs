@@ -1,7 +1,7 @@
 //! The locks of images: what drops the packets of their connections while nobody has these.
 
 use crate::image::model::Snapshot;
-use crate::resources::socket::tcp::tree::lock_of;
+use crate::resources::socket::tcp::lock::lock_of;
 use crate::sys::nftables;
 use std::io;
 

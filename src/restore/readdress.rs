@@ -7,7 +7,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::Datagram;
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
-use crate::resources::socket::tcp::tree::lock_of;
+use crate::resources::socket::tcp::lock::lock_of;
 use std::net::IpAddr;
 
 /// What becomes of the addresses of an image.

@@ -227,11 +227,12 @@ impl Sockets {
         outsiders: &HashMap<Tie, Outsider>,
         manner: tcp::tree::Manner,
         findings: &mut Findings,
-    ) -> Result<Option<tcp::tree::Lock>, CollectError> {
+    ) -> Result<Option<tcp::lock::Lock>, CollectError> {
         let listeners: Vec<_> = self.sockets.iter().zip(&self.open).filter_map(listener).collect();
         let all = self.sockets.iter_mut().zip(&self.open);
         let connections = all.filter(|(socket, open)| is_connection(socket, &open.0));
-        let subjects = connections.map(|(socket, (file, holder))| tcp::tree::Subject { socket, file, holder: *holder });
+        let subjects =
+            connections.map(|(socket, (file, holder))| tcp::subject::Subject { socket, file, holder: *holder });
         tcp::tree::read(&mut subjects.collect::<Vec<_>>(), &listeners, outsiders, manner, findings)
     }
 

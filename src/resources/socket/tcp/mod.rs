@@ -1,6 +1,8 @@
 //! TCP sockets.
 
 pub mod connection;
+pub mod lock;
+pub mod subject;
 pub mod tree;
 pub mod waiting;
 

@@ -1,19 +1,17 @@
 //! The connections of a tree: which have both ends in it, and what becomes of the others.
 
 use super::connection::{self, Repairs, Trouble};
-use super::shown;
+use super::lock::{self, Lock};
+use super::subject::Subject;
 use super::waiting::{self, Listener};
-use crate::image::model::id::{Fd, Tid};
-use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
-use crate::image::model::socket::{Socket, State, inet};
+use crate::image::model::socket::tcp::{Connection, Role};
+use crate::image::model::socket::{State, inet};
 use crate::proc::tcp_table::{self, Row, Version};
 use crate::resources::border::{Outsider, Tie};
 use crate::resources::{CollectError, Findings};
-use crate::sys::nftables::Remover;
-use crate::sys::undo::{Promise, Undo};
-use crate::sys::{nftables, socket, tcp};
+use crate::sys::undo::Undo;
+use crate::sys::{socket, tcp};
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -52,78 +50,6 @@ pub enum Step {
     Repairing,
 }
 
-/// A connection while it is looked at.
-pub struct Subject<'a> {
-    /// The socket.
-    pub socket: &'a mut Socket,
-    /// A duplicate of a descriptor of it.
-    pub file: &'a File,
-    /// Who has it.
-    pub holder: (Tid, Fd),
-}
-
-/// Packets of connections are dropped as long as this lasts.
-#[derive(Debug)]
-pub struct Lock {
-    name: String,
-    connections: Vec<nftables::Connection>,
-    _owned: nftables::Owned,
-}
-
-/// A lock that stays when this is forgotten, and is taken away when this is dropped.
-#[derive(Debug)]
-pub struct Left<'a>(&'a str, Option<Promise<'a>>);
-
-impl Lock {
-    /// What takes the lock away that [`Lock::leave`] leaves.
-    ///
-    /// # Errors
-    /// As netlink(7).
-    pub fn remover(&self) -> io::Result<Remover> {
-        nftables::remover(&self.name)
-    }
-
-    /// Leaves another lock behind that does not end with us, unless we die before `undo` forgets it.
-    ///
-    /// # Errors
-    /// As netlink(7).
-    pub fn leave<'a>(&'a self, remover: &'a Remover, undo: &'a Undo) -> io::Result<Left<'a>> {
-        // One of an earlier dump of the same tree.
-        nftables::remove(&self.name)?;
-        let left = Left(&self.name, Some(undo.promise(remover.socket.as_fd(), &remover.message)?));
-        nftables::leave(&self.name, &self.connections)?;
-        Ok(left)
-    }
-}
-
-impl Drop for Left<'_> {
-    fn drop(&mut self) {
-        if let Err(error) = nftables::remove(self.0) {
-            tracing::error!("taking a lock away (nf_tables): {error}");
-        }
-        self.1 = None;
-    }
-}
-
-/// The name of the lock of an image, and the connections that it holds; none where no connection leads outside.
-#[must_use]
-pub fn lock_of(sockets: &[Socket]) -> Option<(String, Vec<nftables::Connection>)> {
-    let outside = sockets.iter().filter_map(|socket| match &socket.state {
-        State::Tcp(Tcp { local, role: Role::Connected(connection) }) if !connection.inside => {
-            Some((socket.ino, (inet::parse(local)?, inet::parse(&connection.peer)?)))
-        }
-        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
-    });
-    let (inodes, connections): (Vec<u64>, Vec<nftables::Connection>) = outside.unzip();
-    // Inodes of sockets are not used again before long, and the image has them.
-    let first = inodes.into_iter().min()?;
-    Some((lock_name(first), connections))
-}
-
-fn lock_name(ino: u64) -> String {
-    format!("{}{ino:x}", nftables::PREFIX)
-}
-
 /// Whether connections may be repaired here.
 ///
 /// # Errors
@@ -141,7 +67,7 @@ pub fn may_repair() -> io::Result<bool> {
 pub type Ends = (SocketAddr, SocketAddr);
 
 /// What the kernel's table has.
-type Rows<'a> = HashMap<Ends, &'a Row>;
+pub(super) type Rows<'a> = HashMap<Ends, &'a Row>;
 
 /// Reads all connections. Gives what drops the packets of those that lead outside, if the tree is to be killed.
 ///
@@ -192,12 +118,12 @@ pub fn read(
     if !manner.frozen || !findings.blockers.is_empty() {
         return Ok(None);
     }
-    let lock = lock(subjects, &kept, manner, findings)?;
-    if lock.is_some() {
+    let held = lock::hold(subjects, &kept, manner, findings)?;
+    if held.is_some() {
         (manner.passed)(Step::Locked).map_err(CollectError::at(anybody, "fault point"))?;
     }
     read_all(subjects, &kept, repairs.then_some(manner), findings)?;
-    Ok(lock)
+    Ok(held)
 }
 
 fn connected(subject: &Subject<'_>, at: usize) -> Option<(usize, Vec<u8>, Ends)> {
@@ -212,43 +138,6 @@ fn connected(subject: &Subject<'_>, at: usize) -> Option<(usize, Vec<u8>, Ends)>
 fn is_not_accepted(rows: &Rows<'_>, ends: Ends) -> bool {
     rows.get(&ends).is_some_and(|row| row.ino == 0 && tcp::State::from(row.state) == tcp::State::Established)
 }
-
-/// Drops the packets of what leads outside.
-fn lock(
-    subjects: &[Subject<'_>],
-    kept: &[(usize, Vec<u8>, Option<usize>)],
-    manner: Manner,
-    findings: &mut Findings,
-) -> Result<Option<Lock>, CollectError> {
-    let outside: Vec<&Subject<'_>> =
-        kept.iter().filter(|(_, _, other)| other.is_none()).map(|(at, _, _)| &subjects[*at]).collect();
-    let Some(first) = outside.iter().map(|subject| subject.socket.ino).min().filter(|_| manner.ends) else {
-        return Ok(None);
-    };
-    let address = |bytes: &[u8]| inet::parse(bytes).map(inet::canonical);
-    let connections: Vec<nftables::Connection> = kept
-        .iter()
-        .filter(|(_, _, other)| other.is_none())
-        .filter_map(|(at, peer, _)| match &subjects[*at].socket.state {
-            State::Tcp(tcp) => Some((address(&tcp.local)?, address(peer)?)),
-            State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
-        })
-        .collect();
-    let name = lock_name(first);
-    // A name of its own: one of an earlier dump may still be there.
-    match nftables::own(&format!("{name}-dump"), &connections) {
-        Ok(owned) => Ok(Some(Lock { name, connections, _owned: owned })),
-        Err(error) => {
-            for subject in outside {
-                let reason = format!("the packets of its connection cannot be held back (nf_tables): {error}");
-                subject.refuse(findings, reason, REMEDY);
-            }
-            Ok(None)
-        }
-    }
-}
-
-const REMEDY: &str = "dump it with its connections closed (--tcp close), or without --kill";
 
 /// Reads all, and once more those of which one end was read before and the other after packets went between them.
 fn read_all(
@@ -324,86 +213,4 @@ fn fits(own: Option<&Connection>, other: Option<&Connection>) -> bool {
     let next = received.sequence.wrapping_add(received.unread.len() as u32 + u32::from(received.finished));
     let written = sent.bytes.len() as u32 + u32::from(sent.finished && !sent.acknowledged);
     next.wrapping_sub(sent.sequence) <= written
-}
-
-impl Subject<'_> {
-    fn set(&mut self, role: Role) {
-        if let State::Tcp(tcp) = &mut self.socket.state {
-            tcp.role = role;
-        }
-    }
-
-    fn connection(&self) -> Option<&Connection> {
-        match &self.socket.state {
-            State::Tcp(Tcp { local: _, role: Role::Connected(connection) }) => Some(connection),
-            State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
-        }
-    }
-
-    fn name(&self) -> (String, String) {
-        let (tid, fd) = self.holder;
-        let local = match &self.socket.state {
-            State::Tcp(tcp) => shown(&tcp.local),
-            State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => String::new(),
-        };
-        let peer = socket::peer_address(self.file.as_fd()).map_or_else(|_| "nobody".into(), |peer| shown(&peer));
-        (format!("pid {tid}"), format!("fd {fd}: TCP connection of {local} with {peer}"))
-    }
-
-    fn refuse(&self, findings: &mut Findings, reason: impl Into<String>, remedy: &str) {
-        let (task, object) = self.name();
-        findings.block(task, object, reason, remedy);
-    }
-
-    fn passing(&self, findings: &mut Findings, reason: String) {
-        let (task, object) = self.name();
-        let remedy = "try again in a moment".into();
-        findings.passing.push(crate::blocker::Blocker { task, object, reason, remedy });
-    }
-
-    /// What becomes of one that leads outside; whether it is to be read.
-    fn leads_outside(&mut self, peer: &[u8], policy: Policy, repairs: bool, findings: &mut Findings) -> bool {
-        match policy {
-            Policy::Keep if repairs => return true,
-            Policy::Keep => {
-                let reason = "its other end is outside, and to keep it takes CAP_NET_ADMIN in this network namespace";
-                self.refuse(findings, reason, "run as root, or dump it with its connections closed (--tcp close)");
-            }
-            Policy::Refuse => {
-                self.refuse(
-                    findings,
-                    "its other end is outside (--tcp refuse)",
-                    "leave the option away, or --tcp close",
-                );
-            }
-            Policy::Close => {
-                if tcp::polled(self.file.as_fd()).is_ok_and(|polled| polled.urgent) {
-                    self.refuse(findings, connection::URGENT, "let it be read before");
-                    return false;
-                }
-                let unread = crate::sys::descriptor::unread(self.file.as_fd());
-                let unread = unread.and_then(|count| tcp::peek(self.file.as_fd(), count)).unwrap_or_default();
-                self.set(Role::Ended(Ended { unread, failed: true }));
-                let (_, object) = self.name();
-                findings.warnings.push(format!("{object} is reset in the image: {}", shown(peer)));
-            }
-        }
-        false
-    }
-
-    /// Connected to a listener that has not accepted it yet: what it has sent lies where nobody can look, but if that is nothing, it connects again.
-    fn not_accepted(&mut self, peer: Vec<u8>, rows: &Rows<'_>, ends: Ends, findings: &mut Findings) {
-        let waiting = rows.get(&ends).map_or(0, |row| row.unread);
-        let unread = crate::sys::descriptor::unread(self.file.as_fd()).unwrap_or(0);
-        let plain = tcp::info(self.file.as_fd()).is_ok_and(|info| info.state == tcp::State::Established)
-            && tcp::polled(self.file.as_fd()).is_ok_and(|polled| !polled.shut && !polled.failed);
-        if waiting == 0 && unread == 0 && plain && tcp::unacknowledged(self.file.as_fd()).is_ok_and(|count| count == 0)
-        {
-            self.set(Role::Connecting { peer });
-        } else {
-            let reason =
-                "it has sent something to a listener that has not accepted it yet, which cannot be seen, or has ended";
-            self.passing(findings, reason.into());
-        }
-    }
 }

@@ -5,7 +5,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::id::SocketId;
 use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
-use crate::resources::socket::tcp::tree::lock_of;
+use crate::resources::socket::tcp::lock::lock_of;
 use crate::restore::sockets::settings::Settings;
 use crate::sys::nftables::{self, Owned};
 use std::fs::File;

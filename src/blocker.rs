@@ -16,6 +16,19 @@ pub struct Blocker {
     pub remedy: String,
 }
 
+impl Blocker {
+    /// Makes one of its parts, in the order of the fields.
+    #[must_use]
+    pub fn new(
+        task: impl Into<String>,
+        object: impl Into<String>,
+        reason: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { task: task.into(), object: object.into(), reason: reason.into(), remedy: remedy.into() }
+    }
+}
+
 impl fmt::Display for Blocker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {} ({})", self.task, self.object, self.reason, self.remedy)

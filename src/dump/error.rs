@@ -176,5 +176,5 @@ impl Dump<'_> {
 
 /// A refusal for one reason, found before anything could be collected.
 fn refusal(task: String, object: &str, reason: String, remedy: &str) -> Error {
-    Error::Blocked(vec![Blocker { task, object: object.into(), reason, remedy: remedy.into() }])
+    Error::Blocked(vec![Blocker::new(task, object, reason, remedy)])
 }

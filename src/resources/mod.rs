@@ -60,8 +60,7 @@ impl Findings {
         reason: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        let (task, object, reason, remedy) = (task.into(), object.into(), reason.into(), remedy.into());
-        self.blockers.push(Blocker { task, object, reason, remedy });
+        self.blockers.push(Blocker::new(task, object, reason, remedy));
     }
 
     /// Notes a reason to refuse that may be gone in a moment.
@@ -72,8 +71,7 @@ impl Findings {
         reason: impl Into<String>,
         remedy: impl Into<String>,
     ) {
-        let (task, object, reason, remedy) = (task.into(), object.into(), reason.into(), remedy.into());
-        self.passing.push(Blocker { task, object, reason, remedy });
+        self.passing.push(Blocker::new(task, object, reason, remedy));
     }
 }
 

@@ -2,7 +2,6 @@
 //! through.
 
 use super::{Findings, Seen};
-use crate::blocker::Blocker;
 use crate::image::model::file::{Description, DescriptionLock, DescriptionLockKind, LockRange, PosixLock};
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::locks::{Lock, LockClass};
@@ -42,12 +41,8 @@ pub(super) fn of_description(tid: Tid, fd: &Seen, description: Option<&mut Descr
             }
         };
         if lock.state == "BREAKING" {
-            findings.passing.push(Blocker {
-                task: format!("pid {tid}"),
-                object: fd.shown(),
-                reason: "its lease is being broken: somebody waits to open the file".into(),
-                remedy: "try again when the lease is given up".into(),
-            });
+            let reason = "its lease is being broken: somebody waits to open the file";
+            findings.pass(format!("pid {tid}"), fd.shown(), reason, "try again when the lease is given up");
         }
         let holder = (lock.pid > 0).then_some(Pid(lock.pid));
         note_once(&mut held, DescriptionLock { kind, exclusive: is_exclusive(lock), range: range(lock), holder });

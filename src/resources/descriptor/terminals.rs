@@ -1,7 +1,6 @@
 //! The pseudo-terminals of a tree: which ends it holds, and what they are set to.
 
 use super::{Findings, OpenFd};
-use crate::blocker::Blocker;
 use crate::image::model::file::{Description, OpenObject};
 use crate::image::model::id::{Fd, Pid, TerminalId, Tid};
 use crate::image::model::terminal::{ControllingTerminal, Terminal};
@@ -183,24 +182,18 @@ fn collect(index: u32, ends: &Ends) -> io::Result<Terminal> {
 /// Looking never consumes, and the kernel has no way to look at what is in a terminal. To read it and to write it again would lose it if
 /// somebody killed us in between.
 fn refuse_unread(index: u32, ends: &Ends, findings: &mut Findings) -> io::Result<()> {
+    let mut refuse = |reason: String, remedy| {
+        findings.pass(format!("pid {}", ends.holder.0), format!("/dev/pts/{index}"), reason, remedy);
+    };
     if ends.master.as_ref().map_or(Ok(false), |master| terminal::has_status(master.as_fd()))? {
-        findings.passing.push(Blocker {
-            task: format!("pid {}", ends.holder.0),
-            object: format!("/dev/pts/{index}"),
-            reason: "a status of its packet mode (TIOCPKT) is in it, which cannot be read without taking it away"
-                .into(),
-            remedy: "try again when it has been read".into(),
-        });
+        let reason = "a status of its packet mode (TIOCPKT) is in it, which cannot be read without taking it away";
+        refuse(reason.into(), "try again when it has been read");
     }
     for (end, name) in [(&ends.master, "output"), (&ends.slave, "input")] {
         let count = end.as_ref().map_or(Ok(0), |end| terminal::readable(end.as_fd()))?;
         if count > 0 {
-            findings.passing.push(Blocker {
-                task: format!("pid {}", ends.holder.0),
-                object: format!("/dev/pts/{index}"),
-                reason: format!("{count} bytes of {name} are in it, which cannot be read without taking them away"),
-                remedy: "try again when they have been read".into(),
-            });
+            let reason = format!("{count} bytes of {name} are in it, which cannot be read without taking them away");
+            refuse(reason, "try again when they have been read");
         }
     }
     Ok(())

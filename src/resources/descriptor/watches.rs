@@ -1,7 +1,6 @@
 //! Watches of inotify and marks of fanotify, whose files are searched for once all others are known.
 
 use super::{Descriptors, Findings, OpenFd};
-use crate::blocker::Blocker;
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{DescriptionId, Tid};
 use crate::image::model::watch::{Fanotify, Mark, MarkScope, Watch};
@@ -74,12 +73,12 @@ impl Descriptors {
         match (count, self.drop_events) {
             (0, _) => {}
             (_, true) => findings.warnings.push(format!("{task}: {object}: {count} bytes of events are given up")),
-            (_, false) => findings.passing.push(Blocker {
+            (_, false) => findings.pass(
                 task,
                 object,
-                reason: format!("{count} bytes of events wait to be read, and could not be put back"),
-                remedy: "try again when they have been read, or give them up: --drop-events".into(),
-            }),
+                format!("{count} bytes of events wait to be read, and could not be put back"),
+                "try again when they have been read, or give them up: --drop-events",
+            ),
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ use std::path::PathBuf;
 /// A blocker of a process.
 #[must_use]
 pub fn blocker(pid: Pid, object: impl Into<String>, reason: impl Into<String>, remedy: impl Into<String>) -> Blocker {
-    Blocker { task: format!("pid {pid}"), object: object.into(), reason: reason.into(), remedy: remedy.into() }
+    Blocker::new(format!("pid {pid}"), object, reason, remedy)
 }
 
 /// What was found.

@@ -49,8 +49,7 @@ struct Checker<'a> {
 
 impl Checker<'_> {
     fn block(&mut self, object: String, reason: impl Into<String>, remedy: impl Into<String>) {
-        let (reason, remedy) = (reason.into(), remedy.into());
-        self.planned.blockers.push(Blocker { task: "the tree".into(), object, reason, remedy });
+        self.planned.blockers.push(Blocker::new("the tree", object, reason, remedy));
     }
 
     fn privilege(&mut self, kind: Kind, id: i32, owner: IpcOwner) {

@@ -3,6 +3,7 @@
 mod bus;
 mod compressors;
 mod desktop;
+mod dialogue;
 mod interpreters;
 mod postgres;
 mod python;

@@ -1,14 +1,15 @@
 //! PostgreSQL in the middle of transactions: its clients by a UNIX socket and by TCP in the tree, and one outside. It has its buffers in memory that
 //! its processes share or in a System V segment, a segment by which a second server on its data would be noticed, and POSIX shared memory.
 
+use super::dialogue::Dialogue;
 use crate::support::network::own_network;
 use crate::support::{Room, isolated_for, require_root, wait};
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -96,35 +97,10 @@ impl Drop for Tree {
 }
 
 /// psql, which is not in the tree.
-struct Outside {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Outside {
-    fn start() -> Self {
-        let mut command = as_user(programs().join("psql"));
-        command.args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", PORT, "-U", "pg", "postgres"]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("psql");
-        let questions = child.stdin.take().expect("a pipe");
-        let answers = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, questions, answers }
-    }
-
-    fn ask(&mut self, question: &str) -> String {
-        writeln!(self.questions, "{question}").expect("a question");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("an answer");
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Outside {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn psql() -> Dialogue {
+    let mut command = as_user(programs().join("psql"));
+    command.args(["-X", "-A", "-t", "-h", "127.0.0.1", "-p", PORT, "-U", "pg", "postgres"]);
+    Dialogue::start(command)
 }
 
 /// Bytes of all files below.
@@ -156,7 +132,7 @@ fn goes_on(room: &Room, data: &Path, memory: &str) {
     }
     tree.tell("unix", &format!("BEGIN; INSERT INTO a {}", fill(ROWS)));
     tree.await_line("unix", &format!("INSERT 0 {ROWS}"));
-    let mut outside = Outside::start();
+    let mut outside = psql();
     assert_eq!(outside.ask("BEGIN;"), "BEGIN");
     assert_eq!(outside.ask(&format!("INSERT INTO c {}", fill(100))), "INSERT 0 100");
     let before = tree.size();

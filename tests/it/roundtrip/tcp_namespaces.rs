@@ -1,7 +1,7 @@
 //! TCP connections between two network namespaces: one end is killed and comes back, in its namespace or in another one that has taken over its address.
 
 use crate::support::exchange::{Exchange, Use};
-use crate::support::network::{Bridge, Namespace};
+use crate::support::network::{Bridge, Namespace, received};
 use crate::support::{Room, Victim, isolated, require_root, wait};
 use fixtures::inet::stream;
 use std::io::{Read, Write};
@@ -133,12 +133,12 @@ fn exam_16_half_closed_ends_move_to_a_third_namespace() {
         machine.ask("receive closed 1 0 100");
         machine.ask("end closed");
         machine.ask("send closed 5 0 100");
-        assert_eq!(read(&closed, 100), stream(5, 0, 100));
-        assert_eq!(read(&shut, 100), stream(2, 0, 100));
+        assert_eq!(received(&closed, 100), stream(5, 0, 100));
+        assert_eq!(received(&shut, 100), stream(2, 0, 100));
         assert_eq!((&shut).read(&mut [0]).expect("the end"), 0);
         (&shut).write_all(&stream(6, 0, 100)).expect("a write");
         machine.ask("receive shut 6 0 100");
-        assert_eq!(read(&stuck, stuffed), stream(3, 0, stuffed));
+        assert_eq!(received(&stuck, stuffed), stream(3, 0, stuffed));
         assert_eq!((&stuck).read(&mut [0]).expect("the end"), 0);
         machine.end();
     });
@@ -152,10 +152,4 @@ fn connected(net: &Net, machine: &Victim, name: &str) -> TcpStream {
     machine.ask(&format!("close {name}-listener"));
     stream.set_read_timeout(Some(wait::PATIENCE)).expect("a timeout");
     stream
-}
-
-fn read(mut from: &TcpStream, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    from.read_exact(&mut bytes).expect("bytes of the machine");
-    bytes
 }

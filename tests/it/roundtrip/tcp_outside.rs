@@ -1,6 +1,6 @@
 //! TCP connections whose other end is outside of the tree: it sees nothing but a delay.
 
-use crate::support::network::own_network;
+use crate::support::network::{own_network, received};
 use crate::support::{Room, Victim, isolated, require_root, wait};
 use fixtures::inet::stream;
 use std::io::{ErrorKind, Read, Write};
@@ -18,12 +18,6 @@ fn connected(machine: &Victim, name: &str, host: &str) -> TcpStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
     stream
-}
-
-fn read(mut from: &TcpStream, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    from.read_exact(&mut bytes).expect("bytes of the machine");
-    bytes
 }
 
 /// Nothing has come, neither bytes nor an end nor a reset.
@@ -54,7 +48,7 @@ fn the_other_side_notices_nothing(room: &Room, host: &str) {
     room.dump(machine.pid(), "first.snap", &[]);
     (&busy).write_all(&stream(1, 100_000, 1000)).expect("a write");
     machine.ask("receive busy 1 0 50000");
-    assert_eq!(read(&busy, 10_000), stream(2, 0, 10_000));
+    assert_eq!(received(&busy, 10_000), stream(2, 0, 10_000));
     assert_silent(&quiet);
 
     moved(room, &mut machine, || {
@@ -62,13 +56,13 @@ fn the_other_side_notices_nothing(room: &Room, host: &str) {
         // Sent while nobody is there.
         (&quiet).write_all(&stream(3, 0, 5000)).expect("a write");
         (&busy).write_all(&stream(1, 101_000, 20_000)).expect("a write");
-        assert_eq!(read(&busy, 20_000), stream(2, 10_000, 20_000));
+        assert_eq!(received(&busy, 20_000), stream(2, 10_000, 20_000));
     });
     machine.ask("receive quiet 3 0 5000");
     machine.ask("receive busy 1 50000 71000");
-    assert_eq!(read(&busy, stuffed - 30_000), stream(2, 30_000, stuffed - 30_000));
+    assert_eq!(received(&busy, stuffed - 30_000), stream(2, 30_000, stuffed - 30_000));
     machine.ask("send quiet 4 0 7000");
-    assert_eq!(read(&quiet, 7000), stream(4, 0, 7000));
+    assert_eq!(received(&quiet, 7000), stream(4, 0, 7000));
     assert_silent(&busy);
     machine.ask("close busy");
     assert_eq!((&busy).read(&mut [0]).expect("the end"), 0);
@@ -137,27 +131,27 @@ fn exam_16_every_state_with_an_end_outside() {
         machine.ask("receive closed 1 0 100");
         machine.ask("end closed");
         machine.ask("send closed 5 0 100");
-        assert_eq!(read(&closed, 100), stream(5, 0, 100));
-        assert_eq!(read(&shut, 100), stream(2, 0, 100));
+        assert_eq!(received(&closed, 100), stream(5, 0, 100));
+        assert_eq!(received(&shut, 100), stream(2, 0, 100));
         assert_eq!((&shut).read(&mut [0]).expect("the end"), 0);
         (&shut).write_all(&stream(6, 0, 100)).expect("a write");
         machine.ask("receive shut 6 0 100");
-        assert_eq!(read(&stuck, stuffed), stream(3, 0, stuffed));
+        assert_eq!(received(&stuck, stuffed), stream(3, 0, stuffed));
         assert_eq!((&stuck).read(&mut [0]).expect("the end"), 0);
         (&stuck).write_all(&stream(7, 0, 100)).expect("a write");
         machine.ask("receive stuck 7 0 100");
-        assert_eq!(read(&last, more), stream(4, 0, more));
+        assert_eq!(received(&last, more), stream(4, 0, more));
         assert_eq!((&last).read(&mut [0]).expect("the end"), 0);
         machine.ask("end last");
         machine.ask("end deaf");
         machine.ask("send deaf 8 0 10");
-        assert_eq!(read(&deaf, 10), stream(8, 0, 10));
+        assert_eq!(received(&deaf, 10), stream(8, 0, 10));
         drop(filling);
         drop(target.accept().expect("the first"));
         let served = target.accept().expect("the second").0;
         machine.ask("send syn 9 0 10");
         served.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        assert_eq!(read(&served, 10), stream(9, 0, 10));
+        assert_eq!(received(&served, 10), stream(9, 0, 10));
         machine.end();
     });
 }
@@ -183,7 +177,7 @@ fn exam_16_a_packet_that_comes_during_the_freeze_is_not_lost() {
             .expect("kill");
         machine.ask("receive peer 1 0 3000");
         machine.ask("send peer 2 0 3000");
-        assert_eq!(read(&peer, 3000), stream(2, 0, 3000));
+        assert_eq!(received(&peer, 3000), stream(2, 0, 3000));
     });
 }
 

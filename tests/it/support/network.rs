@@ -3,7 +3,8 @@
 use super::wait;
 use nix::sched::{CloneFlags, setns, unshare};
 use std::fs::File;
-use std::net::IpAddr;
+use std::io::Read;
+use std::net::{IpAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::process::Command;
 
@@ -17,6 +18,13 @@ pub fn own_network() {
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2");
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// So many bytes of a connection.
+pub fn received(mut from: &TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    from.read_exact(&mut bytes).expect("bytes of the other side");
+    bytes
 }
 
 /// The network namespace of this thread.

@@ -2,7 +2,6 @@
 
 use super::tree::{Ends, Policy, Rows};
 use super::{connection, shown};
-use crate::blocker::Blocker;
 use crate::image::model::id::{Fd, Tid};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
@@ -52,8 +51,7 @@ impl Subject<'_> {
 
     pub(super) fn passing(&self, findings: &mut Findings, reason: String) {
         let (task, object) = self.name();
-        let remedy = "try again in a moment".into();
-        findings.passing.push(Blocker { task, object, reason, remedy });
+        findings.pass(task, object, reason, "try again in a moment");
     }
 
     /// What becomes of one that leads outside; whether it is to be read.

@@ -1,7 +1,6 @@
 //! What each UNIX socket of a tree is connected to, from what the kernel tells of all of them.
 
 use super::{name, queue, resolve};
-use crate::blocker::Blocker;
 use crate::image::model::id::{Fd, Pid, SocketId, Tid};
 use crate::image::model::socket::unix::{Link, Unix};
 use crate::resources::border::{Outsider, Tie};
@@ -246,9 +245,8 @@ impl Report<'_> {
 
     /// What may be otherwise in a moment.
     fn passing(&mut self, reason: String) {
-        let (task, object) = (format!("pid {}", self.task), self.object());
-        let remedy = "try again when the program has gone on".into();
-        self.findings.passing.push(Blocker { task, object, reason, remedy });
+        let object = self.object();
+        self.findings.pass(format!("pid {}", self.task), object, reason, "try again when the program has gone on");
     }
 
     /// A name that was given to another.

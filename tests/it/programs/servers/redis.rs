@@ -2,10 +2,11 @@
 
 use super::client::{self, Client, connect};
 use super::{PORT, ended, start};
+use crate::programs::dialogue::Dialogue;
 use crate::support::network::own_network;
 use crate::support::{Room, isolated, require_root, wait};
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 
 const KEYS: usize = 20_000;
 
@@ -32,35 +33,10 @@ fn fill() {
 }
 
 /// `redis-cli` that stays connected.
-struct Cli {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Cli {
-    fn start() -> Self {
-        let mut command = Command::new("redis-cli");
-        command.args(["-p", &PORT.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("redis-cli");
-        let questions = child.stdin.take().expect("a pipe");
-        let answers = BufReader::new(child.stdout.take().expect("a pipe"));
-        Self { child, questions, answers }
-    }
-
-    fn ask(&mut self, question: &str) -> String {
-        writeln!(self.questions, "{question}").expect("a question");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("an answer");
-        line.trim().to_owned()
-    }
-}
-
-impl Drop for Cli {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn cli() -> Dialogue {
+    let mut command = Command::new("redis-cli");
+    command.args(["-p", &PORT.to_string()]);
+    Dialogue::start(command)
 }
 
 #[test]
@@ -70,7 +46,7 @@ fn redis_with_its_data_and_the_connections_of_its_clients() {
         own_network();
         let pid = server(room);
         fill();
-        let mut cli = Cli::start();
+        let mut cli = cli();
         assert_eq!(cli.ask("INCR counter"), "1");
         let digest = cli.ask("DEBUG DIGEST");
         let id = cli.ask("CLIENT ID");

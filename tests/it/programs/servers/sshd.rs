@@ -1,6 +1,7 @@
 //! sshd with live sessions: of root, who has a terminal, and of a user whose session is served without privilege.
 
 use super::{PORT, ended, script, start};
+use crate::programs::dialogue::Dialogue;
 use crate::programs::interpreters::RESTLESS;
 use crate::support::network::own_network;
 use crate::support::{Room, Victim, isolated, require_root, wait};
@@ -8,8 +9,8 @@ use crate::tree::{members, survives};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::io::Write;
+use std::process::Command;
 
 /// Who is in /etc/passwd of the test alone.
 const USER: &str = "tester";
@@ -49,6 +50,15 @@ fn server(room: &Room) -> i32 {
     start(room, command)
 }
 
+/// A server of one session, and the pid of its shell.
+fn server_of_a_terminal(room: &Room) -> (i32, Session, i32) {
+    let pid = server(room);
+    let mut session = Session::on_a_terminal(room);
+    let shell = session.ask();
+    await_members(pid, 3);
+    (pid, session, shell)
+}
+
 /// How ssh is called, up to its options.
 fn client(room: &Room, user: &str) -> Vec<String> {
     let key = room.path("user");
@@ -60,9 +70,7 @@ fn client(room: &Room, user: &str) -> Vec<String> {
 
 /// A client outside with its session.
 struct Session {
-    child: Child,
-    questions: ChildStdin,
-    answers: BufReader<ChildStdout>,
+    client: Dialogue,
     number: u64,
 }
 
@@ -70,14 +78,10 @@ impl Session {
     fn start(room: &Room, user: &str, more: &[&str], command: &str) -> Self {
         let words = client(room, user);
         let mut ssh = Command::new(&words[0]);
-        ssh.args(&words[1..]).args(more).arg(command).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = ssh.spawn().expect("ssh");
-        let questions = child.stdin.take().expect("a pipe");
-        let mut answers = BufReader::new(child.stdout.take().expect("a pipe"));
-        let mut line = String::new();
-        answers.read_line(&mut line).expect("the first line");
-        assert_eq!(line.trim(), "ready");
-        Self { child, questions, answers, number: 1000 }
+        ssh.args(&words[1..]).args(more).arg(command);
+        let mut client = Dialogue::start(ssh);
+        assert_eq!(client.line(), "ready");
+        Self { client, number: 1000 }
     }
 
     /// With a terminal there.
@@ -88,24 +92,15 @@ impl Session {
     /// The pid of the shell, which has multiplied rightly.
     fn ask(&mut self) -> i32 {
         self.number += 1;
-        writeln!(self.questions, "{}", self.number).expect("a question");
-        let mut line = String::new();
-        self.answers.read_line(&mut line).expect("an answer");
-        let (pid, square) = line.trim().split_once(' ').unwrap_or_else(|| panic!("the answer is `{line}`"));
+        let line = self.client.ask(&self.number.to_string());
+        let (pid, square) = line.split_once(' ').unwrap_or_else(|| panic!("the answer is `{line}`"));
         assert_eq!(square, (self.number * self.number).to_string());
         pid.parse().expect("a pid")
     }
 
     /// Waits for its end without having told of it.
     fn has_ended(mut self) {
-        assert!(wait::exit_of(&mut self.child, wait::PATIENCE).is_some(), "the client holds its connection");
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        assert!(wait::exit_of(&mut self.client.child, wait::PATIENCE).is_some(), "the client holds its connection");
     }
 }
 
@@ -155,10 +150,7 @@ fn sshd_with_a_session_that_is_refused_or_given_up() {
     isolated(|room| {
         require_root!("sshd changes users");
         own_network();
-        let pid = server(room);
-        let mut session = Session::on_a_terminal(room);
-        let shell = session.ask();
-        await_members(pid, 3);
+        let (pid, mut session, shell) = server_of_a_terminal(room);
         let dump = |more: &[&str]| room.snap(["dump", &pid.to_string(), "-o", "x.snap"]).args(more).run();
         dump(&["--tcp", "refuse"]).expect(3).says("127.0.0.1");
         assert_eq!(session.ask(), shell);
@@ -185,10 +177,7 @@ fn sshd_with_somebody_at_the_door_is_refused() {
     isolated(|room| {
         require_root!("sshd changes users");
         own_network();
-        let pid = server(room);
-        let mut session = Session::on_a_terminal(room);
-        let shell = session.ask();
-        await_members(pid, 3);
+        let (pid, mut session, shell) = server_of_a_terminal(room);
         let mut stranger = super::connect(PORT);
         stranger.write_all(b"SSH-2.0-stranger\r\n").expect("a greeting");
         let locked_up = await_members(pid, 5)[4];

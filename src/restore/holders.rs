@@ -4,6 +4,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::stat::{self, Stat};
 use crate::proc::{TaskDir, processes};
+use nix::errno::Errno;
 use nix::sys::signal::killpg;
 use std::time::{Duration, Instant};
 
@@ -60,12 +61,19 @@ fn holder(pid: Pid) -> Option<(Holder, bool)> {
             (Holder::Alive(name), true)
         });
     }
-    killpg(nix::unistd::Pid::from_raw(pid.0), None).ok()?;
+    if !is_group(pid) {
+        return None;
+    }
     let in_it = |stat: &Stat| stat.pgrp == pid || stat.session == pid;
     let members: Vec<(Pid, Stat)> =
         processes().into_iter().filter_map(|pid| Some((pid, task(pid)?))).filter(|(_, stat)| in_it(stat)).collect();
     let lives = members.iter().any(|(_, stat)| !has_ended(stat));
     Some((Holder::Group(members.iter().map(|(pid, stat)| (*pid, name(stat))).collect()), lives))
+}
+
+/// Whether somebody is in a group, even one whom this user may send no signal (EPERM).
+fn is_group(pid: Pid) -> bool {
+    killpg(nix::unistd::Pid::from_raw(pid.0), None) != Err(Errno::ESRCH)
 }
 
 fn task(pid: Pid) -> Option<Stat> {

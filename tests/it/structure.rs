@@ -46,6 +46,24 @@ fn modules_import_only_what_the_design_allows() {
     assert!(wrong.is_empty(), "imports that the design forbids:\n{wrong}");
 }
 
+/// The table of rooms in docs/architecture.md, of which [`IMPORTS`] is the other half.
+#[test]
+fn the_table_of_rooms_is_that_of_the_design() {
+    let text = fs::read_to_string(root().join("docs/architecture.md")).expect("docs/architecture.md");
+    let row = |line: &str| {
+        let [room, _, imports] = line.trim_matches('|').split(" | ").collect::<Vec<_>>()[..] else { return None };
+        let room = room.trim().strip_prefix("`src/")?.trim_end_matches('`').to_owned();
+        let imports = imports.split('`').skip(1).step_by(2).map(str::to_owned).collect::<BTreeSet<_>>();
+        Some((room, imports))
+    };
+    let described: BTreeSet<_> = text.lines().filter(|line| line.starts_with("| `src/")).filter_map(row).collect();
+    let designed = IMPORTS.iter().map(|(room, imports)| {
+        let imports = imports.iter().filter(|room| **room != "image::model").map(|room| (*room).to_owned());
+        ((*room).to_owned(), imports.collect())
+    });
+    assert_eq!(described, designed.collect::<BTreeSet<_>>());
+}
+
 #[test]
 fn the_image_knows_no_kernel() {
     const KERNEL: &[&str] = &["nix", "libc", "linux_raw_sys", "procfs", "std::process::Command"];

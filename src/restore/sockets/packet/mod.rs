@@ -25,7 +25,10 @@ const ADDRESS: usize = 32;
 /// # Errors
 /// As socket(2), setsockopt(2), and those of the ring.
 pub fn with_ring(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<Option<File>> {
-    let State::Packet(Packet { ring: Some(ring), .. }) = &wanted.state else { return Ok(None) };
+    let State::Packet(Packet { protocol: _, bound: _, running: _, memberships: _, ring: Some(ring) }) = &wanted.state
+    else {
+        return Ok(None);
+    };
     let made = begin(wanted, settings, top)?;
     ring::set_up(made.as_fd(), ring).map_err(|error| io::Error::new(error.kind(), format!("its ring: {error}")))?;
     Ok(Some(made))

@@ -181,7 +181,7 @@ impl Dump<'_> {
         let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
         tracing::info!("{threads} threads stand still after {microseconds} us");
         options.progress.phase("collecting");
-        let cut = transfer::go_on(&mut tree).map_err(|e| self.collect_failure(e, &tree))?;
+        let cut = transfer::go_on(&mut tree, &mut samples, frozen_at).map_err(|e| self.collect_failure(e, &tree))?;
         let (mut collected, mut findings) =
             collect::collect(&mut tree, options.pid, &samples, frozen_at, options.after, &own, &options.border)
                 .map_err(|e| self.collect_failure(e, &tree))?;

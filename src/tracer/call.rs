@@ -109,6 +109,9 @@ pub(super) fn ends_when_stopped(number: i64) -> bool {
             | libc::SYS_sendto
             | libc::SYS_sendmsg
             | libc::SYS_sendmmsg
+            // To a socket with a timeout.
+            | libc::SYS_sendfile
+            | libc::SYS_splice
     )
 }
 

@@ -42,7 +42,7 @@ pub use family::descendants;
 pub use freeze::{FreezeOptions, Scope};
 pub use gathering::Gathering;
 pub use memory::{Memory, Plain, RemotePtr};
-pub use remainder::{MOST_COUNT, Pieces, Remainder, Rest, Vector, Way};
+pub use remainder::{MESSAGE_LEN, MOST_COUNT, Pieces, Remainder, Rest, Vector, Way};
 pub use seccomp::{Call, Policy};
 pub use session::{RemoteSession, SCRATCH};
 pub use shorten::{Form, Shortened, Slots, milliseconds, put};

@@ -121,7 +121,9 @@ fn begins_anew(thread: &StoppedThread, number: i64, args: &[u64; 6]) -> bool {
         | libc::SYS_recvmsg
         | libc::SYS_sendto
         | libc::SYS_sendmsg
-        | libc::SYS_sendmmsg => thread.is_undone(),
+        | libc::SYS_sendmmsg
+        | libc::SYS_sendfile
+        | libc::SYS_splice => thread.is_undone(),
         // inotify(7) ends read(2) likewise, and has no timeout.
         libc::SYS_read | libc::SYS_readv | libc::SYS_write | libc::SYS_writev => {
             let link =

@@ -29,6 +29,10 @@ pub(super) enum Shape {
     Pieces,
     /// A count in `r10`, of which so much is left.
     Count,
+    /// The same in `r8`.
+    Length,
+    /// Messages: `rsi` stands at the first that is left of them, `rdx` is how many these are. `r9` is how many were done before the call, which has no sixth argument.
+    Messages,
 }
 
 /// A part of the code.
@@ -118,7 +122,7 @@ const FIRST: &[Part] = &[
     JMP_RCX,
 ];
 
-/// Numbers: second, third and sixth argument, where the call was made.
+/// Numbers: second, third and sixth argument, where the call was made. Also of messages.
 const VECTOR: &[Part] = &[
     SYSCALL,
     MOV_RCX_RAX,
@@ -203,16 +207,40 @@ const COUNT: &[Part] = &[
     JMP_RCX,
 ];
 
+/// Numbers: the count and one more; the count, the sixth argument, where the call was made.
+const LENGTH: &[Part] = &[
+    SYSCALL,
+    MOV_RCX_RAX,
+    HIGHEST_BYTE,
+    JumpIfZero(Add),
+    TOLD,
+    Label(Done),
+    NOTHING,
+    Label(Add),
+    // not r8; lea rax, [rax + r8]
+    Code(&[0x49, 0xf7, 0xd0, 0x4a, 0x8d, 0x04, 0x00]),
+    Load(RCX),
+    ADD_RCX,
+    Label(Back),
+    Load(R8),
+    Load(R9),
+    Load(RCX),
+    JMP_RCX,
+];
+
 impl Shape {
-    pub(super) const ALL: [Self; 5] = [Self::Bytes, Self::First, Self::Vector, Self::Pieces, Self::Count];
+    /// All, the small ones first: the code of messages is that of a vector, which has data where they have the mark.
+    pub(super) const ALL: [Self; 7] =
+        [Self::Bytes, Self::First, Self::Count, Self::Length, Self::Messages, Self::Vector, Self::Pieces];
 
     fn parts(self) -> &'static [Part] {
         match self {
             Self::Bytes => BYTES,
             Self::First => FIRST,
-            Self::Vector => VECTOR,
+            Self::Vector | Self::Messages => VECTOR,
             Self::Pieces => PIECES,
             Self::Count => COUNT,
+            Self::Length => LENGTH,
         }
     }
 }

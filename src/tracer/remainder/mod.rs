@@ -10,7 +10,7 @@ mod assembly;
 mod code;
 
 pub(super) use code::LEN;
-pub use code::{MOST_COUNT, Remainder};
+pub use code::{MESSAGE_LEN, MOST_COUNT, Remainder};
 use code::{MOST_LEN, MOST_PIECES, Owner};
 
 use super::error::Error;
@@ -42,7 +42,7 @@ const ERESTARTNOHAND: u64 = -514i64 as u64;
 pub struct Rest {
     /// Number of the system call.
     pub number: u64,
-    /// Its fourth argument, unless that is a count.
+    /// Its fourth argument, unless that is a count; of [`Way::Length`] the sixth.
     pub flags: u64,
     /// Its fifth argument.
     pub address: u64,
@@ -55,28 +55,40 @@ pub struct Rest {
 /// Where the rest of a transfer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// In one piece, as the whole: buffer and count are in the second and third argument.
-    Bytes,
+    /// In one piece, as the whole: buffer and count are in the second and third argument. It is done with so many bytes in all.
+    Bytes {
+        /// At most the third argument of the whole.
+        end: u64,
+    },
     /// The same in the first and second argument.
     First,
     /// In pieces that are sent by writev(2) or sendmsg(2).
     Vector(Vector),
-    /// In pieces, each of which is filled by a call that has its buffer and count in the second and third argument, and none in the sixth.
+    /// In pieces, each of which is moved by a call that has its buffer and count in the second and third argument, and none in the sixth.
     Pieces(Pieces),
     /// Behind what a descriptor stands at: the count is in the fourth argument.
     Count,
+    /// The same with the count in the fifth argument.
+    Length,
+    /// In an array of `struct mmsghdr`: this and their number are the second and third argument, and there is no sixth.
+    Messages,
 }
 
-/// What is left of a vector that is sent: pieces with their length in bytes, none of which is empty but the last ones.
+/// What is left of a vector that is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Vector([(Addr, u64); MOST_PIECES]);
+pub struct Vector {
+    /// Pieces with their length in bytes, none of which is empty but the last ones.
+    pieces: [(Addr, u64); MOST_PIECES],
+    /// Control data that goes with each part of a message: where it stands and its length in bytes.
+    control: (Addr, u64),
+}
 
 impl Vector {
     /// `None` if they are more than there is room for.
     #[must_use]
-    pub fn new(pieces: &[(Addr, u64)]) -> Option<Self> {
-        let mut vector = Self([(Addr::NULL, 0); MOST_PIECES]);
-        let mut places = vector.0.iter_mut();
+    pub fn new(pieces: &[(Addr, u64)], control: (Addr, u64)) -> Option<Self> {
+        let mut vector = Self { pieces: [(Addr::NULL, 0); MOST_PIECES], control };
+        let mut places = vector.pieces.iter_mut();
         for piece in pieces.iter().filter(|(_, len)| *len > 0) {
             *places.next()? = *piece;
         }
@@ -86,16 +98,16 @@ impl Vector {
     /// What is left of it when so much is done.
     fn without(self, done: u64) -> Self {
         let mut done = done;
-        let rest = self.0.map(|(at, len)| {
+        let rest = self.pieces.map(|(at, len)| {
             let here = done.min(len);
             done -= here;
             (at.add(here), len - here)
         });
-        Self::new(&rest).unwrap_or(self)
+        Self::new(&rest, self.control).unwrap_or(self)
     }
 
     fn count(&self) -> u64 {
-        self.0.iter().filter(|(_, len)| *len > 0).count() as u64
+        self.pieces.iter().filter(|(_, len)| *len > 0).count() as u64
     }
 }
 

@@ -72,6 +72,10 @@ const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };
 /// One whose bytes are in pieces. Each short count makes it another call, and there is room for two.
 const PIECES: Kind = Kind { arguments: &["writev", "tolerant"], transfers: 1, ..TRANSFERS };
+/// One whose pieces are filled, each by a call of its own.
+const FILLING: Kind = Kind { arguments: &["filling", "tolerant"], ..PIECES };
+/// One that sends a file.
+const SENT_FILE: Kind = Kind { arguments: &["file", "tolerant"], ..PIECES };
 /// Enough memory for a copy of it, in which threads of ours work.
 const LARGE: Kind = Kind { program: "ballast", arguments: &["48"], answers: false, ..PLAIN };
 /// The same without a copy: they work in its own memory.

@@ -1,8 +1,8 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, SOCKETS,
-    STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ,
+    SENT_FILE, SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -126,6 +126,16 @@ fn dump_of_transfers_in_their_middle_dies() {
 #[test]
 fn dump_of_transfers_in_pieces_in_their_middle_dies() {
     dump_dies_everywhere(|| PIECES);
+}
+
+#[test]
+fn dump_of_pieces_that_are_filled_dies() {
+    dump_dies_everywhere(|| FILLING);
+}
+
+#[test]
+fn dump_of_a_file_in_the_middle_of_its_sending_dies() {
+    dump_dies_everywhere(|| SENT_FILE);
 }
 
 #[test]

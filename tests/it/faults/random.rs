@@ -1,14 +1,14 @@
 //! Death at random instants of a dump. `SNAP_RANDOM_KILLS` says how many in all, `SNAP_SEED` repeats a run.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ, STATIC,
-    STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ,
+    SENT_FILE, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 18;
+const SHARES: u64 = 20;
 
 /// Kills in all when the environment says nothing.
 const MODEST: u64 = 160;
@@ -157,6 +157,16 @@ fn of_transfers_in_their_middle() {
 #[test]
 fn of_transfers_in_pieces_in_their_middle() {
     dies_anywhere(|| PIECES);
+}
+
+#[test]
+fn of_pieces_that_are_filled() {
+    dies_anywhere(|| FILLING);
+}
+
+#[test]
+fn of_a_file_in_the_middle_of_its_sending() {
+    dies_anywhere(|| SENT_FILE);
 }
 
 #[test]

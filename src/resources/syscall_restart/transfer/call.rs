@@ -4,7 +4,7 @@ use crate::image::model::address::Addr;
 use crate::image::model::id::{Pid, Tid};
 use crate::sys::process_vm;
 use crate::sys::regset::UserRegs;
-use crate::tracer::{MOST_COUNT, Pieces};
+use crate::tracer::{MESSAGE_LEN, MOST_COUNT, Pieces};
 
 const WAITALL: u64 = libc::MSG_WAITALL as u64;
 
@@ -34,6 +34,8 @@ pub(super) enum Buffer {
     Messages { at: Addr, count: u64 },
     /// In a file: so many bytes.
     File { total: u64 },
+    /// In a file, for another one: so many bytes.
+    Range { total: u64 },
     /// In a pipe, from which they are spliced: at most so many.
     Pipe { total: u64 },
 }
@@ -57,6 +59,8 @@ impl Transfer {
         let message = Buffer::Message(Addr(regs.rsi));
         let (name, receives, flags, buffer) = match regs.orig_rax.cast_signed() {
             libc::SYS_read => ("read", true, 0, plain(0)),
+            // Only devices that do not look where it is to begin are cut short.
+            libc::SYS_pread64 => ("pread64", true, 0, plain(0)),
             libc::SYS_getrandom => ("getrandom", true, 0, Buffer::Random { total: regs.rsi }),
             libc::SYS_write => ("write", false, 0, plain(0)),
             libc::SYS_readv => ("readv", true, 0, vector),
@@ -66,18 +70,26 @@ impl Transfer {
             libc::SYS_sendmmsg => {
                 ("sendmmsg", false, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx })
             }
-            libc::SYS_recvfrom if regs.r10 & WAITALL != 0 => ("recvfrom", true, regs.r10, plain(regs.r8)),
-            libc::SYS_recvmsg if regs.rdx & WAITALL != 0 => ("recvmsg", true, regs.rdx, message),
+            libc::SYS_recvmmsg => {
+                ("recvmmsg", true, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx })
+            }
+            libc::SYS_recvfrom => ("recvfrom", true, regs.r10, plain(regs.r8)),
+            libc::SYS_recvmsg => ("recvmsg", true, regs.rdx, message),
             libc::SYS_sendfile => ("sendfile", false, 0, Buffer::File { total: regs.r10.min(MOST_COUNT) }),
-            libc::SYS_splice => ("splice", false, 0, Buffer::Pipe { total: regs.r8 }),
+            libc::SYS_copy_file_range => {
+                ("copy_file_range", false, 0, Buffer::Range { total: regs.r8.min(MOST_COUNT) })
+            }
+            libc::SYS_splice => ("splice", false, 0, Buffer::Pipe { total: regs.r8.min(MOST_COUNT) }),
             _ => return None,
         };
         let is_short = match buffer {
             Buffer::Plain { total, address: _ }
             | Buffer::Random { total }
             | Buffer::File { total }
+            | Buffer::Range { total }
             | Buffer::Pipe { total } => regs.rax < total,
-            Buffer::Vector { .. } | Buffer::Message(_) | Buffer::Messages { .. } => true,
+            Buffer::Messages { at: _, count } => regs.rax < count || !receives,
+            Buffer::Vector { .. } | Buffer::Message(_) => true,
         };
         is_short.then_some(Self { name, receives, flags, buffer })
     }
@@ -89,19 +101,34 @@ impl Transfer {
 
     /// Whether it moves what another descriptor has.
     pub(super) fn is_file(self) -> bool {
-        matches!(self.buffer, Buffer::File { .. } | Buffer::Pipe { .. })
+        matches!(self.buffer, Buffer::File { .. } | Buffer::Range { .. } | Buffer::Pipe { .. })
     }
 
-    /// Bytes that it was to move, and has moved, of which it has returned `done`.
+    /// Whether it is made of several messages.
+    pub(super) fn is_of_messages(self) -> bool {
+        matches!(self.buffer, Buffer::Messages { .. })
+    }
+
+    /// Bytes, or messages that it receives, that it was to move, and has moved, of which it has returned `done`.
     pub(super) fn progress(self, tid: Tid, done: u64) -> Option<(u64, u64)> {
         match self.buffer {
             Buffer::Plain { total, address: _ }
             | Buffer::Random { total }
             | Buffer::File { total }
+            | Buffer::Range { total }
             | Buffer::Pipe { total } => Some((total, done)),
             Buffer::Vector { .. } | Buffer::Message(_) => Some((length(&self.pieces(tid)?), done)),
+            Buffer::Messages { at: _, count } if self.receives => Some((count.min(MOST_MESSAGES), done)),
             Buffer::Messages { at, count } => progress_of_messages(tid, at, count, done),
         }
+    }
+
+    /// Whether the last one of so many messages that are begun is sent as a whole.
+    pub(super) fn ends_with_message(self, tid: Tid, begun: u64) -> Option<bool> {
+        let Buffer::Messages { at, count: _ } = self.buffer else { return Some(false) };
+        let at = at.add(begun.checked_sub(1)? * MESSAGE_LEN);
+        let message = Message::at(tid, at)?;
+        Some(sent(tid, at)? == length(&pieces(tid, message.pieces, message.count)?))
     }
 
     /// Its pieces, each with its length in bytes, if it has several.
@@ -118,6 +145,7 @@ impl Transfer {
             Buffer::Plain { .. }
             | Buffer::Messages { .. }
             | Buffer::File { .. }
+            | Buffer::Range { .. }
             | Buffer::Pipe { .. }
             | Buffer::Random { .. } => None,
         }
@@ -146,41 +174,62 @@ impl Message {
         Some(Self { pieces: Addr(pieces), count, control: (Addr(control), length) })
     }
 
-    /// Whether all that goes with its bytes are descriptors. `None` if it cannot be read.
-    pub(super) fn carries_only_descriptors(&self, tid: Tid) -> Option<bool> {
+    /// What goes with its bytes. `None` if it cannot be read.
+    pub(super) fn carried(&self, tid: Tid) -> Option<Carried> {
         /// More than the kernel takes by default (net.core.optmem_max).
         const MOST: u64 = 1 << 20;
         const RIGHTS: u64 = (libc::SCM_RIGHTS as u64) << 32 | libc::SOL_SOCKET as u64;
+        const CREDENTIALS: u64 = (libc::SCM_CREDENTIALS as u64) << 32 | libc::SOL_SOCKET as u64;
         let (mut at, mut left) = self.control;
+        let mut carried = Carried::Descriptors;
         if at.0 == 0 || left > MOST {
-            return Some(at.0 == 0);
+            return Some(if at.0 == 0 { carried } else { Carried::More });
         }
         // A `struct cmsghdr`: its length, level and type.
         while left >= 16 {
             let [length, kind] = words(tid, at)?;
-            if kind != RIGHTS || length < 16 {
-                return Some(false);
-            }
+            carried = match (kind, carried) {
+                (RIGHTS, carried) if length >= 16 => carried,
+                (CREDENTIALS, Carried::Descriptors) if length >= 16 => Carried::Credentials(at, length),
+                _ => return Some(Carried::More),
+            };
             let next = length.min(left).next_multiple_of(8);
             (at, left) = (at.add(next), left.saturating_sub(next));
         }
-        Some(true)
+        Some(carried)
     }
 }
 
+/// What goes with the bytes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carried {
+    /// Descriptors or nothing: they go with the first byte.
+    Descriptors,
+    /// Besides these, the sender's credentials, which go with every one: where the kernel reads them, and the length of that in bytes.
+    Credentials(Addr, u64),
+    /// Something else.
+    More,
+}
+
+/// How many messages one call takes.
+const MOST_MESSAGES: u64 = libc::UIO_MAXIOV as u64;
+
 fn progress_of_messages(tid: Tid, at: Addr, count: u64, begun: u64) -> Option<(u64, u64)> {
-    /// `struct mmsghdr`: a `struct msghdr` of 56 bytes and what was sent of it.
-    const LEN: u64 = 64;
     let (mut total, mut done) = (0u64, 0u64);
-    for index in 0..count.min(libc::UIO_MAXIOV as u64) {
-        let at = at.add(index * LEN);
+    for index in 0..count.min(MOST_MESSAGES) {
+        let at = at.add(index * MESSAGE_LEN);
         let message = Message::at(tid, at)?;
         total = total.saturating_add(length(&pieces(tid, message.pieces, message.count)?));
         if index < begun {
-            done += words(tid, at.add(48))?[1] & u64::from(u32::MAX);
+            done += sent(tid, at)?;
         }
     }
     Some((total, done))
+}
+
+/// What was sent of a `struct mmsghdr`, which stands behind its `struct msghdr`.
+fn sent(tid: Tid, at: Addr) -> Option<u64> {
+    Some(words(tid, at.add(48))?[1] & u64::from(u32::MAX))
 }
 
 fn length(pieces: &[(Addr, u64)]) -> u64 {
@@ -229,16 +278,17 @@ mod tests {
         assert_eq!(name(libc::SYS_write, 10, 10), None);
         assert_eq!(name(libc::SYS_write, 0, 10), None);
         assert_eq!(name(libc::SYS_write, -512, 10), None);
-        assert_eq!(name(libc::SYS_pread64, 5, 10), None);
+        assert_eq!(name(libc::SYS_pwrite64, 5, 10), None);
         assert_eq!(name(-1, 5, 10), None);
     }
 
     #[test]
-    fn a_receive_goes_on_only_with_waitall() {
+    fn a_receive_is_a_read_without_waitall() {
         let mut regs = returned(libc::SYS_recvfrom, 5, 10);
-        assert_eq!(Transfer::of(&regs), None);
+        assert_eq!(Transfer::of(&regs).map(Transfer::is_read), Some(true));
         regs.r10 = libc::MSG_WAITALL as u64;
-        assert_eq!(Transfer::of(&regs).map(|cut| cut.buffer), Some(Buffer::Plain { total: 10, address: 0 }));
+        let cut = Transfer::of(&regs).expect("a transfer");
+        assert_eq!((cut.is_read(), cut.buffer), (false, Buffer::Plain { total: 10, address: 0 }));
     }
 
     #[test]
@@ -250,6 +300,7 @@ mod tests {
         let regs = UserRegs { rsi: messages.as_ptr() as u64, ..returned(libc::SYS_sendmmsg, 2, 3) };
         let cut = Transfer::of(&regs).expect("a transfer");
         assert_eq!(cut.progress(own, 2), Some((290, 157)));
+        assert_eq!([1, 2].map(|begun| cut.ends_with_message(own, begun)), [Some(true), Some(false)]);
     }
 
     #[test]
@@ -257,12 +308,18 @@ mod tests {
         let own = Tid(std::process::id().cast_signed());
         let only = |control: &[u64], len| {
             let control = (Addr(control.as_ptr() as u64), len);
-            Message { pieces: Addr::NULL, count: 0, control }.carries_only_descriptors(own)
+            Message { pieces: Addr::NULL, count: 0, control }.carried(own)
         };
         let header = |kind: i32| (kind as u64) << 32 | libc::SOL_SOCKET as u64;
-        assert_eq!(only(&[20, header(libc::SCM_RIGHTS), 5], 24), Some(true));
-        assert_eq!(only(&[20, header(libc::SCM_RIGHTS), 5, 28, header(libc::SCM_CREDENTIALS), 1, 2], 56), Some(false));
-        assert_eq!(only(&[], 0), Some(true));
+        let rights = [20, header(libc::SCM_RIGHTS), 5];
+        let credentials = [28, header(libc::SCM_CREDENTIALS), 1, 2];
+        assert_eq!(only(&rights, 24), Some(Carried::Descriptors));
+        assert_eq!(only(&[], 0), Some(Carried::Descriptors));
+        let both = [&rights[..], &credentials].concat();
+        let at = Addr(both[3..].as_ptr() as u64);
+        assert_eq!(only(&both, 56), Some(Carried::Credentials(at, 28)));
+        assert_eq!(only(&[&both[..], &credentials].concat(), 88), Some(Carried::More));
+        assert_eq!(only(&[20, header(libc::SO_TIMESTAMPING), 5], 24), Some(Carried::More));
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! What is behind the descriptor of a transfer, and whether one goes on there until all is done.
 
 use super::call::Transfer;
-use super::{Left, cut};
+use super::{Left, cut, socket};
 use crate::image::model::id::{Fd, Pid, Tid};
 use crate::sys::kcmp::{self, Object};
-use crate::sys::{descriptor, pidfd, socket, terminal};
+use crate::sys::{descriptor, pidfd, terminal};
 use crate::tracer::FrozenTree;
 use std::cmp::Ordering;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -17,11 +17,27 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 pub(super) enum Kind {
     /// A pipe or a FIFO.
     Pipe,
+    /// The same in packet mode (O_DIRECT): what is written together stays together.
+    Packets,
     Terminal,
     /// A device that is never at its end and looks for signals now and then: zeroes, random numbers.
     Source,
+    /// A file that never waits, into which another one is copied: the kernel looks for signals meanwhile.
+    File,
     Unix,
     Tcp,
+    /// A socket of any kind to which or from which there are several messages.
+    Messages,
+}
+
+/// What there is behind a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub kind: Kind,
+    /// Bytes with which the transfer is done.
+    pub end: u64,
+    /// Whether it waits for a time that nobody knows what is left of.
+    pub has_timeout: bool,
 }
 
 /// A duplicate of the thread's descriptor.
@@ -40,87 +56,79 @@ pub(super) fn open(tree: &FrozenTree, pid: Pid, tid: Tid, fd: Fd) -> Result<File
     file.map(File::from).map_err(|_| Left::Ended)
 }
 
-/// What kind of file it is, if that transfer goes on there until all is done.
-pub(super) fn kind(file: &File, transfer: Transfer) -> Result<Kind, Left> {
+/// What is there, if that transfer, of `total` bytes of which so many are `done`, goes on there until all is done.
+pub(super) fn look(file: &File, transfer: Transfer, (total, done): (u64, u64)) -> Result<Found, Left> {
     let ended = |_: io::Error| Left::Ended;
+    let whole = |kind| Ok(Found { kind, end: total, has_timeout: false });
     let metadata = file.metadata().map_err(ended)?;
-    if transfer.is_read() {
-        return if is_source(&metadata) { Ok(Kind::Source) } else { Err(Left::Ended) };
+    let file_type = metadata.file_type();
+    if transfer.is_file() && never_waits(&metadata) {
+        return whole(Kind::File);
+    }
+    if is_source(&metadata) {
+        return if transfer.is_file() { Err(Left::Ended) } else { whole(Kind::Source) };
     }
     let flags = descriptor::status_flags(file.as_fd()).map_err(ended)?;
+    if file_type.is_socket() {
+        return socket::look(file, transfer, (total, done), flags & libc::O_NONBLOCK != 0).map_err(ended)?;
+    }
     if flags & libc::O_NONBLOCK != 0 {
         return Err(Left::Ended);
     }
-    let file_type = metadata.file_type();
-    if file_type.is_fifo() {
-        // Of a file, it takes what it has room for.
-        return if transfer.is_file() { Err(Left::Ended) } else { Ok(Kind::Pipe) };
-    }
     if file_type.is_char_device() && terminal::modes(file.as_fd()).is_ok() {
-        return Ok(Kind::Terminal);
+        let end = if transfer.is_read() { least_read(file, (total, done))? } else { total };
+        return Ok(Found { kind: Kind::Terminal, end, has_timeout: false });
     }
-    if file_type.is_socket() { socket_kind(file, transfer).map_err(ended)? } else { Err(Left::Ended) }
+    // Of a file, a pipe takes what it has room for.
+    if !file_type.is_fifo() || transfer.is_file() || transfer.receives {
+        return Err(Left::Ended);
+    }
+    whole(if flags & libc::O_DIRECT == 0 { Kind::Pipe } else { Kind::Packets })
 }
 
+/// With how many bytes a read of a terminal is done: it goes on until it has VMIN of them, or a buffer is full that the kernel has for it
+/// (drivers/tty/tty_io.c, `iterate_tty_read`).
+fn least_read(file: &File, (total, done): (u64, u64)) -> Result<u64, Left> {
+    const BUFFER: u64 = 64;
+    let ended = |_: io::Error| Left::Ended;
+    // The modes are those of the other end, as a master tells them.
+    if terminal::index(file.as_fd()).is_ok() {
+        return Err(Left::Ended);
+    }
+    let modes = terminal::modes(file.as_fd()).map_err(ended)?;
+    let least = u64::from(modes.characters[libc::VMIN]).min(total).min(BUFFER);
+    if modes.flags[3] & libc::ICANON != 0 || done >= least {
+        return Err(Left::Ended);
+    }
+    if modes.characters[libc::VTIME] != 0 {
+        return Err(cut(
+            "its terminal has a timeout from one byte to the next (VTIME), of which it is not known how much is left",
+        ));
+    }
+    Ok(least)
+}
+
+/// Whether it is a pipe in which something waits.
 pub(super) fn is_pipe_with_bytes(file: &File) -> bool {
-    let is_pipe = file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
-    is_pipe && descriptor::unread(file.as_fd()).is_ok_and(|count| count > 0)
+    is_pipe(file) && descriptor::unread(file.as_fd()).is_ok_and(|count| count > 0)
+}
+
+/// Whether it is a pipe or a FIFO.
+pub(super) fn is_pipe(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo())
 }
 
 /// /dev/zero, /dev/random, /dev/urandom.
-fn is_source(metadata: &std::fs::Metadata) -> bool {
-    let sources = [5, 8, 9].map(|minor| libc::makedev(1, minor));
-    metadata.file_type().is_char_device() && sources.contains(&metadata.rdev())
+pub(super) fn is_source(metadata: &Metadata) -> bool {
+    is_memory_device(metadata, &[5, 8, 9])
 }
 
-fn socket_kind(file: &File, transfer: Transfer) -> io::Result<Result<Kind, Left>> {
-    const SENDS: u64 = (libc::MSG_NOSIGNAL | libc::MSG_MORE) as u64;
-    const RECEIVES: u64 = (libc::MSG_NOSIGNAL | libc::MSG_WAITALL | libc::MSG_CMSG_CLOEXEC) as u64;
-    let fd = file.as_fd();
-    let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
-    let kind = match (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?) {
-        (libc::AF_UNIX, libc::SOCK_STREAM, _) => Kind::Unix,
-        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => Kind::Tcp,
-        (_, libc::SOCK_STREAM, _) => return Ok(Err(cut("it is on a socket of another kind than UNIX and TCP"))),
-        _ => return Ok(Err(Left::Ended)),
-    };
-    if transfer.flags & libc::MSG_DONTWAIT as u64 != 0 {
-        return Ok(Err(Left::Ended));
-    }
-    if transfer.flags & !(if transfer.receives { RECEIVES } else { SENDS }) != 0 {
-        return Ok(Err(Left::Cut(format!("its flags {:#x} are not known to allow that", transfer.flags))));
-    }
-    let timeout = if transfer.receives { libc::SO_RCVTIMEO } else { libc::SO_SNDTIMEO };
-    if socket::option(fd, libc::SOL_SOCKET, timeout)?.iter().any(|byte| *byte != 0) {
-        return Ok(Err(cut("its socket has a timeout, of which it is not known how much is left")));
-    }
-    // An error, or urgent data, ends a transfer that has done something, and is seen by the next call.
-    if socket::waiting(fd)? & libc::POLLERR != 0 {
-        return Ok(Err(Left::Ended));
-    }
-    Ok(match kind {
-        Kind::Unix if transfer.receives && has_authors(number)? => {
-            Err(cut("its socket tells who has sent what, and a receive ends where that changes"))
-        }
-        Kind::Tcp if transfer.receives && socket::is_at_mark(fd)? => Err(Left::Ended),
-        Kind::Tcp if !socket::option(fd, libc::SOL_TCP, libc::TCP_ULP)?.is_empty() => {
-            Err(cut("something stands between its socket and TCP (TCP_ULP)"))
-        }
-        kind => Ok(kind),
-    })
+/// A regular file, a block device, /dev/null.
+fn never_waits(metadata: &Metadata) -> bool {
+    metadata.is_file() || metadata.file_type().is_block_device() || is_memory_device(metadata, &[3])
 }
 
-/// Whether one of the options is set under which messages of different senders are not put together.
-fn has_authors(number: impl Fn(i32) -> io::Result<i32>) -> io::Result<bool> {
-    /// Not declared by libc.
-    const SO_PASSPIDFD: i32 = 76;
-    for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, SO_PASSPIDFD] {
-        match number(option) {
-            Ok(0) => {}
-            Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => {}
-            Ok(_) => return Ok(true),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(false)
+fn is_memory_device(metadata: &Metadata, minors: &[u32]) -> bool {
+    let is_meant = |minor: &u32| metadata.rdev() == libc::makedev(1, *minor);
+    metadata.file_type().is_char_device() && minors.iter().any(is_meant)
 }

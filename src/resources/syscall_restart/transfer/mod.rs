@@ -8,13 +8,19 @@
 
 mod call;
 mod file;
+mod socket;
 
-use call::{Buffer, Message, Transfer};
-use file::Kind;
+use call::{Buffer, Carried, Message, Transfer};
+use file::{Found, Kind};
 
+use super::{Left as TimeLeft, Sample, Samples};
+use crate::image::model::address::Addr;
 use crate::image::model::id::{Fd, Pid, Tid};
-use crate::resources::CollectError;
+use crate::proc::TaskDir;
+use crate::resources::{CollectError, process};
+use crate::sys::process_vm;
 use crate::tracer::{FrozenTree, MOST_COUNT, Rest, Stop, StoppedThread, Vector, Way};
+use std::time::Instant;
 
 /// Why the rest is not made.
 enum Left {
@@ -24,11 +30,11 @@ enum Left {
     Cut(String),
 }
 
-/// Has every thread whose transfer our stop has cut short go on with the rest. Says which do not, and why.
+/// Has every thread whose transfer our stop has cut short go on with the rest. Says which do not, and why. In its sample is noted whose timeout begins anew.
 ///
 /// # Errors
 /// What could not be asked of a thread, or done to it.
-pub fn go_on(tree: &mut FrozenTree) -> Result<Vec<String>, CollectError> {
+pub fn go_on(tree: &mut FrozenTree, samples: &mut Samples, frozen_at: Instant) -> Result<Vec<String>, CollectError> {
     let mut warnings = Vec::new();
     let is_cut = |thread: &&StoppedThread| thread.stop() == Stop::Interrupted && Transfer::of(thread.regs()).is_some();
     let cut: Vec<(Pid, Tid)> = tree.threads().iter().filter(is_cut).map(|t| (t.pid(), t.tid())).collect();
@@ -36,18 +42,24 @@ pub fn go_on(tree: &mut FrozenTree) -> Result<Vec<String>, CollectError> {
         let Some((thread, transfer)) = tree.thread(tid).and_then(|t| Some((t, Transfer::of(t.regs())?))) else {
             continue;
         };
-        let done = thread.regs().rax;
-        let Some((total, done)) = transfer.progress(tid, done).filter(|(total, done)| done < total) else { continue };
-        let left = match rest(tree, pid, thread, transfer) {
-            Ok(rest) => match tree.go_on(tid, rest).map_err(remote(tid))? {
-                Ok(()) => continue,
+        let progress = transfer.progress(tid, thread.regs().rax);
+        let Some((total, done)) = progress.filter(|(total, done)| done < total) else { continue };
+        let left = match rest(tree, pid, thread, transfer, (total, done)) {
+            Ok((rest, has_timeout)) => match tree.go_on(tid, rest).map_err(remote(tid))? {
+                Ok(()) => {
+                    if has_timeout {
+                        let anew = Sample { left: Some(TimeLeft::Unknown), ..Sample::awake(frozen_at) };
+                        samples.insert(tid, anew);
+                    }
+                    continue;
+                }
                 Err(why) => Left::Cut(why),
             },
             Err(left) => left,
         };
         if let Left::Cut(why) = left {
-            let name = transfer.name;
-            warnings.push(format!("tid {tid}: {name}(2) of {total} bytes returns after {done}: {why}"));
+            let unit = if transfer.is_of_messages() && transfer.receives { "messages" } else { "bytes" };
+            warnings.push(format!("tid {tid}: {}(2) of {total} {unit} returns after {done}: {why}", transfer.name));
         }
     }
     Ok(warnings)
@@ -57,91 +69,180 @@ fn remote(tid: Tid) -> impl FnOnce(crate::tracer::Error) -> CollectError {
     move |source| CollectError::Remote { tid, action: "having it go on with a transfer", source }
 }
 
-/// How the rest of a transfer is made.
-fn rest(tree: &FrozenTree, pid: Pid, thread: &StoppedThread, transfer: Transfer) -> Result<Rest, Left> {
-    const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
-    const WAITALL: u64 = libc::MSG_WAITALL as u64;
+/// How the rest of a transfer is made, and whether it has a timeout, which begins anew.
+fn rest(
+    tree: &FrozenTree,
+    pid: Pid,
+    thread: &StoppedThread,
+    transfer: Transfer,
+    progress: (u64, u64),
+) -> Result<(Rest, bool), Left> {
+    let found = found(tree, pid, thread, transfer, progress)?;
+    if may_cancel(tree, pid, thread) {
+        return Err(cut("its program cancels threads (pthread_cancel(3)), which must find them in their own code"));
+    }
+    let (way, address) = way(thread, found, transfer)?;
+    let (regs, kind) = (thread.regs(), found.kind);
+    // What has done something itself goes on in smaller parts, and loses the error of one that does nothing.
+    let tells_errors = matches!(kind, Kind::Tcp) && !transfer.is_file();
+    let (number, flags) = call(thread, kind, transfer, way);
+    // Those that are received have a timeout of their own, which is looked at when one has come.
+    let has_timeout = found.has_timeout || kind == Kind::Messages && transfer.receives && regs.r8 != 0;
+    Ok((Rest { number: number as u64, flags, address, tells_errors, way }, has_timeout))
+}
+
+/// What there is behind its descriptors.
+fn found(
+    tree: &FrozenTree,
+    pid: Pid,
+    thread: &StoppedThread,
+    transfer: Transfer,
+    progress: (u64, u64),
+) -> Result<Found, Left> {
     let regs = thread.regs();
     let open = |fd: u64| file::open(tree, pid, thread.tid(), Fd(fd as i32));
-    let kind = match transfer.buffer {
-        Buffer::Random { total: _ } => Kind::Source,
-        // It ends when the pipe is empty.
-        Buffer::Pipe { total: _ } if !file::is_pipe_with_bytes(&open(regs.rdi)?) => return Err(Left::Ended),
-        Buffer::Pipe { total: _ } => file::kind(&open(regs.rdx)?, transfer)?,
+    let source = Found { kind: Kind::Source, end: progress.0, has_timeout: false };
+    match transfer.buffer {
+        Buffer::Random { total: _ } => Ok(source),
+        Buffer::Pipe { total: _ } => {
+            let (from, to) = (open(regs.rdi)?, open(regs.rdx)?);
+            if from.metadata().is_ok_and(|metadata| file::is_source(&metadata)) && file::is_pipe(&to) {
+                return Ok(source);
+            }
+            // It ends when the pipe is empty. What a pipe or a file takes is taken at once.
+            match file::is_pipe_with_bytes(&from).then(|| file::look(&to, transfer, progress)) {
+                Some(Ok(Found { kind: Kind::File, end: _, has_timeout: _ })) | None => Err(Left::Ended),
+                Some(found) => found,
+            }
+        }
+        Buffer::Range { total: _ } => file::look(&open(regs.rdx)?, transfer, progress),
         Buffer::Plain { .. }
         | Buffer::Vector { .. }
         | Buffer::Message(_)
         | Buffer::Messages { .. }
-        | Buffer::File { .. } => file::kind(&open(regs.rdi)?, transfer)?,
-    };
-    if may_cancel(tree, pid, thread) {
-        return Err(cut("its program cancels threads (pthread_cancel(3)), which must find them in their own code"));
+        | Buffer::File { .. } => file::look(&open(regs.rdi)?, transfer, progress),
     }
-    let (way, address) = way(thread, kind, transfer)?;
-    // A sendfile(2) that has done something goes on itself, in smaller parts, and loses the error of one that does nothing.
-    let tells_errors = matches!(kind, Kind::Tcp) && !transfer.is_file();
-    let rest = |number: i64, flags, address| Rest { number: number as u64, flags, address, tells_errors, way };
-    let (is_file, same) = (matches!(way, Way::Count), regs.orig_rax.cast_signed());
-    Ok(match (kind, transfer.receives) {
-        (Kind::Source, _) if matches!(way, Way::First) => rest(same, regs.r10, regs.r8),
-        (Kind::Source, _) => rest(libc::SYS_read, regs.r10, regs.r8),
-        (Kind::Pipe | Kind::Terminal, _) => rest(same, regs.r10, regs.r8),
-        (Kind::Unix | Kind::Tcp, _) if is_file => rest(same, 0, regs.r8),
-        (Kind::Unix | Kind::Tcp, true) if address != 0 => return Err(cut("it asks for the address of the other side")),
-        (Kind::Unix | Kind::Tcp, true) => rest(libc::SYS_recvfrom, transfer.flags & (NOSIGNAL | WAITALL), address),
-        // A send that has done something raises no SIGPIPE.
-        (Kind::Unix | Kind::Tcp, false) if matches!(way, Way::Vector(_)) => {
-            rest(libc::SYS_sendmsg, transfer.flags | NOSIGNAL, 0)
+}
+
+/// By which call the rest is made, and with which flags.
+fn call(thread: &StoppedThread, kind: Kind, transfer: Transfer, way: Way) -> (i64, u64) {
+    const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
+    const WAITALL: u64 = libc::MSG_WAITALL as u64;
+    let regs = thread.regs();
+    let same = regs.orig_rax.cast_signed();
+    match (kind, way) {
+        // One that has done something does not wait for room in its pipe. To a socket, it would not wait for that either.
+        (Kind::Source, Way::Length) => (same, regs.r9 | u64::from(libc::SPLICE_F_NONBLOCK)),
+        (_, Way::Length) => (same, regs.r9),
+        (_, Way::First | Way::Count | Way::Messages) => (same, regs.r10),
+        (Kind::Source, _) if transfer.receives => (libc::SYS_read, regs.r10),
+        (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal, Way::Pieces(_)) => (libc::SYS_write, regs.r10),
+        (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal | Kind::File | Kind::Messages, _) => {
+            (same, regs.r10)
         }
-        (Kind::Unix | Kind::Tcp, false) => rest(libc::SYS_sendto, transfer.flags | NOSIGNAL, address),
-    })
+        (Kind::Unix | Kind::Tcp, _) if transfer.receives => (libc::SYS_recvfrom, transfer.flags & NOSIGNAL | WAITALL),
+        // A send that has done something raises no SIGPIPE.
+        (Kind::Unix | Kind::Tcp, Way::Vector(_)) => (libc::SYS_sendmsg, transfer.flags | NOSIGNAL),
+        (Kind::Unix | Kind::Tcp, _) => (libc::SYS_sendto, transfer.flags | NOSIGNAL),
+    }
 }
 
 /// Where its rest is, and the address of the other side if its call has one in its fifth argument.
-fn way(thread: &StoppedThread, kind: Kind, transfer: Transfer) -> Result<(Way, u64), Left> {
-    let (tid, done) = (thread.tid(), thread.regs().rax);
-    let (total, _) = transfer.progress(tid, done).ok_or(Left::Ended)?;
-    if total > MOST_COUNT {
+fn way(thread: &StoppedThread, found: Found, transfer: Transfer) -> Result<(Way, u64), Left> {
+    let (tid, done, kind) = (thread.tid(), thread.regs().rax, found.kind);
+    if found.end > MOST_COUNT {
         return Err(cut("it was to transfer more than one call can"));
     }
+    let mut control = (Addr::NULL, 0);
     match transfer.buffer {
-        Buffer::Plain { total: _, address } => return Ok((Way::Bytes, address)),
+        Buffer::Plain { total: _, address } if transfer.receives && address != 0 => {
+            return Err(cut("it asks for the address of the other side"));
+        }
+        Buffer::Plain { total: _, address } => return Ok((Way::Bytes { end: found.end }, address)),
         Buffer::Random { total: _ } => return Ok((Way::First, 0)),
-        Buffer::Pipe { total: _ } => return Err(cut("the rest is in a pipe")),
-        Buffer::Messages { .. } => return Err(cut("it is one of several messages")),
+        Buffer::Pipe { total: _ } => return Ok((Way::Length, 0)),
+        Buffer::Messages { .. } => return messages(thread, transfer).map(|()| (Way::Messages, 0)),
         Buffer::Message(at) => {
-            let message = Message::at(tid, at).ok_or(Left::Ended)?;
-            if let Some(why) = beside(&message, tid, kind, transfer.receives) {
-                return Err(cut(why));
-            }
+            control = beside(&Message::at(tid, at).ok_or(Left::Ended)?, tid, kind, transfer.receives)?
         }
         // Each piece that the rest of a file is sent in may meet the end of the connection first, and so may each of the whole.
         Buffer::File { total: _ } if matches!(kind, Kind::Unix | Kind::Tcp) && !ignores_sigpipe(thread) => {
             return Err(cut("its program does not ignore SIGPIPE, which the rest might raise and the whole might not"));
         }
+        Buffer::File { .. } | Buffer::Range { .. } if kind == Kind::File && limits_files(thread) => {
+            return Err(cut(
+                "the size of its files is limited (RLIMIT_FSIZE), and the rest might raise a SIGXFSZ that the whole does not",
+            ));
+        }
         Buffer::File { total: _ } => return Ok((Way::Count, 0)),
+        Buffer::Range { total: _ } => return Ok((Way::Length, 0)),
         Buffer::Vector { .. } => {}
     }
+    if transfer.progress(tid, done).is_none_or(|(total, _)| found.end < total) {
+        return Err(cut("it fills several pieces, and is done before all of them are full"));
+    }
+    let pieces = || transfer.left(tid, done).map(|pieces| (Way::Pieces(pieces), 0)).ok_or(Left::Ended);
     if transfer.receives {
-        return transfer.left(tid, done).map(|pieces| (Way::Pieces(pieces), 0)).ok_or(Left::Ended);
+        return pieces();
     }
     let left = transfer.left_to_send(tid, done).ok_or(Left::Ended)?;
-    let vector =
-        Vector::new(&left).ok_or_else(|| cut("there is no room for a vector of so many pieces as are left"))?;
-    Ok((Way::Vector(vector), 0))
+    match Vector::new(&left, control) {
+        Some(vector) => Ok((Way::Vector(vector), 0)),
+        None if kind == Kind::Packets => {
+            Err(cut("more pieces are left than there is room for, and the pipe has packets of them"))
+        }
+        None if control.1 != 0 => Err(cut("more pieces are left than there is room for, and each has credentials")),
+        None => pieces(),
+    }
 }
 
-/// What keeps the rest of a message from being moved as bytes: something that goes with these.
-fn beside(message: &Message, tid: Tid, kind: Kind, receives: bool) -> Option<&'static str> {
-    let (control, len) = message.control;
-    match kind {
-        // It has gone with the first byte. Only the credentials of a sender go with every one.
-        Kind::Unix if !receives => (!message.carries_only_descriptors(tid).unwrap_or(false))
-            .then_some("there is more in its control data than descriptors"),
-        Kind::Unix => (control.0 != 0).then_some("there may be descriptors with the rest, for which it has room"),
-        Kind::Tcp => (control.0 != 0 && len != 0).then_some("it has control data"),
-        Kind::Pipe | Kind::Terminal | Kind::Source => None,
+/// Whether messages that are left can be sent or received by themselves.
+fn messages(thread: &StoppedThread, transfer: Transfer) -> Result<(), Left> {
+    let (tid, regs) = (thread.tid(), thread.regs());
+    if !transfer.receives {
+        let is_whole = transfer.ends_with_message(tid, regs.rax).ok_or(Left::Ended)?;
+        return if is_whole {
+            Ok(())
+        } else {
+            Err(cut("a part of one of its messages is sent, and nobody else can note how much in its array"))
+        };
     }
+    // The kernel has written what was left when the last one came.
+    let mut left = [0; 16];
+    let has_passed = regs.r8 != 0
+        && process_vm::read(Pid(tid.0), Addr(regs.r8), &mut left).is_ok_and(|_| left.iter().all(|byte| *byte == 0));
+    if has_passed { Err(Left::Ended) } else { Ok(()) }
+}
+
+/// Control data that goes with the rest of a message.
+fn beside(message: &Message, tid: Tid, kind: Kind, receives: bool) -> Result<(Addr, u64), Left> {
+    let (control, len) = message.control;
+    let none = (Addr::NULL, 0);
+    match kind {
+        Kind::Unix if !receives => match message.carried(tid).unwrap_or(Carried::More) {
+            Carried::Descriptors => Ok(none),
+            Carried::Credentials(at, len) => Ok((at, len)),
+            Carried::More => Err(cut("there is more in its control data than descriptors and credentials")),
+        },
+        // Its length is what has come.
+        Kind::Unix if control.0 != 0 => {
+            Err(cut("there may be descriptors with the rest, for which it has room, and nobody knows how much"))
+        }
+        Kind::Tcp if control.0 != 0 && len != 0 => Err(cut("it has control data")),
+        Kind::Unix
+        | Kind::Tcp
+        | Kind::Pipe
+        | Kind::Packets
+        | Kind::Terminal
+        | Kind::Source
+        | Kind::File
+        | Kind::Messages => Ok(none),
+    }
+}
+
+fn limits_files(thread: &StoppedThread) -> bool {
+    let limits = TaskDir::thread(thread.pid(), thread.tid()).ok().and_then(|task| process::limits(&task).ok());
+    limits.is_none_or(|limits| limits.get(libc::RLIMIT_FSIZE as usize).is_none_or(|limit| limit[0] != u64::MAX))
 }
 
 fn ignores_sigpipe(thread: &StoppedThread) -> bool {

@@ -29,6 +29,8 @@ const VECTOR: usize = DATA + 7 * 8;
 /// Pieces for which there is room.
 pub const MOST_PIECES: usize = (2 * LEN - NOTE_LEN - VECTOR) / 16;
 
+/// Bytes of a `struct mmsghdr`.
+pub const MESSAGE_LEN: u64 = 64;
 /// What one call transfers at most (MAX_RW_COUNT).
 pub const MOST_COUNT: u64 = 0x7fff_f000;
 /// Length of the `syscall` instruction.
@@ -54,7 +56,7 @@ pub struct Remainder {
 /// Bytes that one of a shape has.
 const fn len(shape: Shape) -> usize {
     match shape {
-        Shape::Bytes | Shape::First | Shape::Count => LEN,
+        Shape::Bytes | Shape::First | Shape::Count | Shape::Length | Shape::Messages => LEN,
         Shape::Vector | Shape::Pieces => 2 * LEN,
     }
 }
@@ -63,7 +65,7 @@ impl Remainder {
     /// That of the call which has just returned to `regs`, in a thread.
     pub(super) fn of_call(at: Addr, owner: Owner, regs: &UserRegs, rest: &Rest) -> Self {
         let (shape, numbers) = match rest.way {
-            Way::Bytes => {
+            Way::Bytes { .. } => {
                 (Shape::Bytes, vec![regs.rsi.wrapping_neg(), regs.rsi, regs.rdx, regs.r10, regs.r8, regs.rip])
             }
             Way::First => (Shape::First, vec![regs.rdi.wrapping_neg(), regs.rdi, regs.rsi, regs.rip]),
@@ -74,6 +76,8 @@ impl Remainder {
                 (Shape::Pieces, own.into_iter().chain(back).collect())
             }
             Way::Count => (Shape::Count, vec![regs.r10.min(MOST_COUNT) + 1, regs.r10, regs.rip]),
+            Way::Length => (Shape::Length, vec![regs.r8.min(MOST_COUNT) + 1, regs.r8, regs.r9, regs.rip]),
+            Way::Messages => (Shape::Messages, vec![regs.rsi, regs.rdx, regs.r9, regs.rip]),
         };
         let mut bytes = Assembly::of(shape, rest.tells_errors).with(&numbers);
         bytes.resize(len(shape), 0);
@@ -145,6 +149,13 @@ impl Remainder {
             }
             Shape::Pieces => UserRegs { r9: regs.r9.wrapping_add(done), ..further },
             Shape::Count => UserRegs { r10: regs.r10.wrapping_sub(done), ..*regs },
+            Shape::Length => UserRegs { r8: regs.r8.wrapping_sub(done), ..*regs },
+            Shape::Messages => UserRegs {
+                rsi: regs.rsi.wrapping_add(done.wrapping_mul(MESSAGE_LEN)),
+                rdx: regs.rdx.wrapping_sub(done),
+                r9: regs.r9.wrapping_add(done),
+                ..*regs
+            },
         }
     }
 
@@ -153,7 +164,9 @@ impl Remainder {
         let made = UserRegs { rip: self.after().0, orig_rax: rest.number, ..*regs };
         let data = |at: usize| self.at.add(at as u64).0;
         match rest.way {
-            Way::Bytes => UserRegs { r10: rest.flags, r8: rest.address, ..self.next(&made) },
+            Way::Bytes { end } => {
+                UserRegs { r10: rest.flags, r8: rest.address, ..self.next(&UserRegs { rdx: end, ..made }) }
+            }
             Way::First => self.next(&made),
             Way::Vector(_) if is_message(rest.number) => {
                 UserRegs { rsi: data(DATA), rdx: rest.flags, r9: regs.rax, ..made }
@@ -168,6 +181,8 @@ impl Remainder {
                 ..made
             },
             Way::Count => self.next(&UserRegs { r10: regs.r10.min(MOST_COUNT), ..made }),
+            Way::Length => UserRegs { r9: rest.flags, ..self.next(&UserRegs { r8: regs.r8.min(MOST_COUNT), ..made }) },
+            Way::Messages => self.next(&UserRegs { r9: 0, ..made }),
         }
     }
 
@@ -182,13 +197,15 @@ impl Remainder {
         pieces.iter_mut().enumerate().for_each(|(index, piece)| {
             *piece = (Addr(word(2 * index)), word(2 * index + 1));
         });
-        Vector(pieces)
+        let word = |index: usize| number(&self.bytes[DATA + index * 8..]);
+        Vector { pieces, control: (Addr(word(4)), word(5)) }
     }
 
-    /// Pieces, and a message that has nothing else.
+    /// Pieces, and a message that has nothing else but control data of the caller's.
     fn put_vector(&mut self, vector: Vector) {
-        let message = [0, 0, self.at.add(VECTOR as u64).0, vector.count(), 0, 0, 0];
-        let pieces = vector.0.into_iter().flat_map(|(at, len)| [at.0, len]);
+        let (control, control_len) = vector.control;
+        let message = [0, 0, self.at.add(VECTOR as u64).0, vector.count(), control.0, control_len, 0];
+        let pieces = vector.pieces.into_iter().flat_map(|(at, len)| [at.0, len]);
         for (index, word) in message.into_iter().chain(pieces).enumerate() {
             self.bytes[DATA + index * 8..][..8].copy_from_slice(&word.to_le_bytes());
         }
@@ -245,174 +262,4 @@ fn number(bytes: &[u8]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::regset;
-    use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
-
-    const AT: u64 = 0x7000_0000_0100;
-    const OWNER: Owner = Owner { pid: Pid(5), tid: Tid(7) };
-    const PIECES: Pieces = Pieces { end: Addr(0x6080), at: Addr(0x5010), len: 0x90, behind: 3 };
-
-    fn vector() -> Vector {
-        Vector::new(&[(Addr(0x5010), 0x10), (Addr(0x6000), 0), (Addr(0x7000), 0x20)]).expect("few pieces")
-    }
-
-    fn regs() -> UserRegs {
-        UserRegs {
-            rdi: 0x1000,
-            rsi: 0x5000,
-            rdx: 1 << 20,
-            r10: 3,
-            r8: 4,
-            r9: 5,
-            rax: 0x10,
-            rip: 0x7fff_0000_1234,
-            rsp: 0x7ffe_0000,
-            ..regset::zeroed()
-        }
-    }
-
-    fn rest(way: Way, tells_errors: bool) -> Rest {
-        Rest { number: 44, flags: 0x4000, address: 0, tells_errors, way }
-    }
-
-    fn every() -> impl Iterator<Item = Rest> {
-        let ways = || [Way::Bytes, Way::First, Way::Vector(vector()), Way::Pieces(PIECES), Way::Count];
-        [false, true].into_iter().flat_map(move |told| ways().map(|way| rest(way, told)))
-    }
-
-    fn made(rest: &Rest) -> Remainder {
-        Remainder::of_call(Addr(AT), OWNER, &regs(), rest)
-    }
-
-    fn decoded(rest: &Rest) -> Vec<Instruction> {
-        let made = made(rest);
-        let mut code: Vec<Instruction> = Decoder::with_ip(64, made.code(), AT, DecoderOptions::NONE).iter().collect();
-        let end = code.iter().rposition(|i| i.code() == Code::Jmp_rm64).expect("a jump back");
-        code.truncate(end + 1);
-        code
-    }
-
-    #[test]
-    fn no_flag_no_stack_no_store() {
-        for instruction in every().flat_map(|rest| decoded(&rest)) {
-            let harmless = matches!(
-                instruction.mnemonic(),
-                Mnemonic::Mov
-                    | Mnemonic::Lea
-                    | Mnemonic::Bswap
-                    | Mnemonic::Movsx
-                    | Mnemonic::Movsxd
-                    | Mnemonic::Not
-                    | Mnemonic::Jrcxz
-                    | Mnemonic::Jmp
-                    | Mnemonic::Syscall
-            );
-            assert!(harmless, "{instruction:?}");
-            let changed = if instruction.code() == Code::Syscall { 0 } else { instruction.rflags_modified() };
-            assert_eq!(changed, 0, "{instruction:?}");
-            assert_ne!(instruction.op0_kind(), OpKind::Memory, "{instruction:?}");
-            assert_ne!(instruction.op0_register(), Register::RSP, "{instruction:?}");
-        }
-    }
-
-    #[test]
-    fn every_jump_leads_to_an_instruction_and_one_is_the_last() {
-        for rest in every() {
-            let code = decoded(&rest);
-            for jump in code.iter().filter(|i| i.op0_kind() == OpKind::NearBranch64) {
-                let target = jump.near_branch_target();
-                assert!(code.iter().any(|i| i.ip() == target), "{rest:?}: {jump:?}");
-            }
-            let last = code.last().map(|i| (i.mnemonic(), i.op0_register()));
-            assert_eq!(last, Some((Mnemonic::Jmp, Register::RCX)));
-            let calls = code.iter().filter(|i| i.mnemonic() == Mnemonic::Syscall).map(Instruction::ip);
-            assert_eq!(calls.collect::<Vec<_>>(), [AT], "the one call stands at its beginning");
-        }
-    }
-
-    fn loads(rest: &Rest) -> Vec<(Register, u64)> {
-        let code = decoded(rest);
-        let loads = code.iter().filter(|i| i.mnemonic() == Mnemonic::Mov && i.op1_kind() == OpKind::Immediate64);
-        loads.map(|i| (i.op0_register(), i.immediate64())).collect()
-    }
-
-    #[test]
-    fn registers_are_those_of_the_call() {
-        let back = (Register::RCX, 0x7fff_0000_1234);
-        let wanted = [(Register::RSI, 0x5000), (Register::RDX, 1 << 20), (Register::R10, 3), (Register::R8, 4)];
-        let bytes = loads(&rest(Way::Bytes, false));
-        assert_eq!(bytes[0], (Register::RCX, 0x5000u64.wrapping_neg()));
-        assert_eq!((&bytes[1..5], bytes[5]), (&wanted[..], back));
-        let pieces = loads(&rest(Way::Pieces(PIECES), false));
-        assert_eq!(pieces[..3], [(Register::RSI, 0x6080), (Register::RCX, 1 << 32), (Register::RAX, 44)]);
-        assert_eq!((&pieces[3..7], &pieces[7..]), (&wanted[..], &[(Register::R9, 5), back][..]));
-        let first = loads(&rest(Way::First, false));
-        let own = [(Register::RCX, 0x1000u64.wrapping_neg()), (Register::RDI, 0x1000)];
-        assert_eq!((&first[..2], &first[2..]), (&own[..], &[wanted[0], back][..]));
-        let vector = loads(&rest(Way::Vector(vector()), false));
-        assert_eq!((&vector[..2], &vector[2..]), (&wanted[..2], &[(Register::R9, 5), back][..]));
-        let count = loads(&rest(Way::Count, false));
-        assert_eq!(count, [(Register::RCX, 4), (Register::R10, 3), back]);
-    }
-
-    #[test]
-    fn progress_is_in_the_registers() {
-        let told = |way| {
-            let rest = rest(way, false);
-            let mut made = made(&rest);
-            let first = made.first(&regs(), &rest);
-            let next = made.next(&UserRegs { rax: 8, ..first });
-            [first, next].map(|regs| (regs.rsi, regs.rdx, regs.r10, regs.r9))
-        };
-        let of = |done: u64| (0x5000 + done, (1 << 20) - done, 0x4000, 5);
-        assert_eq!(told(Way::Bytes), [of(0x10), of(0x18)]);
-        let pieces = 0xffff_fffd_0000_0000;
-        let of = |done: u64| (0x5000 + done, 0xa0 - done, 0x4000, pieces | done);
-        assert_eq!(told(Way::Pieces(PIECES)), [of(0x10), of(0x18)]);
-        let of = |done: u64| (0x5000, 1 << 20, 3u64.wrapping_sub(done), 5);
-        assert_eq!(told(Way::Count), [of(0x10), of(0x18)]);
-    }
-
-    #[test]
-    fn what_is_left_of_a_vector_stands_behind_the_code() {
-        for number in [libc::SYS_writev, libc::SYS_sendmsg] {
-            let rest = Rest { number: number as u64, ..rest(Way::Vector(vector()), true) };
-            let mut made = made(&rest);
-            let first = made.first(&regs(), &rest);
-            let is_message = number == libc::SYS_sendmsg;
-            let wanted = if is_message { (AT + 80, 0x4000, 0x10) } else { (AT + 136, 2, 0x10) };
-            assert_eq!((first.rsi, first.rdx, first.r9), wanted);
-            let next = made.next(&UserRegs { rax: 0x14, ..first });
-            assert_eq!((next.rsi, next.rdx, next.r9), (wanted.0, if is_message { 0x4000 } else { 1 }, 0x24));
-            let word = |at: usize| super::number(&made.bytes[at..]);
-            assert_eq!([80 + 16, 80 + 24, 136, 144, 152].map(word), [AT + 136, 1, 0x7004, 0x1c, 0]);
-            assert_eq!(Remainder::decode(Addr(AT), &made.bytes), Some(made));
-        }
-    }
-
-    #[test]
-    fn one_is_known_by_its_bytes() {
-        for rest in every() {
-            let made = made(&rest);
-            assert!(made.bytes.len() <= MOST_LEN && made.bytes.len().is_multiple_of(LEN));
-            assert_eq!(Remainder::decode(Addr(AT), &made.bytes).as_ref(), Some(&made));
-            assert_eq!((made.owner(), made.stack(), made.after().0), (OWNER, 0x7ffe_0000, AT + 2));
-            let mut other = made.bytes;
-            other[3] ^= 1;
-            assert_eq!(Remainder::decode(Addr(AT), &other), None);
-        }
-        assert_eq!(Remainder::decode(Addr(AT), &[0; MOST_LEN]), None);
-    }
-
-    #[test]
-    fn two_threads_in_one_have_no_owner() {
-        let rest = rest(Way::Bytes, false);
-        let mut first = made(&rest);
-        let second = Remainder::of_call(Addr(AT), Owner { tid: Tid(8), ..OWNER }, &regs(), &rest);
-        assert!(first.is_same(&second));
-        first.share(&second);
-        assert_eq!(first.owner().tid, Tid(0));
-    }
-}
+mod tests;

@@ -22,7 +22,8 @@ impl Checker<'_> {
                 match self.choices.new_pid_namespace {
                     // Its first process is that of snap.
                     true => "use --new-pids".into(),
-                    false => format!("{remedy}, or use --new-pid-namespace or --new-pids"),
+                    false if self.may_choose_ids() => format!("{remedy}, or use --new-pid-namespace or --new-pids"),
+                    false => format!("{remedy}, or use --new-pid-namespace"),
                 },
             );
         }
@@ -35,6 +36,13 @@ impl Checker<'_> {
             let notice = format!("pid {}: process group {} is replaced by that of snap", process.pid, process.pgid);
             self.findings.notices.push(notice);
         }
+    }
+
+    /// Whether clone3(2) may take an id that is wanted: else `--new-pids` is of no use either.
+    fn may_choose_ids(&self) -> bool {
+        const CAP_SYS_ADMIN: u64 = 1 << 21;
+        const CAP_CHECKPOINT_RESTORE: u64 = 1 << 40;
+        self.facts.credentials.cap_effective & (CAP_SYS_ADMIN | CAP_CHECKPOINT_RESTORE) != 0
     }
 
     pub(super) fn timers(&mut self, process: &Process) {
@@ -140,6 +148,10 @@ fn taken(holder: &Holder) -> (String, String) {
         Holder::Zombie { name, parent: (Pid(0), _) } => (
             format!("taken by {name}, which has ended and was not reaped"),
             "let its parent outside this pid namespace reap it, or end that".into(),
+        ),
+        Holder::Zombie { name, parent: (Pid(1), parent_name) } => (
+            format!("taken by {name}, which has ended and was not reaped"),
+            format!("let pid 1 ({parent_name}) reap it (wait(2))"),
         ),
         Holder::Zombie { name, parent: (parent, parent_name) } => (
             format!("taken by {name}, which has ended and was not reaped"),

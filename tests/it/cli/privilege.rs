@@ -87,6 +87,19 @@ fn restores_with_the_same_pid_when_given_the_capability() {
 }
 
 #[test]
+fn other_ids_are_offered_to_nobody_who_may_not_choose_any() {
+    isolated(|room| {
+        require_root!("to become another user");
+        let victim = victim(room, "c-static", &[]);
+        snap(room, &["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(0);
+        let run =
+            snap(room, &["restore", "--detach", "x.snap"]).run().expect(3).says("end it, or use --new-pid-namespace");
+        assert!(!run.stderr.contains("--new-pids"), "{run}");
+        victim.check();
+    });
+}
+
+#[test]
 fn another_users_process_is_refused() {
     isolated(|room| {
         require_root!("to become another user");

@@ -36,7 +36,7 @@ use crate::resources::syscall_restart::sample::sleepers;
 use crate::resources::syscall_restart::timeout;
 use crate::resources::syscall_restart::transfer;
 use crate::sys::undo::Undo;
-use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin};
+use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin, Urgency};
 pub use collect::Border;
 use collect::Collected;
 use connections::Connections;
@@ -111,7 +111,7 @@ pub struct Report {
 /// # Errors
 /// See [`Error`].
 pub fn run(options: &Options<'_>) -> Result<Report, Error> {
-    Dump { options, started: Instant::now() }.run()
+    Dump { options, started: Instant::now(), urgency: Urgency::take() }.run()
 }
 
 /// How often a dump is tried whose only obstacles pass by themselves; with a time limit, as often as that allows.
@@ -138,6 +138,7 @@ impl Image {
 struct Dump<'a> {
     options: &'a Options<'a>,
     started: Instant,
+    urgency: Urgency,
 }
 
 impl Dump<'_> {
@@ -170,6 +171,7 @@ impl Dump<'_> {
 
     fn attempt(&self) -> Result<Report, Failure> {
         let options = self.options;
+        self.urgency.freezing();
         let own = Own::look(options.output == Output::Stdout);
         let members = tracer::descendants(options.pid);
         preflight::tracers(&members)?;
@@ -177,6 +179,7 @@ impl Dump<'_> {
         options.progress.phase("freezing");
         let frozen_at = Instant::now();
         let mut tree = self.freeze()?;
+        self.urgency.working();
         timeout::measure(&mut tree, &mut samples, frozen_at);
         let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
         tracing::info!("{threads} threads stand still after {microseconds} us");
@@ -207,7 +210,7 @@ impl Dump<'_> {
         let frozen = if collected.forked_runs.is_empty() {
             Some(tree)
         } else {
-            tree.thaw().map_err(|e| self.tracer_error(e))?;
+            self.thaw(tree)?;
             None
         };
         image.stats.pause = frozen_at.elapsed().as_nanos() as u64;
@@ -236,8 +239,20 @@ impl Dump<'_> {
 
     fn freeze(&self) -> Result<FrozenTree, Error> {
         let bound = Duration::from_secs(10);
-        let freeze = FreezeOptions { scope: Scope::Tree, bound, cancelled: &|| self.cancelled().is_some() };
+        let freeze = FreezeOptions {
+            scope: Scope::Tree,
+            bound,
+            cancelled: &|| self.cancelled().is_some(),
+            real_time: self.urgency.is_real_time(),
+        };
         FrozenTree::freeze(self.options.pid, &freeze).map_err(|e| self.tracer_error(e))
+    }
+
+    fn thaw(&self, tree: FrozenTree) -> Result<(), Error> {
+        self.urgency.freezing();
+        let thawed = tree.thaw();
+        self.urgency.afterwards();
+        thawed.map_err(|e| self.tracer_error(e))
     }
 
     fn create(&self, stats: Stats) -> Result<Image, Error> {
@@ -332,7 +347,7 @@ impl Dump<'_> {
     ) -> Result<(u64, Vec<Pid>), Error> {
         let Some(tree) = tree else { return Ok((self.publish(complete)?, Vec::new())) };
         if self.options.after == After::LeaveRunning {
-            tree.thaw().map_err(|e| self.tracer_error(e))?;
+            self.thaw(tree)?;
             return Ok((self.publish(complete)?, Vec::new()));
         }
         if self.options.after == After::LeaveStopped {

@@ -45,6 +45,12 @@ fn limit(resource: u32) -> io::Result<[u64; 2]> {
     }
 }
 
+/// Whether the kernel bounds the time for which this process may be real-time without sleeping: it ends one that goes beyond.
+#[must_use]
+pub fn has_real_time_limit() -> bool {
+    limit(libc::RLIMIT_RTTIME).map_or(true, |[soft, _]| soft != libc::RLIM_INFINITY)
+}
+
 /// Raises the soft limit of open files to the hard one.
 ///
 /// # Errors

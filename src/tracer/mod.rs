@@ -51,3 +51,4 @@ pub use thread::{Stop, StoppedThread};
 pub use tree::{FrozenTree, Process};
 pub use twin::{Child, Twin};
 pub use unread::{Argument, is_unread};
+pub use urgency::Urgency;

@@ -8,35 +8,52 @@ use std::time::{Duration, Instant};
 const YIELDS: u32 = 200;
 const SHORTEST: Duration = Duration::from_micros(20);
 const LONGEST: Duration = Duration::from_millis(1);
+/// After how long a wait it is first asked what is in the way; then after twice as long, and so on.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// The longest time between two such looks.
+const NEXT_LOOK: Duration = Duration::from_millis(50);
 
 /// How long something was waited for.
 pub(super) struct Patience {
     since: Instant,
     bound: Duration,
+    /// How often the CPU is given up first.
+    most_yields: u32,
     yields: u32,
     pause: Duration,
+    look: Duration,
 }
 
 impl Patience {
     /// Waits for at most `bound` in all.
     pub fn new(bound: Duration) -> Self {
-        Self { since: Instant::now(), bound, yields: 0, pause: SHORTEST }
+        Self { since: Instant::now(), bound, most_yields: YIELDS, yields: 0, pause: SHORTEST, look: FIRST_LOOK }
+    }
+
+    /// Sleeps from the start, for who lets nobody run by giving up the CPU.
+    pub fn asleep(bound: Duration) -> Self {
+        Self { most_yields: 0, ..Self::new(bound) }
     }
 
     /// Something moved: be attentive again. The bound counts from now.
     pub fn encouraged(&mut self) {
-        *self = Self::new(self.bound);
+        *self = Self { most_yields: self.most_yields, ..Self::new(self.bound) };
     }
 
-    /// Whether giving up the CPU has not been enough.
-    pub fn is_sleeping(&self) -> bool {
-        self.yields >= YIELDS
+    /// Whether nothing has moved for so long that it is worth a look at what is in the way: looks may be dear, so that they become rarer.
+    pub fn looks_around(&mut self) -> bool {
+        let waited = self.since.elapsed();
+        let looks = waited >= self.look;
+        if looks {
+            self.look = waited + waited.min(NEXT_LOOK);
+        }
+        looks
     }
 
     /// Lets others run for a moment; false when the bound has passed.
     #[must_use]
     pub fn wait(&mut self) -> bool {
-        if self.yields < YIELDS {
+        if self.yields < self.most_yields {
             self.yields += 1;
             sched::yield_now();
             return true;

@@ -107,7 +107,6 @@ impl FrozenTree {
         for (_, tid) in std::mem::take(&mut self.running) {
             release_running(tid);
         }
-        self.urgency = None;
         first
     }
 }

@@ -3,7 +3,6 @@
 use super::family;
 use super::shorten::Shortened;
 use super::thread::{self, StoppedThread};
-use super::urgency::Urgency;
 use crate::image::model::id::{Pid, Tid};
 use crate::proc::many;
 use std::collections::{HashMap, VecDeque};
@@ -64,8 +63,6 @@ pub struct FrozenTree {
     ranges: HashMap<Pid, Range<usize>>,
     /// Seized and not known to be stopped: empty once the freeze has succeeded.
     pub(super) running: VecDeque<(Pid, Tid)>,
-    /// Held for as long as something is stopped.
-    pub(super) urgency: Option<Urgency>,
     /// Calls that are made again with what is left of their timeout.
     pub(super) shortened: Vec<(Tid, Shortened)>,
     /// ptrace(2) is bound to the OS thread that seized.
@@ -82,7 +79,6 @@ impl FrozenTree {
             index: HashMap::new(),
             ranges: HashMap::new(),
             running: VecDeque::new(),
-            urgency: None,
             shortened: Vec::new(),
             not_send: PhantomData,
         }

@@ -1,26 +1,130 @@
-//! Being urgent while a target stands still: on a busy machine the pause is mostly the time that we wait for a CPU.
+//! Being urgent while a target is frozen and thawed: on a busy machine a dump is mostly the time that we wait for a CPU, and it is often the
+//! target itself that keeps the machine busy.
+//!
+//! Among a thousand threads that want a CPU the kernel lets an ordinary one run once in some seconds, and one of the highest nice value gets a
+//! sixth of a CPU. So that until all stand still, and again while they are let go, only real time is soon enough; it lasts as long as the
+//! kernel takes to stop them. The work in between gives way to other programs' real time, and needs no more than the highest nice value.
 
-use crate::sys::sched;
+use crate::image::model::id::Tid;
+use crate::sys::{own, sched};
 
-/// The highest priority that is not real-time, for the calling thread, where that is allowed; put back when dropped.
+/// How the calling thread is scheduled, as far as that is allowed; as it was found when dropped.
 #[derive(Debug)]
-pub(super) struct Urgency {
-    nice: Option<i32>,
+pub struct Urgency {
+    /// As it was found; none where nothing may be changed.
+    found: Option<sched::SchedAttr>,
+    real_time: bool,
 }
 
 impl Urgency {
+    /// The most urgent of those that are not real-time.
     const MOST: i32 = -20;
+    /// The least urgent of those that are real-time: before everything ordinary, and before nothing else.
+    const LEAST: u32 = 1;
 
-    pub fn new() -> Self {
-        let nice = sched::own_nice().ok().filter(|_| sched::set_own_nice(Self::MOST).is_ok());
-        Self { nice }
+    /// Takes what is allowed. A thread that somebody has made real-time or of a deadline stays as it is.
+    #[must_use]
+    pub fn take() -> Self {
+        let attributes = sched::attributes(Tid(0)).ok();
+        let policy = attributes.map_or(libc::SCHED_OTHER, |attributes| attributes.policy as i32);
+        let found = attributes.filter(|_| matches!(policy, libc::SCHED_OTHER | libc::SCHED_BATCH));
+        let mut urgency = Self { found, real_time: !own::has_real_time_limit() };
+        urgency.real_time = urgency.freezing() || matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);
+        urgency
+    }
+
+    /// Whether giving up the CPU lets nobody run but those who are real-time too.
+    #[must_use]
+    pub fn is_real_time(&self) -> bool {
+        self.real_time
+    }
+
+    /// Before all that is ordinary, where that is allowed; true then. It keeps an ordinary thread on the same CPU from running until the
+    /// caller sleeps.
+    pub fn freezing(&self) -> bool {
+        let first = |found| sched::SchedAttr { policy: libc::SCHED_RR as u32, nice: 0, priority: Self::LEAST, ..found };
+        let allowed = self.real_time && self.set(first);
+        if !allowed {
+            self.working();
+        }
+        allowed
+    }
+
+    /// The highest priority that is not real-time, where that is allowed.
+    pub fn working(&self) {
+        self.set(|found| sched::SchedAttr { nice: Self::MOST, ..found });
+    }
+
+    /// For what is left when the target runs again, as before if somebody asked for us to be modest.
+    pub fn afterwards(&self) {
+        let nice = |found: sched::SchedAttr| if found.nice > 0 { found.nice } else { Self::MOST };
+        self.set(|found| sched::SchedAttr { nice: nice(found), ..found });
+    }
+
+    fn set(&self, changed: impl FnOnce(sched::SchedAttr) -> sched::SchedAttr) -> bool {
+        self.found.is_some_and(|found| sched::set_attributes(Tid(0), &changed(found)).is_ok())
     }
 }
 
 impl Drop for Urgency {
     fn drop(&mut self) {
-        if let Some(nice) = self.nice {
-            let _ = sched::set_own_nice(nice);
-        }
+        self.set(|found| found);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn now() -> (i32, i32) {
+        let attributes = sched::attributes(Tid(0)).expect("own attributes");
+        (attributes.policy as i32, attributes.nice)
+    }
+
+    fn in_a_thread(test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| scope.spawn(test).join().expect("the thread"));
+    }
+
+    #[test]
+    fn it_is_as_it_was_afterwards() {
+        in_a_thread(|| {
+            let before = now();
+            let urgency = Urgency::take();
+            let allowed = urgency.is_real_time();
+            assert_eq!(now().0 == libc::SCHED_RR, allowed);
+            urgency.working();
+            assert_eq!(now().0, libc::SCHED_OTHER);
+            if allowed {
+                assert_eq!(now().1, Urgency::MOST);
+                assert!(urgency.freezing());
+                assert_eq!(now().0, libc::SCHED_RR);
+            }
+            drop(urgency);
+            assert_eq!(now(), before);
+        });
+    }
+
+    #[test]
+    fn who_is_modest_is_so_again_when_the_target_runs() {
+        in_a_thread(|| {
+            sched::set_own_nice(7).expect("to be less urgent");
+            let urgency = Urgency::take();
+            urgency.afterwards();
+            assert_eq!(now(), (libc::SCHED_OTHER, 7));
+        });
+    }
+
+    #[test]
+    fn who_is_real_time_stays_so() {
+        in_a_thread(|| {
+            let (_, nice) = now();
+            let fifo =
+                sched::SchedAttr { policy: libc::SCHED_FIFO as u32, priority: 2, nice, ..sched::SchedAttr::default() };
+            let allowed = sched::set_attributes(Tid(0), &fifo).is_ok();
+            let urgency = Urgency::take();
+            assert_eq!(urgency.is_real_time(), allowed);
+            urgency.working();
+            assert_eq!(now().0 == libc::SCHED_FIFO, allowed);
+        });
     }
 }

@@ -11,7 +11,6 @@ use super::family;
 use super::tasks;
 use super::thread::StoppedThread;
 use super::tree::{FrozenTree, Process};
-use super::urgency::Urgency;
 use super::vdso::Vdsos;
 use crate::fault;
 use crate::image::model::id::{Pid, Tid};
@@ -39,11 +38,13 @@ pub struct FreezeOptions<'a> {
     pub bound: Duration,
     /// Asked again and again; `true` ends the attempt.
     pub cancelled: &'a dyn Fn() -> bool,
+    /// Whether the caller is real-time, so that a thread on its CPU stops only while it sleeps.
+    pub real_time: bool,
 }
 
 impl Default for FreezeOptions<'_> {
     fn default() -> Self {
-        Self { scope: Scope::Process, bound: Duration::from_secs(2), cancelled: &|| false }
+        Self { scope: Scope::Process, bound: Duration::from_secs(2), cancelled: &|| false, real_time: false }
     }
 }
 
@@ -59,7 +60,6 @@ impl FrozenTree {
         freezer.adopt(root)?;
         freezer.seize_newcomers()?;
         fault::pass(fault::Point::Seized)?;
-        freezer.tree.urgency = Some(Urgency::new());
         freezer.settle_fragile()?;
         loop {
             freezer.interrupt_running();

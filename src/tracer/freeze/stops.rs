@@ -38,7 +38,8 @@ impl Freezer<'_> {
     /// Waits until no seized thread runs. Moves from one to the next that has not stopped yet: all of them must in the end, so that the
     /// order does not matter, but one may have to be helped along before another can stop.
     pub(super) fn await_stops(&mut self) -> Result<(), Error> {
-        let mut patience = Patience::new(self.options.bound);
+        let bound = self.options.bound;
+        let mut patience = if self.options.real_time { Patience::asleep(bound) } else { Patience::new(bound) };
         let mut idle = 0;
         loop {
             self.release_strays();
@@ -68,7 +69,7 @@ impl Freezer<'_> {
                     if idle >= self.tree.running.len().min(16) {
                         idle = 0;
                         self.be_patient(&mut patience, tid)?;
-                        if patience.is_sleeping() {
+                        if patience.looks_around() {
                             self.drop_dead_leaders();
                             self.lend_vfork_children();
                         }

@@ -3,7 +3,7 @@
 //! An idle ring takes so many requests and then no more (EAGAIN); what one takes less than that is in flight. The requests that fill it wait for a
 //! descriptor that is ready, so that they are done at once. A process of ours in the address space submits them, on every CPU (each holds back a
 //! share of the room), and takes them out again until the ring has gone round once: then it is where it was, to the byte. It does so to the end
-//! even if we die meanwhile, and the only thread that has the memory waits for it in its stub. Where there are others they could see it then.
+//! even if we die meanwhile, and all threads of the process wait for its end in stubs of theirs. Where other processes have the memory they could see it then.
 
 use super::sharing::Sharing;
 use super::{CollectError, Findings};
@@ -15,7 +15,7 @@ use crate::parasite::aio::{self as probe, Answer, Ring};
 use crate::parasite::code;
 use crate::proc::{TaskDir, host, maps};
 use crate::sys::aio::capacity;
-use crate::tracer::{Error, Fate, FrozenTree, Memory, RemoteSession};
+use crate::tracer::{self, Error, Fate, FrozenTree, Memory, RemoteSession};
 use nix::errno::Errno;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -72,8 +72,9 @@ pub fn settle(
             continue;
         }
         let shares = (0..tree.processes().len()).filter(|other| sharing.memory(*other) == at).count() > 1;
-        let is_alone = !shares && tree.threads_of(pid).len() == 1;
-        let space = Space { tree, pid, shown_as, is_alone };
+        // A predecessor that was killed may have left a process of ours at its work.
+        tracer::let_out(tree, pid).map_err(remote(pid, "letting threads out"))?;
+        let space = Space { tree, pid, shown_as, is_alone: !shares };
         all.insert(shown_as, space.settle(&found, findings)?);
     }
     Ok(all)
@@ -84,7 +85,7 @@ struct Space<'a> {
     tree: &'a mut FrozenTree,
     pid: Pid,
     shown_as: Pid,
-    /// Whether no other task has it.
+    /// Whether no other process has it.
     is_alone: bool,
 }
 
@@ -133,8 +134,7 @@ impl Space<'_> {
         }
         if !self.is_alone {
             return Err(Failure::Refused(
-                "several threads or processes have it, and would see it being asked should snap be killed meanwhile"
-                    .into(),
+                "several processes have it, and would see it being asked should snap be killed meanwhile".into(),
             ));
         }
         let size = probe::memory_for(&candidates.iter().map(|(_, ring)| *ring).collect::<Vec<_>>());
@@ -152,6 +152,7 @@ impl Space<'_> {
         }
         let mut child = session.child(Fate::RunsOn).map_err(|error| match error {
             Error::Kernel { action, source, .. } => Failure::Refused(format!("{action}: {source}")),
+            Error::NoRoom { what, .. } => Failure::Refused(format!("there is no {what}, where they wait meanwhile")),
             error => failed(error),
         })?;
         let area = child.scratch();

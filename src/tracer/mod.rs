@@ -44,7 +44,7 @@ pub use gathering::Gathering;
 pub use memory::{Memory, Plain, RemotePtr};
 pub use remainder::{MESSAGE_LEN, MOST_COUNT, Pieces, Remainder, Rest, Vector, Way};
 pub use seccomp::{Call, Policy};
-pub use session::{RemoteSession, SCRATCH};
+pub use session::{RemoteSession, SCRATCH, let_out};
 pub use shorten::{Form, Shortened, Slots, milliseconds, put};
 pub use tasks::permission_hint;
 pub use thread::{Stop, StoppedThread};

@@ -7,6 +7,7 @@
 use super::deputy::{self, Deputy, Fate};
 use super::driver::Driver;
 use super::error::Error;
+use super::gathering::Bystanders;
 use super::inject::Visit;
 use super::memory::Memory;
 use super::seccomp::Call;
@@ -127,14 +128,22 @@ pub struct Child<'a> {
     deputy: Option<Deputy>,
     host: &'a Visit,
     scratch: PageRange,
+    /// Who must not run before it has ended.
+    others: Bystanders<'a>,
 }
 
 impl<'a> Child<'a> {
-    pub(super) fn make(host: &'a mut Visit, scratch: PageRange, fate: Fate) -> Result<Self, Error> {
+    pub(super) fn make(
+        host: &'a mut Visit,
+        scratch: PageRange,
+        fate: Fate,
+        mut others: Bystanders<'a>,
+    ) -> Result<Self, Error> {
         let stub = host.stub();
         let tid = bear(host)?;
-        match Deputy::new(tid, stub, fate) {
-            Ok(deputy) => Ok(Self { deputy: Some(deputy), host, scratch }),
+        let deputy = Deputy::new(tid, stub, fate).and_then(|deputy| others.await_end_of(tid).map(|()| deputy));
+        match deputy {
+            Ok(deputy) => Ok(Self { deputy: Some(deputy), host, scratch, others }),
             Err(error) => {
                 let _ = ptrace::detach(tid, 0);
                 reap(host)?;
@@ -157,7 +166,7 @@ impl<'a> Child<'a> {
         self.deputy.as_mut().ok_or(Error::Vanished(Pid(self.host.tid().0)))
     }
 
-    /// Ends it, and has the host reap it.
+    /// Ends it, and has the host reap it. Whoever had to wait for that goes back to where he was.
     ///
     /// # Errors
     /// [`Error::Kernel`], [`Error::Vanished`].
@@ -169,7 +178,7 @@ impl<'a> Child<'a> {
         match self.deputy.take() {
             Some(deputy) => {
                 drop(deputy);
-                reap(self.host)
+                reap(self.host).and(self.others.leave())
             }
             None => Ok(()),
         }

@@ -55,6 +55,9 @@ const PACKAGES: &[Package] = &[
     Package { name: "nginx-light", probe: Probe::Program("nginx") },
     Package { name: "memcached", probe: Probe::Program("memcached") },
     Package { name: "postgresql", probe: Probe::File("/usr/lib/postgresql") },
+    Package { name: "mariadb-server-core", probe: Probe::Program("mariadbd") },
+    Package { name: "mariadb-client-core", probe: Probe::Program("mariadb") },
+    Package { name: "fio", probe: Probe::Program("fio") },
     Package { name: "wrk", probe: Probe::Program("wrk") },
     Package { name: "tcpdump", probe: Probe::Program("tcpdump") },
 ];

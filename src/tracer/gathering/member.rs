@@ -4,12 +4,12 @@ use super::super::driver::Driver;
 use super::super::error::Error;
 use super::super::inject::Visit;
 use super::super::memory::{Memory, RemotePtr};
-use super::super::padding::{self, Content, Place};
-use super::super::seccomp::Policy;
+use super::super::padding::{self, Place};
 use super::super::session;
 use super::super::stub::{self, Stub};
 use super::super::thread::Stop;
 use super::super::tree::FrozenTree;
+use super::stubs::{Stubs, Who};
 use super::way_back;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::id::{Pid, Tid};
@@ -68,25 +68,11 @@ impl Member {
         let ops = (ops as u64 * size_of::<Op>() as u64).next_multiple_of(PAGE_SIZE);
         let len = code_len() + PAGE_SIZE + 2 * STACK + ops + room.next_multiple_of(PAGE_SIZE);
         let scratch = padding::hole(&maps, len).ok_or(Error::NoRoom { pid, what: "hole for a mapping of ours" })?;
-        let count = tree.threads_of(pid).len();
-        let mut found = padding::all_places(&maps, &memory)?;
-        found.truncate(count.div_ceil(2));
-        if found.len() * 2 < count {
-            return Err(Error::NoRoom { pid, what: "padding for a stub of each of its threads" });
-        }
-        let stale = found.iter().filter(|(_, content)| *content == Content::Stale).map(|(place, _)| *place);
-        session::run_out(tree, pid, &stale.collect::<Vec<_>>())?;
-        let places: Vec<Place> = found.iter().map(|(place, _)| *place).collect();
-        for thread in tree.threads_of_mut(pid) {
-            session::prepare_registers(thread, &memory)?;
-        }
-        match visits(tree, pid, &places, scratch.len(), &memory) {
-            Ok((host, others)) => Ok(Self { pid, memory, places, host, others, scratch, ops, mapped: false }),
-            Err(error) => {
-                places.iter().try_for_each(|place| session::erase(*place, &memory))?;
-                Err(error)
-            }
-        }
+        let who = Who { pid, but: 0, taken: None, undo: (Addr::NULL, scratch.len()) };
+        let Stubs { places, visits } = Stubs::write(tree, who, &maps, &memory)?;
+        let mut visits = visits.into_iter();
+        let host = visits.next().ok_or(Error::Vanished(pid))?;
+        Ok(Self { pid, memory, places, host, others: visits.collect(), scratch, ops, mapped: false })
     }
 
     /// Has the main thread map memory, and writes the interpreter there.
@@ -237,40 +223,13 @@ impl Member {
     }
 }
 
-/// Whether threads may make calls for us.
+/// Whether threads can hold something for us.
 fn allow(tree: &FrozenTree, pid: Pid) -> Result<(), Error> {
     for thread in tree.threads_of(pid) {
-        let refused = |reason: &str, remedy| Err(Error::Refused { tid: thread.tid, reason: reason.into(), remedy });
         if let Stop::Group(_) = thread.stop {
-            return refused(
-                "it is stopped: what it holds for us would stay away should snap die",
-                "let it go on (SIGCONT)",
-            );
-        }
-        if Policy::of(thread)? != Policy::Free {
-            return refused("a seccomp filter watches what it calls", "");
+            let reason = "it is stopped: what it holds for us would stay away should snap die".into();
+            return Err(Error::Refused { tid: thread.tid, reason, remedy: "let it go on (SIGCONT)" });
         }
     }
     Ok(())
-}
-
-/// Writes a stub for each thread. The first is to unmap `len` bytes.
-fn visits(
-    tree: &FrozenTree,
-    pid: Pid,
-    places: &[Place],
-    len: u64,
-    memory: &Memory,
-) -> Result<(Visit, Vec<Visit>), Error> {
-    places.iter().try_for_each(|place| session::write_code(*place, memory))?;
-    let mut stubs = places.iter().flat_map(|place| [place.host, place.guest]);
-    let mut visit = |thread, undo| {
-        let stub = stubs.next().ok_or(Error::Vanished(pid))?;
-        Visit::prepare(thread, stub, undo, memory)
-    };
-    let threads = tree.threads_of(pid);
-    let (first, others) = threads.split_first().ok_or(Error::Vanished(pid))?;
-    let host = visit(first, (Addr::NULL, len))?;
-    let others = others.iter().map(|thread| visit(thread, session::NOTHING)).collect::<Result<_, _>>()?;
-    Ok((host, others))
 }

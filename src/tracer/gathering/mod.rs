@@ -5,8 +5,12 @@
 //! until the worker's *sentinel* is gone, a child that ends when that word is set; then it sets a word of its own, for which all others wait. While we live, only the
 //! worker runs. The order in which they are sent there is such that nobody ever waits for somebody who does not know of it.
 
+mod bystanders;
 mod member;
+mod stubs;
 mod way_back;
+
+pub(super) use bystanders::Bystanders;
 
 use super::driver::BOUND;
 use super::error::Error;

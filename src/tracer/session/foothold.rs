@@ -33,6 +33,18 @@ pub(super) fn free_place(
     place.ok_or(Error::NoRoom { pid, what: "512 zero bytes at the end of any executable file mapping" })
 }
 
+/// Lets threads run out of what a killed predecessor has left anywhere in their address space.
+///
+/// # Errors
+/// [`Error::Leaving`] for one that waits for somebody who stands still.
+pub fn let_out(tree: &mut FrozenTree, pid: Pid) -> Result<(), Error> {
+    let first = tree.threads_of(pid).first().ok_or(Error::Vanished(pid))?;
+    let memory = Memory::open(Pid(first.tid.0))?;
+    let places = padding::all_places(&read_maps(memory.pid())?, &memory)?;
+    let stale = places.into_iter().filter(|(_, content)| *content == Content::Stale).map(|(place, _)| place);
+    run_out(tree, pid, &stale.collect::<Vec<_>>())
+}
+
 /// Lets threads run out of what a killed predecessor has left.
 pub(in crate::tracer) fn run_out(tree: &mut FrozenTree, pid: Pid, stale: &[Place]) -> Result<(), Error> {
     let inside = |rip: u64| stale.iter().any(|place| place.contains(rip));

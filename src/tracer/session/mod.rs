@@ -11,6 +11,7 @@ mod host;
 
 use calls::{host_calls, leaving_calls, permit};
 use foothold::free_place;
+pub use foothold::let_out;
 pub(super) use foothold::{erase, prepare_registers, read_maps, run_out, write_code, write_verified};
 
 use crate::fault;
@@ -19,6 +20,7 @@ use crate::image::model::id::{Pid, Tid};
 use crate::tracer::batch::{Batch, Question};
 use crate::tracer::deputy::Fate;
 use crate::tracer::error::Error;
+use crate::tracer::gathering::Bystanders;
 use crate::tracer::inject::Visit;
 use crate::tracer::memory::Memory;
 use crate::tracer::padding::{self, Place};
@@ -230,10 +232,11 @@ impl<'a> RemoteSession<'a> {
         twin::make(&mut self.host, self.policies[&tid] == Policy::Free)
     }
 
-    /// Makes a child that shares the target's memory, for work that takes many calls.
+    /// Makes a child that shares the target's memory, for work that takes many calls. If it is to run on when we die, all other threads wait for its end then.
     ///
     /// # Errors
-    /// [`Error::Refused`] when a seccomp filter would watch it; [`Error::Kernel`] when there is no memory or no pid for it.
+    /// [`Error::Refused`] when a seccomp filter would watch it; [`Error::NoRoom`] for a thread that would have to wait; [`Error::Kernel`] when there is no
+    /// memory or no pid for it.
     pub fn child(&mut self, fate: Fate) -> Result<Child<'_>, Error> {
         let tid = self.host.tid();
         if self.policies[&tid] != Policy::Free {
@@ -241,7 +244,14 @@ impl<'a> RemoteSession<'a> {
             return Err(Error::Refused { tid, reason, remedy: "" });
         }
         self.keep_from_children()?;
-        Child::make(&mut self.host, self.scratch, fate)
+        self.dismiss()?;
+        // Where it stands others may come to stand.
+        self.batch = None;
+        let others = match fate {
+            Fate::DiesWithUs => Bystanders::none(&self.memory),
+            Fate::RunsOn => Bystanders::prepare(self.tree, self.pid, self.place, &self.memory)?,
+        };
+        Child::make(&mut self.host, self.scratch, fate, others)
     }
 
     /// Makes a thread the guest.

@@ -67,6 +67,8 @@ const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
 const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: true, ..PLAIN };
 /// AIO contexts in which events wait.
 const CONTEXTS: Kind = Kind { program: "aio", arguments: &["waiting"], contexts: true, ..PLAIN };
+/// AIO contexts that threads use as fast as they can.
+const RINGS: Kind = Kind { arguments: &["threads"], ..CONTEXTS };
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };

@@ -1,8 +1,8 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ,
-    SENT_FILE, SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS,
+    RSEQ, SENT_FILE, SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -187,6 +187,30 @@ fn a_look_into_message_queues_that_fails_harms_nobody() {
 #[test]
 fn dump_of_contexts_dies() {
     dump_dies_everywhere(|| CONTEXTS);
+}
+
+#[test]
+fn dump_of_contexts_that_threads_use_dies() {
+    dump_dies_everywhere(|| RINGS);
+}
+
+/// The process that asks fills the rings when `snap` dies, and no thread may see that.
+#[test]
+fn no_thread_sees_a_ring_that_is_being_asked() {
+    isolated_for(LIMIT, |room| {
+        let subject = Subject::start(room, RINGS);
+        for turn in 0..40 {
+            let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
+            let run = dump.env("SNAP_FAULT", Point::AioProbing.name()).run();
+            assert_eq!(run.signal, Some(Signal::SIGKILL as i32), "{run}");
+            // What is left of the one dump is no obstacle to the next.
+            if turn % 8 == 0 {
+                room.dump(subject.pid(), "next.snap", &[]);
+            }
+            subject.assert_unharmed(&format!("death {turn} while its contexts are asked"));
+        }
+        subject.assert_survives(room);
+    });
 }
 
 #[test]

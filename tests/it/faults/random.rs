@@ -1,8 +1,8 @@
 //! Death at random instants of a dump. `SNAP_RANDOM_KILLS` says how many in all, `SNAP_SEED` repeats a run.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RSEQ,
-    SENT_FILE, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS,
+    RSEQ, SENT_FILE, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -192,4 +192,9 @@ fn of_large_memory_without_a_copy() {
 #[test]
 fn kills_of_contexts() {
     dies_anywhere(|| CONTEXTS);
+}
+
+#[test]
+fn kills_of_contexts_that_threads_use() {
+    dies_anywhere(|| RINGS);
 }

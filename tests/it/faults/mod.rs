@@ -68,7 +68,7 @@ const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: t
 /// AIO contexts in which events wait.
 const CONTEXTS: Kind = Kind { program: "aio", arguments: &["waiting"], contexts: true, ..PLAIN };
 /// AIO contexts that threads use as fast as they can.
-const RINGS: Kind = Kind { arguments: &["threads"], ..CONTEXTS };
+const RINGS: Kind = Kind { arguments: &["threads", "tolerant"], ..CONTEXTS };
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };
@@ -150,7 +150,7 @@ impl Subject {
     /// Calls that the kernel never restarts and that have returned EINTR, and transfers that have returned a short count: the permitted residue of a
     /// death in the time between a thread's stop and the mark that has the call made again.
     pub fn interrupted_calls(&self) -> u64 {
-        if self.kind.program != BLOCKED.program && self.kind.transfers == 0 {
+        if !self.kind.arguments.contains(&"tolerant") {
             return 0;
         }
         self.victim.ask("residue").trim().parse().expect("a number")

@@ -7,7 +7,7 @@ use crate::image::model::address::PageRange;
 use crate::image::model::id::{FdTableId, FileId, FsId, HandlersId, IoContextId, MmId, Pid, Tid, UndoListId};
 use crate::image::model::memory::{Backing, Remainder, Vma};
 use crate::image::model::process::{FsContext, Process, ProcessState};
-use crate::image::model::signal::{SignalAction, SignalHandlers};
+use crate::image::model::signal::{QueuedSignal, SignalAction, SignalHandlers};
 use crate::image::model::thread::{AltStack, Thread};
 use crate::image::model::timer::PosixTimer;
 use crate::proc::{self, TaskDir};
@@ -19,11 +19,11 @@ use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::{Sample, Samples};
 use crate::resources::sysv::undo;
 use crate::resources::thread::{Shared, Threads};
-use crate::resources::{CollectError, process, signal, stopped, thread, timer};
+use crate::resources::timer::Queues;
+use crate::resources::{CollectError, process, stopped, thread, timer};
 use crate::sys::kcmp::{self, Object};
 use crate::sys::pidfd;
 use crate::sys::plain_task::PlainTask;
-use crate::sys::ptrace_info::Queue;
 use crate::tracer::{self, FrozenTree, RemoteSession, Stop, Twin};
 use nix::errno::Errno;
 use std::cmp::Ordering;
@@ -88,6 +88,8 @@ struct Inside {
     threads: Vec<Thread>,
     answers: process::Answers,
     timers: Vec<PosixTimer>,
+    /// Signals for the process.
+    pending: Vec<QueuedSignal>,
     mm: MmId,
 }
 
@@ -134,7 +136,7 @@ impl Builder {
                 (None, None) => ProcessState::Running,
             },
             mm: inside.mm,
-            pending: signal::queued(inside.threads[0].tid, Queue::Shared)?,
+            pending: inside.pending,
             threads: inside.threads,
             ended_leader,
             handlers,
@@ -213,8 +215,16 @@ impl Builder {
         }
         let Some(greeting) = greeting.filter(|_| threads.len() == tids.len()) else { return Ok(None) };
         self.states.extend(stopped::of_children(&mut asker, tids[0], &children)?);
-        let answers = process::ask(&mut asker, tids[0])?;
-        let timers = timer::posix_timers(&mut asker, tids[0], &facts.timers)?;
+        let queues = Queues::of(tids[0], &facts.timers)?;
+        let mut answers = process::ask(&mut asker, tids[0])?;
+        let (timers, Queues { shared: pending, private }) =
+            timer::with_signals(&mut asker, tids[0], &facts.timers, queues, &mut answers.itimers)?;
+        for (tid, pending) in private {
+            threads
+                .iter_mut()
+                .filter(|thread| thread.tid == tid)
+                .for_each(|thread| thread.pending.clone_from(&pending));
+        }
         if answers.has_ldt {
             let reason = "segments of modify_ldt(2) are not supported";
             self.findings.block(format!("pid {pid}"), "local descriptor table", reason, "");
@@ -244,7 +254,7 @@ impl Builder {
         self.remainders(&session, mm, &threads).map_err(remote("looking for remainders of transfers"))?;
         self.spaces.insert(pid, (shown_as, mm));
         session.close().map_err(remote("leaving the target"))?;
-        Ok(Some(Inside { threads, answers, timers, mm }))
+        Ok(Some(Inside { threads, answers, timers, pending, mm }))
     }
 
     /// What is left of transfers that an earlier stop has cut short.

@@ -21,3 +21,19 @@ fn where_the_kernel_gives_ids_in_order() {
         victim.ask("final");
     });
 }
+
+/// Timers go on while their process stands still: one may expire between two looks at it.
+#[test]
+fn exam_02_a_timer_that_expires_during_a_dump_sends_its_signal_once() {
+    const TIMES: usize = 25;
+    isolated(|room| {
+        let mut victim = room.victim("timers", &["chains"]);
+        for _ in 0..TIMES {
+            let image = room.dump(victim.pid(), "chains.snap", &["--kill"]);
+            victim.killed();
+            assert_eq!(room.restore(&image, &[]), victim.pid());
+            victim.check();
+        }
+        victim.end();
+    });
+}

@@ -19,6 +19,7 @@ mod inject;
 mod memory;
 mod padding;
 mod patience;
+mod reaping;
 mod remainder;
 mod rseq;
 mod seccomp;

@@ -5,6 +5,7 @@
 
 use super::error::Error;
 use super::patience::Patience;
+use super::reaping;
 use super::tasks;
 use super::thread::Stop;
 use super::tree::{FrozenTree, Process};
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 /// How long the memory of a killed process may take to be given back.
 const DEATH: Duration = Duration::from_secs(60);
-/// How long a parent may take to reap a killed child before its pid is said to stay taken.
-const REAPING: Duration = Duration::from_millis(20);
 /// How long a group stop may take to begin.
 const GROUP_STOP: Duration = Duration::from_secs(2);
 
@@ -74,23 +73,7 @@ impl FrozenTree {
         for process in self.processes.iter().filter(|process| process.dead_leader()) {
             reap(process.pid().leader())?;
         }
-        Ok(self.unreaped())
-    }
-
-    fn unreaped(&self) -> Vec<Pid> {
-        let mut patience = Patience::new(REAPING);
-        loop {
-            let left: Vec<Pid> = self
-                .processes
-                .iter()
-                .chain(&self.zombies)
-                .filter(|process| pidfd::send_signal(process.pidfd(), 0) != Err(Errno::ESRCH))
-                .map(|process| process.pid())
-                .collect();
-            if left.is_empty() || !patience.wait() {
-                return left;
-            }
-        }
+        Ok(reaping::unreaped(self.processes.iter().chain(&self.zombies)))
     }
 
     /// Lets go of everything; the first failure is told at the end.

@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn unharmed(victim: &Victim, before: &Facts, when: &str) {
     before.assert_same(&Facts::of(victim.pid()), when);
@@ -65,6 +66,26 @@ fn the_summary_as_json() {
         assert_eq!(summary["image_bytes"], size);
         assert!(summary["pause_ns"].as_u64().is_some_and(|pause| pause > 0));
         assert!(summary["total_ns"].as_u64() > summary["pause_ns"].as_u64());
+    });
+}
+
+#[test]
+fn kill_waits_for_a_parent_that_is_on_its_way_to_reap() {
+    const BUSY: Duration = Duration::from_millis(150);
+    isolated(|room| {
+        let mut victim = room.victim("sleeper", &[]);
+        let run = room.snap(["dump", "--kill", &victim.pid().to_string(), "-o", "x.snap"]).spawn();
+        // We never sleep meanwhile.
+        while victim.state() != Some('Z') {
+            std::hint::spin_loop();
+        }
+        let dead = Instant::now();
+        while dead.elapsed() < BUSY {
+            std::hint::spin_loop();
+        }
+        victim.killed();
+        let run = run.finish().expect(0);
+        assert!(!run.stdout.contains("stays taken"), "{run}");
     });
 }
 

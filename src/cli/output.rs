@@ -38,10 +38,10 @@ pub fn pretty(document: &impl Serialize) -> Result<String, Failure> {
     })
 }
 
-/// The columns of the terminal on standard output; without one, lines may be as long as they like.
+/// The columns of the terminal on standard output; without one, and on a serial line, which has no size, lines may be as long as they like.
 #[must_use]
 pub fn columns() -> Option<u16> {
-    comfy_table::Table::new().width()
+    comfy_table::Table::new().width().filter(|&columns| columns > 0)
 }
 
 fn deliver(mut stream: impl Write, text: &str) -> Result<(), Failure> {

@@ -313,6 +313,13 @@ mod tests {
     }
 
     #[test]
+    fn a_locked_mapping_with_a_flag_that_has_no_name_is_locked_on_fault() {
+        let text = b"1000-2000 rw-p 00000000 00:00 0 \nRss: 4 kB\nVmFlags: rd wr lo ?? ac \n";
+        let vmas = parse(text).unwrap();
+        assert!(vmas[0].flags.contains(VmFlags::LOCK_ON_FAULT) && vmas[0].unknown_flags.is_empty());
+    }
+
+    #[test]
     fn errors_name_the_line() {
         let error = parse(b"1000-2000 rw-p 00000000 00:00 0 \nRss: 4 MB\n").unwrap_err();
         assert_eq!((error.line, error.expected), (2, "a number"));

@@ -131,5 +131,10 @@ pub(super) fn parse(text: &[u8]) -> Option<(VmFlags, Vec<UnknownCode>)> {
             None => unknown.push(code),
         }
     }
+    // On kernels that have no code for VM_LOCKONFAULT this is the one flag that they cannot name (Linux 6.1 and 6.12: fs/proc/task_mmu.c).
+    if flags.contains(VmFlags::LOCKED) && unknown == [*b"??"] {
+        unknown.clear();
+        flags |= VmFlags::LOCK_ON_FAULT;
+    }
     Some((flags, unknown))
 }

@@ -11,6 +11,7 @@ use crate::image::model::signal::SignalAction;
 use crate::image::model::timer::{IntervalTimers, TimerValue};
 use crate::proc::stat::Layout;
 use crate::proc::{TaskDir, limits};
+use crate::sys::membarrier;
 use crate::tracer::Question;
 
 const PR_GET_MDWE: i32 = 66;
@@ -112,12 +113,22 @@ pub fn ask(asker: &mut Asker<'_, '_>, tid: Tid) -> Result<Answers, CollectError>
         ksm_merge_any: merge.unwrap_or(0) != 0,
         // An int, so that the upper half stays as it was.
         child_subreaper: ![0, UNANSWERED as u32].contains(&(child_subreaper as u32)),
-        membarrier: registered.unwrap_or(0) as u32,
+        membarrier: registered.map_or_else(registrations, |registered| registered as u32),
         xcomp_permitted: if xcomp_permitted == UNANSWERED { 0 } else { xcomp_permitted },
         has_ldt: ldt.unwrap_or(0) > 0,
         itimers: interval_timers(asker, tid)?,
         actions: actions(asker, tid)?,
     })
+}
+
+/// Before Linux 6.3 nobody can see what a process has registered for with membarrier(2). To be registered costs next to nothing; to lack it makes calls
+/// fail: it gets every registration that there is.
+fn registrations() -> u32 {
+    const REGISTER: i32 = libc::MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED
+        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED
+        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE
+        | libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_RSEQ;
+    membarrier::commands() & REGISTER as u32
 }
 
 /// What is answered by what is returned comes last, in the order in which [`ask`] takes it.

@@ -13,6 +13,7 @@ pub mod file_map;
 pub mod inherited;
 pub mod interrupt;
 pub mod kcmp;
+pub mod membarrier;
 pub mod mqueue;
 pub mod namespace;
 pub mod nftables;

@@ -146,9 +146,7 @@ pub fn queued(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// Whether [`settle`] works here: not on kernels with CPUs without a tick (nohz_full).
 #[must_use]
 pub fn can_settle() -> bool {
-    // SAFETY: takes no pointer.
-    let commands = unsafe { libc::syscall(libc::SYS_membarrier, libc::MEMBARRIER_CMD_QUERY, 0, 0) };
-    commands > 0 && commands & i64::from(libc::MEMBARRIER_CMD_GLOBAL) != 0
+    super::membarrier::commands() & libc::MEMBARRIER_CMD_GLOBAL as u32 != 0
 }
 
 /// Waits until whatever the kernel was doing with a packet when this was called is done: it receives them under rcu_read_lock (net/core/dev.c), and

@@ -127,6 +127,8 @@ bitflags! {
         const FRAME = (1 << 55) - 1;
         /// Mapped nowhere else.
         const EXCLUSIVE = 1 << 56;
+        /// Belongs to a file or to shared memory.
+        const FILE = 1 << 61;
         /// In swap, or holds a marker.
         const SWAPPED = 1 << 62;
         /// In memory.

@@ -168,8 +168,10 @@ fn behind_segment(mapping: &Mapping, maps: &[Mapping], memory: &Memory) -> Optio
         };
         maps.iter().rev().find(same)?
     };
-    let header = memory.read_vec(base.range.start, PAGE_SIZE as usize).ok()?;
-    let in_file = segment_end(&header, mapping.offset, mapping.range.len())?;
+    let bytes = memory.read_vec(base.range.start, PAGE_SIZE as usize).ok()?;
+    let header = ElfHeader::new(&bytes)?;
+    let in_file =
+        if is_vdso(mapping) { header.image_end()? } else { header.segment_end(mapping.offset, mapping.range.len())? };
     let start = mapping.range.start.add(in_file.next_multiple_of(16) - mapping.offset);
     let last_page = mapping.range.end.0 - PAGE_SIZE;
     (start.0 >= last_page && start < mapping.range.end).then(|| (start, (mapping.range.end.0 - start.0) as usize))
@@ -178,36 +180,57 @@ fn behind_segment(mapping: &Mapping, maps: &[Mapping], memory: &Memory) -> Optio
 /// The part of the padding behind a vdso that is too short for a place, by its first page: start and length in bytes. Where there is enough of it, the first bytes
 /// are left to a remainder.
 pub(super) fn behind_places(base: Addr, header: &[u8]) -> Option<(Addr, usize)> {
-    let end = (1..=4).find_map(|pages| segment_end(header, 0, pages * PAGE_SIZE))?;
+    let end = ElfHeader::new(header)?.image_end()?;
     let (start, page_end) = (end.next_multiple_of(16), end.next_multiple_of(PAGE_SIZE));
     let rest = (page_end - start) as usize % STRIDE;
     let rest = if rest >= 2 * remainder::LEN { rest - remainder::LEN } else { rest };
     Some((base.add(page_end - rest as u64), rest))
 }
 
-/// The offset in the file of the end of the loadable, executable segment that was mapped from `offset` on.
-fn segment_end(header: &[u8], offset: u64, len: u64) -> Option<u64> {
-    const PT_LOAD: u64 = 1;
-    const PF_X: u64 = 1;
-    let number = |at: usize, len: usize| {
-        let bytes = header.get(at..at.checked_add(len)?)?;
+/// The first page of an ELF file of 64 bits.
+struct ElfHeader<'a>(&'a [u8]);
+
+impl<'a> ElfHeader<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Self> {
+        (bytes.get(..5)? == b"\x7fELF\x02").then_some(Self(bytes))
+    }
+
+    /// A little-endian number.
+    fn number(&self, at: usize, len: usize) -> Option<u64> {
+        let bytes = self.0.get(at..at.checked_add(len)?)?;
         Some(bytes.iter().rev().fold(0u64, |value, byte| value << 8 | u64::from(*byte)))
-    };
-    if header.get(..5)? != b"\x7fELF\x02" {
-        return None;
     }
-    let (table, entry, count) = (number(32, 8)? as usize, number(54, 2)? as usize, number(56, 2)? as usize);
-    for at in (0..count).map(|index| table + index * entry) {
-        let (kind, flags) = (number(at, 4)?, number(at + 4, 4)?);
-        let (start, size) = (number(at + 8, 8)?, number(at + 32, 8)?);
-        let end = start.checked_add(size)?;
-        let mapped =
-            start & !(PAGE_SIZE - 1) == offset && end.next_multiple_of(PAGE_SIZE) == offset.checked_add(len)?;
-        if kind == PT_LOAD && flags & PF_X != 0 && mapped {
-            return Some(end);
-        }
+
+    /// Flags, start and end in the file of each loadable segment.
+    fn segments(&self) -> Option<Vec<(u64, u64, u64)>> {
+        const PT_LOAD: u64 = 1;
+        let (table, entry, count) =
+            (self.number(32, 8)? as usize, self.number(54, 2)? as usize, self.number(56, 2)? as usize);
+        let segment = |at: usize| {
+            let (kind, flags) = (self.number(at, 4)?, self.number(at + 4, 4)?);
+            let (start, size) = (self.number(at + 8, 8)?, self.number(at + 32, 8)?);
+            Some((kind, (flags, start, start.checked_add(size)?)))
+        };
+        let all: Option<Vec<_>> = (0..count).map(|index| segment(table + index * entry)).collect();
+        Some(all?.into_iter().filter(|(kind, _)| *kind == PT_LOAD).map(|(_, segment)| segment).collect())
     }
-    None
+
+    /// The offset in the file of the end of the executable segment that was mapped from `offset` on.
+    fn segment_end(&self, offset: u64, len: u64) -> Option<u64> {
+        const PF_X: u64 = 1;
+        let is_mapped = |(flags, start, end): &(u64, u64, u64)| {
+            flags & PF_X != 0
+                && start & !(PAGE_SIZE - 1) == offset
+                && Some(end.next_multiple_of(PAGE_SIZE)) == offset.checked_add(len)
+        };
+        self.segments()?.into_iter().find(is_mapped).map(|(_, _, end)| end)
+    }
+
+    /// The end of all that the file holds. The kernel maps its vdso whole, with the table of sections behind the segment, which may be in another page.
+    fn image_end(&self) -> Option<u64> {
+        let sections = self.number(40, 8)? + self.number(58, 2)? * self.number(60, 2)?;
+        self.segments()?.into_iter().map(|(_, _, end)| end).chain([sections]).max()
+    }
 }
 
 fn content(bytes: &[u8]) -> Option<Content> {

@@ -153,13 +153,16 @@ impl StoppedThread {
         once(&self.rseq, || ptrace_info::rseq(self.tid)).map_err(Error::of(self.tid, "reading the rseq registration"))
     }
 
-    /// Its syscall user dispatch, if on.
+    /// Its syscall user dispatch, if on. Before Linux 6.4 nobody can see it.
     ///
     /// # Errors
     /// [`Error::Kernel`].
     pub fn syscall_user_dispatch(&self) -> Result<Option<SyscallUserDispatch>, Error> {
-        once(&self.dispatch, || ptrace_info::syscall_user_dispatch(self.tid))
-            .map_err(Error::of(self.tid, "reading syscall user dispatch"))
+        let ask = || match ptrace_info::syscall_user_dispatch(self.tid) {
+            Err(Errno::EIO) => Ok(None),
+            answer => answer,
+        };
+        once(&self.dispatch, ask).map_err(Error::of(self.tid, "reading syscall user dispatch"))
     }
 
     /// Its seccomp filters with their SECCOMP_FILTER_FLAG_*, newest first. The thread must be in filter mode.

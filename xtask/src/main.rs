@@ -3,6 +3,7 @@
 mod not_run;
 mod packages;
 mod steps;
+mod vm;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -13,6 +14,7 @@ usage: cargo xtask TASK
   test        install or name what is missing, build, check style, run every test, build the documents, fuzz
   fuzz [SECS] fuzz the reader of images and the parsers of /proc for so long each, 60 s by default
   packages    only install or name the Debian packages that the tests need
+  vm [...]    run tests on another kernel or CPU, in QEMU; `cargo xtask vm --help` says more
 ";
 
 fn main() -> ExitCode {
@@ -22,6 +24,11 @@ fn main() -> ExitCode {
         ["fuzz"] => fuzz("60"),
         ["fuzz", seconds] => fuzz(seconds),
         ["packages"] => packages::provide(),
+        ["vm", "--help"] => {
+            print!("{}", vm::USAGE);
+            return ExitCode::SUCCESS;
+        }
+        ["vm", ..] => vm::run(&arguments[1..]),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);

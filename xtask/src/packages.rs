@@ -62,9 +62,27 @@ const PACKAGES: &[Package] = &[
     Package { name: "tcpdump", probe: Probe::Program("tcpdump") },
 ];
 
-/// Installs what is missing, or names it.
+/// What `cargo xtask vm` needs beside cargo and a C compiler.
+const FOR_VM: &[Package] = &[
+    Package { name: "qemu-system-x86", probe: Probe::Program("qemu-system-x86_64") },
+    Package { name: "busybox-static", probe: Probe::Program("busybox") },
+    Package { name: "util-linux", probe: Probe::Program("unshare") },
+    Package { name: "iproute2", probe: Probe::Program("ip") },
+    Package { name: "xz-utils", probe: Probe::Program("xz") },
+];
+
+/// Installs what the tests need and is missing, or names it.
 pub fn provide() -> Result<(), String> {
-    let missing = missing();
+    provide_these(PACKAGES)
+}
+
+/// The same for `cargo xtask vm`.
+pub fn provide_for_vm() -> Result<(), String> {
+    provide_these(FOR_VM)
+}
+
+fn provide_these(packages: &[Package]) -> Result<(), String> {
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
@@ -77,14 +95,14 @@ pub fn provide() -> Result<(), String> {
     let mut arguments = vec!["install", "-y", "-qq", "--no-install-recommends"];
     arguments.extend(&missing);
     apt_get(&arguments)?;
-    match self::missing() {
+    match self::missing(packages) {
         left if left.is_empty() => Ok(()),
         left => Err(format!("still missing after apt-get install: {}", left.join(" "))),
     }
 }
 
-fn missing() -> Vec<&'static str> {
-    PACKAGES.iter().filter(|package| !package.probe.succeeds()).map(|package| package.name).collect()
+fn missing(packages: &[Package]) -> Vec<&'static str> {
+    packages.iter().filter(|package| !package.probe.succeeds()).map(|package| package.name).collect()
 }
 
 impl Probe {

@@ -26,10 +26,10 @@ impl Found {
     /// Looks for them.
     ///
     /// # Errors
-    /// As PAGEMAP_SCAN.
+    /// See [`pages::find_all`].
     pub fn look(dir: &TaskDir, pid: Pid) -> Result<Self, CollectError> {
         let pagemap = dir.open("pagemap")?;
-        let pages = pages::scan_all(&pagemap).map_err(CollectError::at(pid.leader(), "PAGEMAP_SCAN"))?;
+        let pages = pages::find_all(dir, &pagemap, pid)?;
         Ok(Self { pages, pagemap })
     }
 }

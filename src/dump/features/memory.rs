@@ -12,7 +12,13 @@ use std::io;
 /// Tries them.
 pub fn probe() -> Vec<Feature> {
     vec![
-        feature("PAGEMAP_SCAN", Need::Always, "finding the pages that are there", scan(), nothing),
+        feature(
+            "PAGEMAP_SCAN",
+            Need::Informative,
+            "finding the pages that are there; without it (before Linux 6.7) page by page, which takes longer",
+            scan(),
+            nothing,
+        ),
         feature(
             "userfaultfd USER_MODE_ONLY",
             Need::Sometimes,

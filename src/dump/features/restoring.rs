@@ -43,7 +43,7 @@ pub fn probe() -> Vec<Feature> {
         feature(
             "MEMBARRIER_CMD_GET_REGISTRATIONS",
             Need::Sometimes,
-            "programs that use membarrier (Go, Java, jemalloc)",
+            "which registrations of membarrier(2) a program has (.NET, Java, liburcu); without it (before Linux 6.3) it gets all",
             probe::membarrier_registrations(),
             nothing,
         ),

@@ -68,7 +68,7 @@ fn on(victim: &Victim) -> Vec<Feature> {
         feature(
             "PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG",
             Need::Sometimes,
-            "programs that dispatch system calls themselves (Wine)",
+            "programs that dispatch system calls themselves (Wine); before Linux 6.4 nobody can see which do",
             when_stopped(&|| ptrace_info::syscall_user_dispatch(tid).map(|_| 0)),
             nothing,
         ),

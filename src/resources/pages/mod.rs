@@ -1,8 +1,14 @@
 //! Pages: which ones an address space has that no file can give back, and reading them.
 
+mod table;
+
+use super::CollectError;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
+use crate::image::model::id::Pid;
 use crate::image::model::memory::{Backing, Vma, VmaFlags};
+use crate::proc::{TaskDir, smaps};
 use crate::sys::pagemap::{Filter, Pages, scan};
+use nix::errno::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -32,11 +38,25 @@ pub struct PageSet {
     pub clean_file: u64,
 }
 
-/// Finds every page that an address space has.
+/// Finds every page that an address space has, whatever the kernel offers for it.
 ///
 /// # Errors
-/// As PAGEMAP_SCAN.
-pub fn scan_all(pagemap: &File) -> io::Result<Vec<(PageRange, Pages)>> {
+/// As PAGEMAP_SCAN, or as reading `smaps` and `pagemap` on kernels before 6.7.
+pub fn find_all(dir: &TaskDir, pagemap: &File, pid: Pid) -> Result<Vec<(PageRange, Pages)>, CollectError> {
+    match scan_all(pagemap) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENOTTY as i32) => {
+            let vmas = smaps::read(dir, &mut Vec::new())?;
+            table::read(pagemap, &vmas).map_err(CollectError::at(pid.leader(), "reading pagemap"))
+        }
+        found => found.map_err(CollectError::at(pid.leader(), "PAGEMAP_SCAN")),
+    }
+}
+
+/// Finds them by PAGEMAP_SCAN.
+///
+/// # Errors
+/// ENOTTY before kernel 6.7.
+fn scan_all(pagemap: &File) -> io::Result<Vec<(PageRange, Pages)>> {
     // User space ends one page below a power of two, which depends on the levels of page tables; beyond it PAGEMAP_SCAN refuses.
     let everything = |bits: u32| PageRange::new(0, (1 << bits) - PAGE_SIZE);
     let known = Pages::FILE | Pages::ZERO | Pages::HUGE | Pages::PRESENT | Pages::SWAPPED;
@@ -178,7 +198,7 @@ pub fn data_ranges(file: &File, size: u64) -> io::Result<Vec<PageRange>> {
     while at.cast_unsigned() < size {
         let start = match lseek(&file, at, Whence::SeekData) {
             Ok(start) => start,
-            Err(nix::errno::Errno::ENXIO) => break,
+            Err(Errno::ENXIO) => break,
             Err(e) => return Err(e.into()),
         };
         let end = lseek(&file, start, Whence::SeekHole)?;

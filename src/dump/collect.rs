@@ -4,7 +4,9 @@ use super::After;
 use super::ahead::{Ahead, Member};
 use super::content::TargetMemory;
 use super::own::Own;
-use super::process::{Known, View};
+use super::process::View;
+use super::shared::Known;
+use super::warnings;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
@@ -14,7 +16,6 @@ use crate::image::model::memory::{Backing, ContentOwner, Mm};
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::SignalHandlers;
-use crate::image::model::thread::Resume;
 use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
 use crate::proc::TaskDir;
@@ -225,8 +226,8 @@ pub fn collect(
     let pipes =
         pipes.finish(descriptions, &outsiders, &left_out, border.leaks, Some(&inside), &mut builder.findings)?;
     let mut zombies = zombies;
-    builder.findings.warnings.extend(shared_locks(&builder.descriptors, &inside));
-    builder.findings.warnings.extend(unknown_timeouts(&builder.processes));
+    builder.findings.warnings.extend(warnings::shared_locks(&builder.descriptors, &inside));
+    builder.findings.warnings.extend(warnings::unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
     let charged: Vec<_> = builder.descriptors.sockets.charged().collect();
     let queues;
@@ -383,50 +384,4 @@ impl Collected {
     fn add_ranges(&mut self, owner: ContentOwner, ranges: &[PageRange]) {
         self.runs.extend(ranges.iter().map(|&range| PageRun { owner, range, zero: ZeroPolicy::Drop }));
     }
-}
-
-/// Says of which locks somebody outside has the description too: flock(1) keeps one for the command that it runs.
-fn shared_locks(descriptors: &Descriptors, inside: &[Pid]) -> Vec<String> {
-    let tables = || descriptors.tables.iter().flat_map(|table| &table.entries);
-    let locks = descriptors.descriptions.iter().flat_map(|description| {
-        description
-            .locks
-            .iter()
-            .filter_map(|lock| Some((description.id, lock.holder.filter(|pid| !inside.contains(pid))?)))
-    });
-    let said = locks.filter_map(|(id, holder)| {
-        let fd = tables().find(|entry| entry.description == id)?.fd;
-        let name = std::fs::read_to_string(format!("/proc/{holder}/comm")).ok()?;
-        Some(format!(
-            "fd {fd}: its lock was taken by pid {holder} ({}), which is outside; a restore takes it again, and is refused while that one has it",
-            name.trim_end(),
-        ))
-    });
-    said.collect()
-}
-
-/// Says which threads wait for longer than they would have.
-fn unknown_timeouts(processes: &[Process]) -> Vec<String> {
-    let those = |is_meant: fn(&Resume) -> bool| {
-        let threads = processes.iter().flat_map(|process| &process.threads);
-        let meant = threads.filter(move |thread| thread.blocked.as_ref().is_some_and(|call| is_meant(&call.resume)));
-        named(meant.map(|thread| thread.tid.to_string()).collect())
-    };
-    let unknown = those(|resume| matches!(resume, Resume::Remaining { nanos: _, exact: false })).map(|tids| {
-        format!(
-            "{tids}: how much is left of the timeout of its call is not known; after a restore it waits for all of it"
-        )
-    });
-    let anew = those(|resume| matches!(resume, Resume::Anew)).map(|tids| {
-        format!("{tids}: the timeout of its call begins anew, here and after a restore: the kernel does not let a call go on that was stopped")
-    });
-    unknown.into_iter().chain(anew).collect()
-}
-
-/// The first of some threads, and how many more there are; `None` without any.
-fn named(tids: Vec<String>) -> Option<String> {
-    const NAMED: usize = 5;
-    let (first, others) = tids.split_at(tids.len().min(NAMED));
-    let others = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-    (!first.is_empty()).then(|| format!("tid {}{others}", first.join(", ")))
 }

@@ -16,7 +16,9 @@ pub mod own;
 mod preflight;
 mod process;
 mod rings;
+mod shared;
 mod standard_output;
+mod warnings;
 
 pub use error::Error;
 pub use preflight::{SEEN_ONLY_WHEN_FROZEN, preflight};

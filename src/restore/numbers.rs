@@ -214,10 +214,11 @@ fn description_source(
         | OpenObject::ControllingTerminal(file) => file_source(snapshot, *file),
         OpenObject::HungUpTerminal(_) => Source::HungUp,
         OpenObject::OutsideTerminal(file) => {
-            let old = String::from_utf8_lossy(&snapshot.files[file.0 as usize].path).into_owned();
+            let old = &snapshot.files[file.0 as usize].path;
             let new = facts.terminal.clone().unwrap_or_else(|| b"/dev/tty".to_vec());
-            let notice = format!("{} stands in for the terminal {old}", String::from_utf8_lossy(&new));
-            if !notices.contains(&notice) {
+            let [now, before] = [&new, old].map(|path| String::from_utf8_lossy(path));
+            let notice = format!("{now} stands in for the terminal {before}");
+            if new != *old && !notices.contains(&notice) {
                 notices.push(notice);
             }
             Source::Path(new)

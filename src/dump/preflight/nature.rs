@@ -1,7 +1,7 @@
 //! What can never be dumped, whatever else it holds.
 
 use super::super::Error;
-use super::super::process::is_lost;
+use super::super::shared::is_lost;
 use super::explain;
 use crate::image::model::id::Pid;
 use crate::proc::status::{self, Status};

@@ -1,5 +1,6 @@
 //! Tests of the container as a whole.
 
+mod blocks;
 mod builder;
 mod copied;
 mod damage;

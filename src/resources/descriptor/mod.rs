@@ -2,6 +2,7 @@
 //!
 //! Everything is asked of duplicates in our own table (pidfd_getfd(2)), so that the target is not touched.
 
+mod classify;
 mod epolls;
 mod identity;
 mod in_flight;
@@ -18,16 +19,13 @@ pub use seen::Look;
 pub use terminals::Terminals;
 
 use super::file::{FileTable, ORPHAN, has_parent};
-use super::mqueue::{Queues, is_queue};
-use super::namespace::Namespaces;
+use super::mqueue::Queues;
 use super::shared_memory::SharedMemoryTable;
-use super::socket::{Refusal, Sockets};
+use super::socket::Sockets;
 use super::{CollectError, Findings, event, named_memory, tun};
-use crate::blocker::Blocker;
 use crate::image::model::file::{AsyncOwner, Description, FdEntry, FdTable, Link, OpenObject, OwnerTarget};
 use crate::image::model::id::{DescriptionId, Fd, FdTableId, FileId, Pid, Tid};
 use crate::proc::TaskDir;
-use crate::proc::fd_link::FdLink;
 use crate::sys::descriptor::{get_owner, get_signal};
 use crate::sys::pidfd;
 use identity::{Found, Identities};
@@ -183,100 +181,6 @@ impl Descriptors {
         Ok(Some(id))
     }
 
-    /// What the descriptor is open on, or `None` with a blocker noted.
-    fn classify(
-        &mut self,
-        task_dir: &TaskDir,
-        tid: Tid,
-        fd: &OpenFd<'_>,
-        tables: &mut Tables<'_>,
-    ) -> Result<Option<OpenObject>, CollectError> {
-        let task = format!("pid {tid}");
-        let object = fd.shown();
-        let refuse = |findings: &mut Findings, reason: String| {
-            findings.block(task.clone(), object.clone(), reason, "close it before the dump");
-            Ok(None)
-        };
-        let refuse_as = |findings: &mut Findings, refused::Refusal { reason, remedy }| {
-            findings.block(task.clone(), object.clone(), reason, remedy);
-            Ok(None)
-        };
-        if let Some(external) = std::str::from_utf8(&fd.text).ok().and_then(|text| self.externals.get(text)) {
-            return Ok(Some(OpenObject::External(external.clone())));
-        }
-        if let Some(reason) = locks::refusal(fd) {
-            return refuse(tables.findings, reason);
-        }
-        match &fd.link {
-            FdLink::Pipe(_) => {
-                tables.pipes.end(tid, fd, None).map(Some).map_err(CollectError::at(tid, "poll of a pipe"))
-            }
-            FdLink::Memfd(_) if !is_path_only(fd) => {
-                let holder = (Pid(tid.0), object.as_str());
-                match tables.shared.intern_memfd(holder, &fd.file, &fd.meta, &fd.text) {
-                    Ok(shm) => Ok(Some(OpenObject::Memfd(shm))),
-                    Err(reason) => refuse(tables.findings, reason),
-                }
-            }
-            FdLink::Path(path) if path.is_unreachable() => {
-                refuse(tables.findings, "its path cannot be reached from the root of snap".into())
-            }
-            FdLink::Path(_)
-                if is_proc(&fd.file)
-                    && let Some(file) = tables.files.intern_of_dead(&fd.meta, &fd.text) =>
-            {
-                match fd.info.pos {
-                    _ if is_path_only(fd) => Ok(Some(OpenObject::PathOnly(file))),
-                    0 => Ok(Some(OpenObject::Pseudo(file))),
-                    // The rest of what the kernel has then written may be in a buffer of its own (fs/seq_file.c).
-                    _ => refuse(tables.findings, "a part of it was read, and its process is gone".into()),
-                }
-            }
-            FdLink::Path(_) if !is_path_only(fd) && is_queue(&fd.file, &fd.meta) => {
-                match self.queues.intern((tid, &object), (&fd.file, &fd.meta, fd.text.as_slice())) {
-                    Ok(id) => Ok(Some(OpenObject::Queue(id))),
-                    Err(reason) => refuse(tables.findings, reason),
-                }
-            }
-            FdLink::Path(_) => match self.mounts.metadata(task_dir, fd) {
-                Some(meta) => self.on_file(task_dir, tid, fd, &meta, tables),
-                None => refuse_as(tables.findings, refused::detached(fd)),
-            },
-            FdLink::Memfd(_) => self.on_file(task_dir, tid, fd, &fd.meta, tables),
-            FdLink::Socket(ino) => {
-                let collected = self.sockets.collect(*ino, &fd.file, (tid, fd.on_its_way_to.unwrap_or(fd.fd)));
-                match collected.map_err(CollectError::at(tid, "getsockopt"))? {
-                    Ok(object) => Ok(Some(object)),
-                    Err(Refusal::Never(reason)) => refuse(tables.findings, reason),
-                    Err(Refusal::Passing(reason)) => {
-                        let remedy = "try again when it has been read or sent".into();
-                        tables.findings.passing.push(Blocker { task, object, reason, remedy });
-                        Ok(None)
-                    }
-                }
-            }
-            FdLink::AnonInode(kind) => match self.anonymous(tid, fd, kind, tables.findings) {
-                Ok(object) => Ok(Some(object)),
-                Err(refusal) => refuse_as(tables.findings, refusal),
-            },
-            FdLink::Inode { kind, ino: _ } if kind == b"pidfd" => {
-                match event::pidfd(&fd.file, &fd.info, &self.inside) {
-                    Ok(object) => Ok(Some(object)),
-                    Err(reason) => refuse(tables.findings, reason),
-                }
-            }
-            FdLink::Inode { .. } if let Some(kind) = Namespaces::own().kind_of(&fd.text) => {
-                Ok(Some(OpenObject::Namespace(kind.to_owned())))
-            }
-            FdLink::Inode { kind, .. } => {
-                refuse(tables.findings, format!("{} descriptors are not supported", String::from_utf8_lossy(kind)))
-            }
-            FdLink::Other(_) => refuse(tables.findings, "its kind is not known".into()),
-        }
-    }
-}
-
-impl Descriptors {
     /// What is opened again by the path of a file, whose metadata are `meta`, or `None` with a blocker noted.
     fn on_file(
         &mut self,

@@ -215,7 +215,7 @@ fn interrupts_at_many_instants_leave_a_whole_image_or_none() {
         for turn in 0..40u64 {
             let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).spawn();
             // The instant is what is tested.
-            std::thread::sleep(std::time::Duration::from_micros(turn * 700));
+            std::thread::sleep(Duration::from_micros(turn * 700));
             let _ = kill(Pid::from_raw(run.pid()), Signal::SIGINT);
             let output = run.finish();
             match (output.code, output.signal) {

@@ -10,6 +10,7 @@ use super::warnings;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
+use crate::image::model::bpf::BpfMap;
 use crate::image::model::id::{MmId, Pid, ShmId, Tid};
 use crate::image::model::ipc::Ipc;
 use crate::image::model::memory::{Backing, ContentOwner, Mm};
@@ -194,6 +195,7 @@ pub fn collect(
     }
     builder.look_into_sockets()?;
     builder.refuse_parts_of_rings();
+    builder.find_mapped_maps();
     builder.descriptors.find_watched(&mut builder.findings);
     let arguments = builder.processes.iter().flat_map(|process| &process.argv);
     let arguments: Vec<OsString> = arguments.map(|argument| OsString::from_vec(argument.clone())).collect();
@@ -207,7 +209,7 @@ pub fn collect(
     let mut ipc = sysv::collect(&uses, &mut builder.findings)?;
     sysv::give_undo(&uses, &ipc, &mut builder.processes);
     let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties());
-    let ties = ties.chain(builder.descriptors.queues.ties());
+    let ties = ties.chain(builder.descriptors.queues.ties()).chain(builder.descriptors.bpf_maps.ties());
     let ties = ties.chain(builder.descriptors.sockets.ties()).collect();
     let copies = builder.twins.iter().flatten().map(Twin::pid);
     let outsiders = border::outsiders(inside.iter().copied().chain(copies), &ties);
@@ -230,9 +232,11 @@ pub fn collect(
     builder.findings.warnings.extend(warnings::unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
     let charged: Vec<_> = builder.descriptors.sockets.charged().collect();
+    let maps = std::mem::take(&mut builder.descriptors.bpf_maps);
+    let maps = maps.finish((&outsiders, &inside), border.leaks, &mut builder.findings);
     let queues;
     (ipc.posix_queues, queues) = std::mem::take(&mut builder.descriptors.queues).finish();
-    let (mut collected, mut findings) = builder.finish(root, zombies, pipes, ipc, lock)?;
+    let (mut collected, mut findings) = builder.finish(root, zombies, pipes, (ipc, maps), lock)?;
     collected.exchanges = plan::plan((&collected.snapshot, tree), &queues, &charged, &mut findings);
     Ok((collected, findings))
 }
@@ -289,7 +293,7 @@ impl Builder {
         root: Pid,
         zombies: Vec<Zombie>,
         pipes: Vec<Pipe>,
-        ipc: Ipc,
+        (ipc, bpf_maps): (Ipc, Vec<BpfMap>),
         lock: Option<Lock>,
     ) -> Result<(Collected, Findings), CollectError> {
         for (process, (tty_nr, tpgid)) in self.processes.iter_mut().zip(&self.ttys) {
@@ -321,6 +325,7 @@ impl Builder {
                 socket_options,
                 sockets,
                 ipc,
+                bpf_maps,
                 seccomp_filters: self.seccomp.into_filters(),
             },
             runs: Vec::new(),

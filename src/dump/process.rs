@@ -304,8 +304,8 @@ impl Builder {
     /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.
     fn is_worth_a_twin(&mut self, mm: MmId, dir: &TaskDir) -> bool {
         let pages = self.pages[mm.0 as usize].len();
-        // The kernel lets nobody change a ring of a socket as long as anybody maps it, a copy too.
-        let has_ring = |vma: &Vma| matches!(vma.backing, Backing::PacketRing { ino: _ });
+        // The kernel lets nobody change a ring of a socket, or freeze a map, as long as anybody maps it, a copy too.
+        let has_ring = |vma: &Vma| matches!(vma.backing, Backing::PacketRing { .. } | Backing::BpfMap { .. });
         self.wants_twins
             && !self.mms[mm.0 as usize].vmas.iter().any(has_ring)
             && pages > LITTLE_MEMORY

@@ -73,6 +73,7 @@ fn own_pages(mm: &Mm) -> Vec<PageRange> {
         Backing::SharedFile { .. }
         | Backing::Shared { .. }
         | Backing::PacketRing { .. }
+        | Backing::BpfMap { .. }
         | Backing::AioRing(_)
         | Backing::Vvar
         | Backing::Vsyscall => false,

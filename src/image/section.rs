@@ -33,6 +33,7 @@ pub enum Kind {
     Sockets = 13,
     SignalHandlers = 14,
     Ipc = 24,
+    BpfMaps = 25,
     /// Pages; the only kind that may repeat.
     PageBlock = 0x100,
     Stats = 0x200,
@@ -44,7 +45,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds in the order in which they stand.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Inventory,
         Self::Processes,
         Self::Mms,
@@ -60,6 +61,7 @@ impl Kind {
         Self::Sockets,
         Self::SignalHandlers,
         Self::Ipc,
+        Self::BpfMaps,
         Self::PageBlock,
         Self::Stats,
         Self::Index,
@@ -91,6 +93,7 @@ impl Kind {
             Self::Sockets => "sockets",
             Self::SignalHandlers => "signal handlers",
             Self::Ipc => "ipc",
+            Self::BpfMaps => "BPF maps",
             Self::PageBlock => "page block",
             Self::Stats => "stats",
             Self::Index => "index",

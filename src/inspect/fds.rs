@@ -1,7 +1,7 @@
 //! `snap inspect FILE fds`: descriptors, and the open file descriptions that they share.
 
 use super::json::Raw;
-use super::names::{event, files, signals};
+use super::names::{bpf, event, files, signals};
 use super::sockets;
 use super::table::{lines, table};
 use super::text::{self, bytes, count};
@@ -157,6 +157,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::OwnTerminal(_) => "controlling-terminal",
         OpenObject::Socket(_) => "socket",
         OpenObject::Queue(_) => "message-queue",
+        OpenObject::BpfMap(_) => "bpf-map",
     };
     let name = match object {
         OpenObject::Pipe { pipe, write: _, quiet: _ } => match fifo(snapshot, *pipe) {
@@ -192,6 +193,9 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Queue(id) => {
             let name = snapshot.ipc.posix_queues.get(id.0 as usize).map_or(&[][..], |queue| &queue.name);
             Raw([b"/", name].concat())
+        }
+        OpenObject::BpfMap(map) => {
+            Raw(snapshot.bpf_maps.get(map.0 as usize).map_or_else(String::new, bpf::map).into_bytes())
         }
         OpenObject::Memfd(shm) => Raw(place::shared(snapshot, *shm).into_bytes()),
         OpenObject::Regular(file)
@@ -249,6 +253,7 @@ fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
         | OpenObject::TerminalSlave(_)
         | OpenObject::OwnTerminal(_)
         | OpenObject::Queue(_)
+        | OpenObject::BpfMap(_)
         | OpenObject::Socket(_) => None,
     }
 }

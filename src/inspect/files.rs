@@ -125,6 +125,7 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         | OpenObject::TerminalSlave(_)
         | OpenObject::OwnTerminal(_)
         | OpenObject::Queue(_)
+        | OpenObject::BpfMap(_)
         | OpenObject::Socket(_) => None,
     }
 }

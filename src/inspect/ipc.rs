@@ -1,14 +1,17 @@
-//! `snap inspect FILE ipc`: System V shared memory, semaphores and message queues, and POSIX message queues.
+//! `snap inspect FILE ipc`: System V shared memory, semaphores and message queues, POSIX message queues, and maps of bpf(2).
 
-use super::Report;
 use super::json::{Hex, Raw};
 use super::table::{lines, table};
 use super::text::{bytes, count};
+use super::{Report, names};
 use crate::image::model::Snapshot;
-use crate::image::model::id::ShmId;
+use crate::image::model::bpf::{BpfMap, MapContent};
+use crate::image::model::file::OpenObject;
+use crate::image::model::id::{DescriptionId, ShmId};
 use crate::image::model::ipc::{self, IpcOwner, MessageQueue, NotificationEvent, PosixQueue, Segment, SemaphoreSet};
 use crate::image::model::memory::{Backing, SharedMemoryKind};
 use serde::Serialize;
+use std::fmt::Write;
 
 /// The report.
 #[derive(Debug, Serialize)]
@@ -18,6 +21,7 @@ pub struct Ipc {
     semaphores: Vec<OneSet>,
     queues: Vec<OneQueue>,
     posix_queues: Vec<OnePosixQueue>,
+    bpf_maps: Vec<OneMap>,
 }
 
 #[derive(Debug, Serialize)]
@@ -109,6 +113,28 @@ struct Notification {
     value: Option<Hex>,
 }
 
+/// A map of bpf(2).
+#[derive(Debug, Serialize)]
+struct OneMap {
+    /// Its number in the kernel of the dump.
+    id: u32,
+    name: Raw,
+    kind: String,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: Vec<String>,
+    frozen: bool,
+    /// Where it is pinned; then nothing of it is in the image.
+    pinned: Option<Raw>,
+    /// Entries in the image.
+    entries: usize,
+    /// How many descriptors of it there are.
+    descriptors: usize,
+    #[serde(skip)]
+    text: String,
+}
+
 /// Makes it.
 #[must_use]
 pub fn report(snapshot: &Snapshot) -> Ipc {
@@ -128,6 +154,7 @@ pub fn report(snapshot: &Snapshot) -> Ipc {
             .collect(),
         queues: snapshot.ipc.queues.iter().map(queue).collect(),
         posix_queues: snapshot.ipc.posix_queues.iter().map(posix_queue).collect(),
+        bpf_maps: snapshot.bpf_maps.iter().map(|map| bpf_map(snapshot, map)).collect(),
     }
 }
 
@@ -210,11 +237,37 @@ fn notification(notification: &ipc::Notification) -> Notification {
     Notification { pid: notification.pid.0, event, signal, value }
 }
 
+fn bpf_map(snapshot: &Snapshot, map: &BpfMap) -> OneMap {
+    let entries = snapshot.fd_tables.iter().flat_map(|table| &table.entries);
+    let is_of = |id: DescriptionId| {
+        let description = snapshot.descriptions.get(id.0 as usize);
+        description.is_some_and(|description| description.object == OpenObject::BpfMap(map.id))
+    };
+    OneMap {
+        id: map.number,
+        name: Raw(map.name.clone()),
+        kind: map.kind.name(),
+        key_size: map.key_size,
+        value_size: map.value_size,
+        max_entries: map.max_entries,
+        flags: names::bpf::flags(map.flags),
+        frozen: map.frozen,
+        pinned: match &map.content {
+            MapContent::Pinned(path) => Some(Raw(path.clone())),
+            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } => None,
+        },
+        entries: map.entries(),
+        descriptors: entries.filter(|entry| is_of(entry.description)).count(),
+        text: names::bpf::map(map),
+    }
+}
+
 impl Report for Ipc {
     fn text(&self, width: Option<u16>) -> String {
-        let Self { schema: _, segments, semaphores, queues, posix_queues } = self;
-        if segments.is_empty() && semaphores.is_empty() && queues.is_empty() && posix_queues.is_empty() {
-            return "no System V IPC, no POSIX message queues\n".to_owned();
+        let Self { schema: _, segments, semaphores, queues, posix_queues, bpf_maps } = self;
+        let is_empty = segments.is_empty() && semaphores.is_empty() && queues.is_empty();
+        if is_empty && posix_queues.is_empty() && bpf_maps.is_empty() {
+            return "no System V IPC, no POSIX message queues, no BPF maps\n".to_owned();
         }
         let mut rows = table(&["KIND", ">ID", "KEY", "MODE", ">UID", "WHAT"], width);
         let mut row = |kind: &str, id: String, key: String, mode: &str, uid: u32, what: String| {
@@ -256,7 +309,12 @@ impl Report for Ipc {
             let what = format!("{}{lost}: {waiting}, {limits}{}", name.printable(), told.unwrap_or_default());
             row("posix queue", "-".into(), "-".into(), mode, *uid, what);
         }
-        lines(&mut rows)
+        let queued = lines(&mut rows);
+        let mut out = if is_empty && posix_queues.is_empty() { String::new() } else { queued };
+        for OneMap { text, descriptors, .. } in bpf_maps {
+            let _ = writeln!(out, "BPF map: {text}, {}", count(*descriptors as u64, "descriptor"));
+        }
+        out
     }
 }
 
@@ -278,6 +336,13 @@ mod tests {
         assert_eq!(json["queues"][0]["messages"][0]["kind"], 5);
         assert_eq!(json["queues"][0]["key"], "0xfffffff8");
         assert_eq!(json["posix_queues"][0]["name"], "/jobs");
+        let array = "percpu_array [71] counters, 4 B to 4 B, 2 of 2000 elements are not zero, frozen, 0 descriptors";
+        assert!(text.contains(array), "{text}");
+        assert!(text.contains("devmap [74] counters, 4 B to 4 B, pinned as /sys/fs/bpf/devices"), "{text}");
+        assert_eq!(
+            (&json["bpf_maps"][3]["flags"][0], &json["bpf_maps"][4]["pinned"]),
+            (&"MMAPABLE".into(), &"/sys/fs/bpf/devices".into())
+        );
         assert_eq!(json["posix_queues"][0]["messages"][0]["priority"], 7);
         assert_eq!(json["posix_queues"][0]["notification"]["value"], "0x2a");
     }

@@ -202,6 +202,7 @@ fn stored_of(mm: MmId, vma: &Vma, stored: &Stored) -> u64 {
         | Backing::PrivateShared { shm: _, offset: _ }
         | Backing::HugeTlb { page_size: _ }
         | Backing::PacketRing { ino: _ }
+        | Backing::BpfMap { map: _, offset: _, may_write: _ }
         | Backing::AioRing(_)
         | Backing::Vdso
         | Backing::Vvar
@@ -218,6 +219,7 @@ const fn kind(backing: &Backing) -> (&'static str, bool) {
         Backing::PrivateShared { shm: _, offset: _ } => ("shared-memory", false),
         Backing::HugeTlb { page_size: _ } => ("hugetlb", false),
         Backing::PacketRing { ino: _ } => ("packet-ring", true),
+        Backing::BpfMap { map: _, offset: _, may_write: _ } => ("bpf-map", true),
         Backing::AioRing(_) => ("aio", true),
         Backing::Vdso => ("vdso", false),
         Backing::Vvar => ("vvar", false),
@@ -300,12 +302,13 @@ mod tests {
     fn mappings_say_what_is_stored_of_them() {
         let image = Image::open(small_image()).expect("an image");
         insta::assert_snapshot!(report(&image).expect("a report").text(None), @r"
-        address space of process 100: /usr/bin/sample, 16.3 MiB in 8 mappings
+        address space of process 100: /usr/bin/sample, 16.3 MiB in 9 mappings
                    START               END  PROT      SIZE   STORED  WHAT
                   100000           1100000  rw-p  16.0 MiB  4.0 KiB  [anon:arena] huge=2.0MiB
                 50000000          50004000  rw-p  16.0 KiB  4.0 KiB  /usr/bin/sample +0x1000
                 60000000          60040000  rw-s   256 KiB  4.0 KiB  shared memory 0
                 61000000          61004000  rw-s  16.0 KiB        -  socket:[14]
+                62000000          62001000  rw-s   4.0 KiB        -  bpf-map:[73] counters +0x1000
             7f0000000000      7f0000001000  rw-s   4.0 KiB        -  [aio], 2 events
             7fff00000000      7fff00004000  rw-p  16.0 KiB        -  [vvar]
             7fff00004000      7fff00006000  rw-p   8.0 KiB        -  [vdso]

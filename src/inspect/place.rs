@@ -1,5 +1,6 @@
 //! Where an address lies: `libc.so.6+0x98d61`, `[heap]+0x10`.
 
+use super::names::bpf;
 use super::text;
 use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
@@ -20,6 +21,9 @@ pub fn label(snapshot: &Snapshot, mm: &Mm, vma: &Vma) -> String {
             shared(snapshot, *shm)
         }
         Backing::PacketRing { ino } => format!("socket:[{ino}]"),
+        Backing::BpfMap { map, offset: _, may_write: _ } => {
+            snapshot.bpf_maps.get(map.0 as usize).map_or_else(|| format!("BPF map {map}"), bpf::label)
+        }
         Backing::AioRing(AioRing { head: _, events }) => match events.len() {
             0 => "[aio]".to_owned(),
             1 => "[aio], 1 event".to_owned(),
@@ -56,7 +60,8 @@ pub fn offset(backing: &Backing) -> u64 {
         Backing::PrivateFile { file: _, offset }
         | Backing::SharedFile { file: _, offset, may_write: _ }
         | Backing::Shared { shm: _, offset, may_write: _ }
-        | Backing::PrivateShared { shm: _, offset } => *offset,
+        | Backing::PrivateShared { shm: _, offset }
+        | Backing::BpfMap { map: _, offset, may_write: _ } => *offset,
         Backing::Anonymous
         | Backing::HugeTlb { page_size: _ }
         | Backing::PacketRing { ino: _ }

@@ -173,7 +173,7 @@ mod tests {
             "/usr/bin/sample",
             "1970-01-01",
             "node",
-            "1 task, 2 threads, 8 mappings, 3 descriptors",
+            "1 task, 2 threads, 9 mappings, 3 descriptors",
             "7 ns",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");

@@ -1,9 +1,10 @@
 //! The border of the tree: who outside holds an end of a pipe, FIFO, socket or terminal, or memory, that the tree has too. A restore would part the two.
 
+use super::bpf;
 use crate::image::model::id::{Fd, Pid};
 use crate::proc::fd_link::{self, FdLink};
 use crate::proc::syscall::{self, Activity};
-use crate::proc::{TaskDir, many, maps, processes};
+use crate::proc::{TaskDir, fdinfo, many, maps, processes};
 use crate::sys::{kcmp, task};
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,8 @@ pub enum Tie {
     Segment(i32),
     /// A POSIX message queue, by device and inode.
     Queue(u64, u64),
+    /// A map of bpf(2), by its number.
+    BpfMap(u32),
     /// The slave of a pseudo-terminal, by the device of its devpts(5) and its number.
     Terminal(u64, u32),
 }
@@ -132,12 +135,19 @@ fn held(pid: Pid, wanted: &HashSet<Tie>, buffer: &mut Vec<u8>) -> Vec<(Tie, Outs
     let wants_memory = wanted.iter().any(|tie| matches!(tie, Tie::Memory(..)));
     let wants_terminals = wanted.iter().any(|tie| matches!(tie, Tie::Terminal(..)));
     let wants_queues = wanted.iter().any(|tie| matches!(tie, Tie::Queue(..)));
+    let wants_maps_of_bpf = wanted.iter().any(|tie| matches!(tie, Tie::BpfMap(_)));
     let wants_fifos = wanted.iter().any(|tie| matches!(tie, Tie::Fifo(..)));
     let mut found: HashMap<Tie, String> = HashMap::new();
     for fd in task.fds().unwrap_or_default() {
         let tie = match fd_link::read(&task, fd) {
             Ok(FdLink::Pipe(ino)) => Tie::Pipe(ino),
             Ok(FdLink::Socket(ino)) => Tie::Socket(ino),
+            Ok(FdLink::AnonInode(kind)) if wants_maps_of_bpf && kind == b"bpf-map" => {
+                match fdinfo::read(&task, fd, buffer).ok().and_then(|info| bpf::number(&info)) {
+                    Some(number) => Tie::BpfMap(number),
+                    None => continue,
+                }
+            }
             Ok(FdLink::Memfd(_)) if wants_memory => match task.metadata(&format!("fd/{fd}")) {
                 Ok(meta) => Tie::Memory(meta.dev(), meta.ino()),
                 Err(_) => continue,

@@ -3,6 +3,7 @@
 pub mod aio;
 pub mod ask;
 pub mod border;
+pub mod bpf;
 pub mod copy_on_write;
 pub mod credentials;
 pub mod descriptor;

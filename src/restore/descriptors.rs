@@ -1,5 +1,6 @@
 //! Opens what the skeleton inherits: each open file description once, under the number that the plan gives it.
 
+use super::bpf::BpfMaps;
 use super::late::PIDFD_FLAGS;
 use super::loose::{self, Loose};
 use super::pipes::Pipes;
@@ -10,7 +11,7 @@ use super::watches::{self, Watchers};
 use crate::image::model::Snapshot;
 use crate::image::model::event::BusyPoll;
 use crate::image::model::file::{Description, OpenObject};
-use crate::image::model::id::{DescriptionId, FileId, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid};
+use crate::image::model::id::{BpfMapId, DescriptionId, FileId, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid};
 use crate::image::model::memory::SharedMemoryKind;
 use crate::image::model::tun::{Tun, TunInterface};
 use crate::sys::event::{self, EpollParams};
@@ -73,6 +74,8 @@ pub enum Source {
     Socket(SocketId),
     /// A POSIX message queue.
     Queue(QueueId),
+    /// A map of bpf(2).
+    BpfMap(BpfMapId),
     /// A file of `/proc/PID` of a process that has ended.
     OfDead(FileId),
     /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.
@@ -102,6 +105,8 @@ pub struct Carriers<'a> {
     pub memfds: HashMap<ShmId, File>,
     /// Pipes and FIFOs.
     pipes: Pipes,
+    /// Maps of bpf(2).
+    bpf_maps: BpfMaps,
     /// Masters and slaves of terminals.
     terminals: Terminals,
     /// The taking ends of pairs of sockets.
@@ -145,7 +150,8 @@ impl<'a> Carriers<'a> {
         let terminals = Terminals::make(&snapshot.terminals, top)?;
         let (mut sockets, pipes) = (Sockets::make(snapshot, openings, top)?, Pipes::new(top));
         let connections = std::mem::take(&mut sockets.connections);
-        let mut carriers = Self { terminals, pipes, connections, ..Self::default() };
+        let bpf_maps = BpfMaps::make(snapshot, top)?;
+        let mut carriers = Self { terminals, pipes, bpf_maps, connections, ..Self::default() };
         for shared in &snapshot.shared_memory {
             match &shared.kind {
                 SharedMemoryKind::Memfd { name, flags, seals: _, mode: _, uid: _, gid: _ } => {
@@ -206,6 +212,7 @@ impl<'a> Carriers<'a> {
             Source::Slave(id) => self.terminals.slave(*id, opening.flags)?,
             Source::Socket(id) => sockets.socket(*id)?,
             Source::Queue(id) => queues.open(snapshot, *id, opening.flags)?,
+            Source::BpfMap(id) => self.bpf_maps.open(*id, opening.flags)?,
             Source::Epoll(busy_poll) => make_epoll(*busy_poll).map_err(failed("epoll"))?,
             Source::Timerfd(clock) => event::timerfd(*clock).map_err(failed(format!("timerfd on clock {clock}")))?,
             Source::GoneTask(status) => event::pidfd_of_gone(*status, opening.flags & PIDFD_FLAGS)
@@ -286,6 +293,7 @@ impl<'a> Carriers<'a> {
     pub fn release(&mut self) {
         self.pipes = Pipes::default();
         self.terminals = Terminals::default();
+        self.bpf_maps = BpfMaps::default();
         self.opened.clear();
     }
 

@@ -1,6 +1,7 @@
 //! What a restore must know of this host and of `snap` itself, gathered once before anything is planned.
 
 use super::aio::AioFacts;
+use super::bpf::BpfFacts;
 use super::holders::{self, Holder};
 use super::locks::{self, Foreign};
 use super::queues::{self, Present};
@@ -88,6 +89,8 @@ pub struct HostFacts {
     pub wake_locks: bool,
     /// A terminal of `snap`, by path.
     pub terminal: Option<Vec<u8>>,
+    /// Maps of bpf(2).
+    pub bpf: BpfFacts,
     /// What has the names of POSIX message queues of the image.
     pub queues: Vec<Present>,
     /// What contexts of Linux AIO can be had.
@@ -172,6 +175,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         interfaces: tun_interfaces(snapshot).filter(|name| tun::exists(name)).map(str::to_owned).collect(),
         wake_locks: event::may_hold_off_sleep(),
         terminal: terminal(),
+        bpf: BpfFacts::probe(snapshot),
         queues: queues::probe(snapshot),
         aio: AioFacts::probe(&mut buffer),
         system_v: SystemV::probe(snapshot)?,

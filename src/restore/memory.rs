@@ -10,7 +10,7 @@ use super::script::{Label, List, Script};
 use super::vdso::Home;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PageRange};
-use crate::image::model::id::{FileId, ShmId};
+use crate::image::model::id::{BpfMapId, FileId, ShmId};
 use crate::image::model::memory::{Backing, MemoryPolicy, Mm, Prot, SharedMemoryKind, Vma, VmaFlags};
 use std::collections::HashMap;
 
@@ -40,6 +40,8 @@ pub struct Sources {
     pub memfds: HashMap<(ShmId, bool), i32>,
     /// Descriptors of packet sockets whose rings are mapped, by the inodes of these.
     pub rings: HashMap<u64, i32>,
+    /// Descriptors of mapped arrays of bpf(2).
+    pub bpf_maps: HashMap<BpfMapId, i32>,
     /// Anonymous shared memory and System V segments that the skeletons have inherited, by whether they may be written.
     pub arenas: HashMap<(ShmId, bool), Addr>,
     /// Programs that may be set.
@@ -64,6 +66,7 @@ impl Default for Sources {
             files: HashMap::new(),
             memfds: HashMap::new(),
             rings: HashMap::new(),
+            bpf_maps: HashMap::new(),
             arenas: HashMap::new(),
             programs: HashMap::new(),
             ready: -1,
@@ -165,7 +168,9 @@ pub const fn writable_first(vma: &Vma) -> bool {
         vma.backing,
         Backing::Anonymous | Backing::PrivateFile { .. } | Backing::PrivateShared { .. } | Backing::HugeTlb { .. }
     );
-    private && vma.flags.contains(VmaFlags::ACCOUNTED) && !vma.prot.contains(Prot::WRITE)
+    // What was not mapped for writing can never be made writable (kernel/bpf/syscall.c, `bpf_map_mmap`).
+    let map = matches!(vma.backing, Backing::BpfMap { map: _, offset: _, may_write: true });
+    (map || private && vma.flags.contains(VmaFlags::ACCOUNTED)) && !vma.prot.contains(Prot::WRITE)
 }
 
 /// The protection that a mapping is made with.
@@ -212,6 +217,9 @@ fn map_one(
             (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB | size, -1, 0)
         }
         Backing::PacketRing { ino } => (libc::MAP_SHARED, sources.rings.get(ino).copied().unwrap_or(-1), 0),
+        Backing::BpfMap { map, offset, may_write: _ } => {
+            (libc::MAP_SHARED, sources.bpf_maps.get(map).copied().unwrap_or(-1), *offset)
+        }
         Backing::AioRing(ring) => return aio::make(list, script, vma.range, ring, sources.ready),
         Backing::Vdso | Backing::Vvar | Backing::Vsyscall => return,
     };

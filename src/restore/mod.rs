@@ -3,6 +3,7 @@
 mod aio;
 mod assemble;
 mod attached;
+mod bpf;
 mod cgroup;
 mod check;
 mod clocks;

@@ -7,7 +7,7 @@ use super::{Choices, late, lookup, memory, process};
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{Link, OpenObject};
-use crate::image::model::id::{DescriptionId, Fd, FileId, ShmId, SocketId};
+use crate::image::model::id::{BpfMapId, DescriptionId, Fd, FileId, ShmId, SocketId};
 use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind, Vma};
 use std::collections::HashMap;
 
@@ -131,6 +131,7 @@ fn number_mappings(snapshot: &Snapshot, mm: &Mm, numbers: &mut Numbers, numbered
             Backing::Shared { shm, offset: _, may_write } => numbered.map_memfd(snapshot, *shm, *may_write, numbers),
             Backing::PrivateShared { shm, offset: _ } => numbered.map_memfd(snapshot, *shm, true, numbers),
             Backing::PacketRing { ino } => numbered.map_ring(snapshot, *ino, numbers),
+            Backing::BpfMap { map, offset: _, may_write: _ } => numbered.map_bpf(*map, numbers),
             Backing::Anonymous
             | Backing::HugeTlb { .. }
             | Backing::AioRing(_)
@@ -175,6 +176,14 @@ impl Numbered {
         if !self.sources.rings.contains_key(&ino) {
             let number = self.open(Source::Another(socket), 0, numbers);
             self.sources.rings.insert(ino, number);
+        }
+    }
+
+    /// The kernel maps no memory of a map for a descriptor that cannot write, for it takes such a mapping for a private one (mm/mmap.c, `do_mmap`).
+    fn map_bpf(&mut self, map: BpfMapId, numbers: &mut Numbers) {
+        if !self.sources.bpf_maps.contains_key(&map) {
+            let number = self.open(Source::BpfMap(map), libc::O_RDWR as u32, numbers);
+            self.sources.bpf_maps.insert(map, number);
         }
     }
 
@@ -240,5 +249,6 @@ fn description_source(
         OpenObject::TerminalSlave(id) | OpenObject::OwnTerminal(id) => Source::Slave(*id),
         OpenObject::Socket(id) => Source::Socket(*id),
         OpenObject::Queue(id) => Source::Queue(*id),
+        OpenObject::BpfMap(id) => Source::BpfMap(*id),
     }
 }

@@ -5,6 +5,7 @@ pub mod aio;
 pub mod arena;
 pub mod audit;
 pub mod blob;
+pub mod bpf;
 pub mod cpuid;
 pub mod descriptor;
 pub mod elsewhere;

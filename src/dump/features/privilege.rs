@@ -1,14 +1,15 @@
 //! What this user may: capabilities, Yama, limits.
 
-use super::{Feature, Need, State, fact, line};
+use super::{Feature, Need, State, fact, feature, line};
 use crate::proc::{TaskDir, status};
+use crate::sys::bpf;
 use std::fs;
 
 /// Capability, number (include/uapi/linux/capability.h), and what it is good for.
 const CAPABILITIES: [(&str, u32, &str); 7] = [
     ("CAP_CHECKPOINT_RESTORE", 40, "the same pids, /proc/PID/exe, map_files"),
     ("CAP_SYS_PTRACE", 19, "processes of other users, and those that are not dumpable"),
-    ("CAP_SYS_ADMIN", 21, "seccomp filters of the target; PFNs, to find shared copy-on-write pages"),
+    ("CAP_SYS_ADMIN", 21, "seccomp filters and BPF maps of the target; PFNs, to find shared copy-on-write pages"),
     ("CAP_SYS_RESOURCE", 24, "hard limits above ours"),
     ("CAP_SYS_NICE", 23, "real-time scheduling, negative nice values"),
     ("CAP_SETUID", 7, "programs that run as other users"),
@@ -25,6 +26,7 @@ pub fn probe() -> Vec<Feature> {
         .map(|&(name, bit, used_for)| capability(name, effective >> bit & 1 == 1, used_for))
         .collect();
     features.push(map_files());
+    features.push(bpf_maps());
     features.push(fact("Yama ptrace_scope", "whether processes of the same user may be stopped", yama()));
     features.push(fact("RLIMIT_NOFILE", "programs with many open files", nofile()));
     features
@@ -52,6 +54,13 @@ fn map_files() -> Feature {
         need: Need::Sometimes,
         used_for: "mapped files that were deleted or replaced",
     }
+}
+
+/// Looks for the maps of all programs, as a dump of one that has maps does.
+fn bpf_maps() -> Feature {
+    let used_for = "maps of bpf(2), and who else has them";
+    let found = bpf::maps().map(|maps| maps.len() as u64);
+    feature("BPF_MAP_GET_NEXT_ID", Need::Sometimes, used_for, found, |count| format!("{count} maps in this kernel"))
 }
 
 fn yama() -> Option<String> {

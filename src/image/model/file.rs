@@ -1,7 +1,9 @@
 //! Files by path, open file descriptions, and tables of descriptors.
 
 use super::event::{Epoll, Pidfd, Timerfd};
-use super::id::{DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid};
+use super::id::{
+    BpfMapId, DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid,
+};
 use super::tun::Tun;
 use super::watch::{Fanotify, Watch};
 use serde::{Deserialize, Serialize};
@@ -185,6 +187,8 @@ pub enum OpenObject {
     Socket(SocketId),
     /// A POSIX message queue.
     Queue(QueueId),
+    /// A map of bpf(2).
+    BpfMap(BpfMapId),
     /// The slave end of a terminal whose master is in the tree.
     TerminalSlave(TerminalId),
     /// The same as /dev/tty.

@@ -86,6 +86,10 @@ id!(
     QueueId(u32)
 );
 id!(
+    /// Index into [`Snapshot::bpf_maps`](super::Snapshot::bpf_maps).
+    BpfMapId(u32)
+);
+id!(
     /// Index into [`Snapshot::seccomp_filters`](super::Snapshot::seccomp_filters).
     SeccompId(u32)
 );

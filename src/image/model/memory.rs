@@ -2,7 +2,7 @@
 
 use super::address::{Addr, PageRange};
 use super::aio::AioRing;
-use super::id::{FileId, MmId, ShmId};
+use super::id::{BpfMapId, FileId, MmId, ShmId};
 use super::ipc::Segment;
 use bitflags::bitflags;
 use serde::{Deserialize, Serialize};
@@ -147,6 +147,15 @@ pub enum Backing {
     PacketRing {
         /// Inode of the socket, as in `socket:[INO]`.
         ino: u64,
+    },
+    /// MAP_SHARED of the memory of an array of bpf(2).
+    BpfMap {
+        /// The array.
+        map: BpfMapId,
+        /// Bytes from its start.
+        offset: u64,
+        /// Whether it was mapped for writing (VmFlags `mw`).
+        may_write: bool,
     },
     /// The ring of a Linux AIO context, all of it.
     AioRing(AioRing),

@@ -6,6 +6,7 @@
 
 pub mod address;
 pub mod aio;
+pub mod bpf;
 mod bytes;
 pub mod credentials;
 pub mod event;
@@ -60,6 +61,8 @@ pub struct Snapshot {
     pub sockets: Vec<socket::Socket>,
     /// System V semaphores and message queues.
     pub ipc: ipc::Ipc,
+    /// Maps of bpf(2).
+    pub bpf_maps: Vec<bpf::BpfMap>,
     /// Seccomp filters.
     pub seccomp_filters: Vec<thread::SeccompFilter>,
 }

@@ -143,6 +143,7 @@ fn add(builder: &mut Builder, kind: u16) {
         13 => builder.metadata(13, &(&s.socket_options, &s.sockets)),
         14 => builder.metadata(14, &s.signal_handlers),
         24 => builder.metadata(24, &s.ipc),
+        25 => builder.metadata(25, &s.bpf_maps),
         other => builder.metadata(other, &stats()),
     };
 }
@@ -156,7 +157,7 @@ fn in_order(kinds: &[u16]) -> Vec<u8> {
 
 #[test]
 fn sections_out_of_order_twice_or_missing_are_refused() {
-    let all: Vec<u16> = (1..=14).chain([24]).collect();
+    let all: Vec<u16> = (1..=14).chain([24, 25]).collect();
     for i in 0..all.len() {
         let without: Vec<u16> = all.iter().copied().filter(|&kind| kind != all[i]).collect();
         assert_refused!(in_order(&without), Error::Missing { kind, .. } if kind as u16 == all[i]);

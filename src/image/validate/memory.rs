@@ -5,6 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::aio::AioRing;
+use crate::image::model::bpf::BpfMap;
 use crate::image::model::id::ShmId;
 use crate::image::model::memory::{
     Backing, Inherited, MemoryPolicy, Mm, Prot, Remainder, SharedMemory, SharedMemoryKind, Vma, VmaFlags,
@@ -102,6 +103,13 @@ fn backing(vma: &Vma, snapshot: &Snapshot) -> Result<(), Error> {
                 object,
                 "is not the whole ring of a socket",
             )
+        }
+        Backing::BpfMap { map, offset, may_write: _ } => {
+            let map = snapshot.bpf_maps.get(map.0 as usize);
+            let len = map.filter(|map| map.is_mappable()).map_or(0, BpfMap::memory_len);
+            let within = offset.checked_add(vma.range.len()).is_some_and(|end| end <= len);
+            ensure(within, object, "is no part of the memory of a BPF map")?;
+            offset_is_sane(offset)
         }
         Backing::AioRing(ref ring) => aio_ring(ring, vma),
         Backing::HugeTlb { page_size } => {

@@ -2,6 +2,7 @@
 //!
 //! It knows the model's own rules (ids in range, lists sorted, lengths as the kernel's types have them), not what a host can do.
 
+mod bpf;
 mod event;
 mod file;
 mod ipc;
@@ -36,6 +37,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
         socket_options,
         sockets,
         ipc,
+        bpf_maps,
         seccomp_filters,
         signal_handlers,
     } = snapshot;
@@ -50,6 +52,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     numbered("pipe", pipes, |pipe| pipe.id.0)?;
     numbered("terminal", terminals, |terminal| terminal.id.0)?;
     numbered("socket", sockets, |socket| socket.id.0)?;
+    numbered("BPF map", bpf_maps, |map| map.id.0)?;
     numbered("seccomp filter", seccomp_filters, |filter| filter.id.0)?;
     mms.iter().try_for_each(|mm| memory::mm(mm, snapshot))?;
     shared_memory.iter().try_for_each(memory::shared_memory)?;
@@ -63,6 +66,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     sockets.iter().try_for_each(|socket| socket::socket(socket, snapshot))?;
     pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
     ipc::ipc(ipc)?;
+    bpf_maps.iter().try_for_each(|map| bpf::map(map, snapshot))?;
     ipc::segments(shared_memory)?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;
     process::processes(snapshot)

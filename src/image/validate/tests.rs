@@ -5,6 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::aio::{AioEvent, AioRing};
+use crate::image::model::bpf::{MapContent, MapKind};
 use crate::image::model::file::{AsyncOwner, DescriptionLock, DescriptionLockKind, LockRange, OpenObject, OwnerTarget};
 use crate::image::model::id::*;
 use crate::image::model::inventory::XsaveComponent;
@@ -65,6 +66,9 @@ fn references_must_be_in_range() {
             |s| s.mms[0].vmas[1].backing = Backing::SharedFile { file: FileId(3), offset: 0, may_write: true },
             |s| s.mms[0].vmas[1].backing = Backing::Shared { shm: ShmId(9), offset: 0, may_write: true },
             |s| s.mms[0].vmas[1].backing = Backing::PrivateShared { shm: ShmId(9), offset: 0 },
+            |s| s.mms[0].vmas[1].backing = Backing::BpfMap { map: BpfMapId(9), offset: 0, may_write: true },
+            |s| s.mms[0].vmas[1].backing = Backing::BpfMap { map: BpfMapId(0), offset: 0, may_write: true },
+            |s| s.mms[0].vmas[1].backing = Backing::BpfMap { map: BpfMapId(3), offset: 0x2000, may_write: true },
         ],
     );
     assert_refused(
@@ -73,6 +77,7 @@ fn references_must_be_in_range() {
             |s| s.descriptions[0].object = OpenObject::Regular(FileId(3)),
             |s| s.descriptions[0].object = OpenObject::Pipe { pipe: PipeId(1), write: true, quiet: false },
             |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(9)),
+            |s| s.descriptions[0].object = OpenObject::BpfMap(BpfMapId(6)),
         ],
     );
     assert_refused("fd table 0", &[|s| s.fd_tables[0].entries[0].description = DescriptionId(1000)]);
@@ -238,7 +243,7 @@ fn mappings_must_be_possible() {
         &[
             |s| s.mms[0].vmas[0].range.start = Addr(1),
             |s| s.mms[0].vmas[0].range.end = s.mms[0].vmas[0].range.start,
-            |s| s.mms[0].vmas[7].backing = Backing::Anonymous,
+            |s| s.mms[0].vmas[8].backing = Backing::Anonymous,
             |s| s.mms[0].vmas[0].prot = Prot::from_bits_retain(8),
             |s| s.mms[0].vmas[0].flags = VmaFlags::from_bits_retain(1 << 31),
             |s| s.mms[0].vmas[0].pkey = 16,
@@ -251,9 +256,9 @@ fn mappings_must_be_possible() {
             |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(0), offset: 1 },
             |s| s.mms[0].vmas[1].backing = Backing::PrivateFile { file: FileId(0), offset: !4095 },
             |s| s.mms[0].vmas[1].backing = Backing::HugeTlb { page_size: 0 },
-            |s| s.mms[0].vmas[4].prot = Prot::READ,
-            |s| s.mms[0].vmas[4].backing = Backing::AioRing(AioRing { head: 127, events: Vec::new() }),
-            |s| s.mms[0].vmas[4].backing = Backing::AioRing(AioRing { head: 0, events: vec![NO_EVENT; 127] }),
+            |s| s.mms[0].vmas[5].prot = Prot::READ,
+            |s| s.mms[0].vmas[5].backing = Backing::AioRing(AioRing { head: 127, events: Vec::new() }),
+            |s| s.mms[0].vmas[5].backing = Backing::AioRing(AioRing { head: 0, events: vec![NO_EVENT; 127] }),
         ],
     );
     assert_refused(
@@ -314,4 +319,49 @@ fn files_and_descriptors_must_be_possible() {
             |s| s.pipes[0].unread[0].bytes.clear(),
         ],
     );
+}
+
+#[test]
+fn bpf_maps_hold_what_such_maps_can_hold() {
+    fn memory(len: usize) -> MapContent {
+        MapContent::Memory(vec![1; len])
+    }
+    assert_refused(
+        "BPF map 0",
+        &[
+            |s| s.bpf_maps[0].id = BpfMapId(1),
+            |s| s.bpf_maps[0].name = vec![b'x'; 16],
+            |s| s.bpf_maps[0].name = b"a\0b".to_vec(),
+            |s| s.bpf_maps[0].key_size = u32::MAX,
+            |s| s.bpf_maps[0].key_size = 0,
+            |s| s.bpf_maps[0].key_size = 3,
+            |s| s.bpf_maps[0].value_size = 5,
+            |s| s.bpf_maps[0].max_entries = 1,
+            |s| s.bpf_maps[0].kind = MapKind(3),
+            |s| s.bpf_maps[0].kind = MapKind::QUEUE,
+            |s| s.bpf_maps[0].kind = MapKind::PERCPU_HASH,
+            |s| s.bpf_maps[0].kind = MapKind::ARRAY,
+            |s| s.bpf_maps[0].content = memory(1),
+            |s| s.bpf_maps[0].content = s.bpf_maps[2].content.clone(),
+            |s| s.bpf_maps[0].content = MapContent::Pinned(b"devices".to_vec()),
+        ],
+    );
+    assert_refused(
+        "BPF map 1",
+        &[
+            |s| s.bpf_maps[1].max_entries = 1999,
+            |s| s.bpf_maps[1].kind = MapKind::ARRAY,
+            |s| s.bpf_maps[1].content = MapContent::Entries { keys: Vec::new(), values: Vec::new(), cpus: 0 },
+        ],
+    );
+    assert_refused(
+        "BPF map 2",
+        &[
+            |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 4], maps: vec![BpfMapId(6)] },
+            |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 4], maps: vec![BpfMapId(2)] },
+            |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 3], maps: vec![BpfMapId(0)] },
+            |s| s.bpf_maps[2].content = MapContent::Maps { keys: Vec::new(), maps: Vec::new() },
+        ],
+    );
+    assert_refused("BPF map 3", &[|s| s.bpf_maps[3].content = memory(16385)]);
 }

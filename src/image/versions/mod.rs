@@ -35,6 +35,7 @@ pub const fn version(kind: Kind) -> u16 {
         | Kind::Sockets
         | Kind::SignalHandlers
         | Kind::Ipc
+        | Kind::BpfMaps
         | Kind::PageBlock
         | Kind::Stats
         | Kind::Index

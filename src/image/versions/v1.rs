@@ -1,13 +1,15 @@
 //! Version 1 of every kind: postcard of the lists of a [`Snapshot`], one section for each.
 
 use crate::image::error::{Error, WriteError};
-use crate::image::model::{Snapshot, file, inventory, ipc, memory, pipe, process, signal, socket, terminal, thread};
+use crate::image::model::{
+    Snapshot, bpf, file, inventory, ipc, memory, pipe, process, signal, socket, terminal, thread,
+};
 use crate::image::section::Kind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// The kinds that make up a snapshot, in the order in which they stand.
-pub const METADATA: [Kind; 15] = [
+pub const METADATA: [Kind; 16] = [
     Kind::Inventory,
     Kind::Processes,
     Kind::Mms,
@@ -23,6 +25,7 @@ pub const METADATA: [Kind; 15] = [
     Kind::Sockets,
     Kind::SignalHandlers,
     Kind::Ipc,
+    Kind::BpfMaps,
 ];
 
 /// The payloads of all sections of metadata, in order.
@@ -42,6 +45,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         socket_options,
         sockets,
         ipc,
+        bpf_maps,
         seccomp_filters,
         signal_handlers,
     } = snapshot;
@@ -61,6 +65,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         section(Kind::Sockets, &(socket_options, sockets))?,
         section(Kind::SignalHandlers, signal_handlers)?,
         section(Kind::Ipc, ipc)?,
+        section(Kind::BpfMaps, bpf_maps)?,
     ])
 }
 
@@ -101,6 +106,7 @@ pub struct Parts {
     sockets: Vec<socket::Socket>,
     signal_handlers: Vec<signal::SignalHandlers>,
     ipc: ipc::Ipc,
+    bpf_maps: Vec<bpf::BpfMap>,
     seccomp_filters: Vec<thread::SeccompFilter>,
 }
 
@@ -123,6 +129,7 @@ impl Parts {
             Kind::Sockets => (self.socket_options, self.sockets) = decode(kind, payload)?,
             Kind::SignalHandlers => self.signal_handlers = decode(kind, payload)?,
             Kind::Ipc => self.ipc = decode(kind, payload)?,
+            Kind::BpfMaps => self.bpf_maps = decode(kind, payload)?,
             Kind::PageBlock | Kind::Stats | Kind::Index | Kind::Trailer => {}
         }
         Ok(())
@@ -147,6 +154,7 @@ impl Parts {
             sockets: self.sockets,
             signal_handlers: self.signal_handlers,
             ipc: self.ipc,
+            bpf_maps: self.bpf_maps,
             seccomp_filters: self.seccomp_filters,
         })
     }

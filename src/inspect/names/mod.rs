@@ -1,5 +1,6 @@
 //! The kernel's names for its numbers, as reports spell them. Numbers without a name stay numbers.
 
+pub mod bpf;
 pub mod credentials;
 pub mod event;
 pub mod files;

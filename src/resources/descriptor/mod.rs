@@ -18,6 +18,7 @@ pub use pipes::Pipes;
 pub use seen::Look;
 pub use terminals::Terminals;
 
+use super::bpf::BpfMaps;
 use super::file::{FileTable, ORPHAN, has_parent};
 use super::mqueue::Queues;
 use super::shared_memory::SharedMemoryTable;
@@ -59,6 +60,8 @@ pub struct Descriptors {
     watches: Vec<watches::Instance>,
     /// POSIX message queues.
     pub queues: Queues,
+    /// Maps of bpf(2).
+    pub bpf_maps: BpfMaps,
     /// Whether events that nobody has read may be given up.
     pub drop_events: bool,
     mounts: mounts::Mounts,
@@ -235,6 +238,7 @@ impl Descriptors {
             b"pidfd" => event::pidfd(&fd.file, &fd.info, &self.inside)?,
             b"inotify" => self.inotify(tid, fd, findings)?,
             b"fanotify" => self.fanotify(tid, fd, findings)?,
+            b"bpf-map" => OpenObject::BpfMap(self.bpf_maps.intern((tid, &fd.shown()), &fd.file, &fd.info)?),
             b"eventpoll" => {
                 let id = DescriptionId(self.descriptions.len() as u32);
                 self.epolls.push(epolls::Instance::of(id, tid, fd)?);

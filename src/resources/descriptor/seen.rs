@@ -67,7 +67,10 @@ impl Seen {
     /// What descriptors that share a description have in common.
     pub(super) fn likeness(&self) -> Likeness {
         let anonymous = match &self.link {
-            FdLink::AnonInode(kind) => [kind.as_slice(), self.info.value("eventfd-id").unwrap_or_default()].concat(),
+            FdLink::AnonInode(kind) => {
+                let number = self.info.value("eventfd-id").or_else(|| self.info.value("map_id"));
+                [kind.as_slice(), number.unwrap_or_default()].concat()
+            }
             FdLink::Path(_)
             | FdLink::Pipe(_)
             | FdLink::Socket(_)

@@ -6,10 +6,10 @@ use super::border;
 use super::file::{DELETED, FileTable};
 use super::mapped_only::{Found, MappedOnly, Nature};
 use super::shared_memory::SharedMemoryTable;
-use super::{CollectError, Findings, aio, named_memory};
+use super::{CollectError, Findings, aio, bpf, named_memory};
 use crate::image::model::address::PageRange;
 use crate::image::model::aio::AioRing;
-use crate::image::model::id::{FileId, Pid, ShmId};
+use crate::image::model::id::{BpfMapId, FileId, Pid, ShmId};
 use crate::image::model::memory::{Backing, ContentOwner, MemoryPolicy, Vma};
 use crate::proc::fd_link::{self, FdLink, memfd_name};
 use crate::proc::maps::Mapping;
@@ -98,7 +98,13 @@ impl Mappings<'_> {
             _ => {}
         }
         let ring = ring(mapping);
-        flags::check(vma, ring.is_some())?;
+        let is_map = mapping.name.raw == bpf::mapped::NAME;
+        flags::check(vma, ring.is_some() || is_map)?;
+        if is_map && mapping.shared {
+            // Which it is follows once all descriptors are known, see `dump::rings`.
+            let may_write = vma.flags.contains(VmFlags::MAY_WRITE);
+            return Ok(Backing::BpfMap { map: BpfMapId(u32::MAX), offset: mapping.offset, may_write });
+        }
         if let Some(ino) = ring {
             return Ok(Backing::PacketRing { ino });
         }

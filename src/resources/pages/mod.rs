@@ -110,6 +110,7 @@ impl PageSet {
             Backing::SharedFile { .. }
             | Backing::Shared { .. }
             | Backing::PacketRing { .. }
+            | Backing::BpfMap { .. }
             | Backing::AioRing(_)
             | Backing::Vdso
             | Backing::Vvar

@@ -11,7 +11,7 @@ pub use image::unrestorable;
 use super::genealogy::{Genealogy, genealogy};
 use super::host::HostFacts;
 use super::vdso::Vdso;
-use super::{Choices, aio, queues, sysv};
+use super::{Choices, aio, bpf, queues, sysv};
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
@@ -92,6 +92,9 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.addresses();
     checker.findings.blockers.extend(image::objects(snapshot));
     checker.findings.blockers.extend(aio::check(snapshot, facts.aio));
+    let (notices, blockers) = bpf::check(snapshot, facts);
+    checker.findings.notices.extend(notices);
+    checker.findings.blockers.extend(blockers);
     let (queues, blockers) = queues::check(snapshot, facts, choices);
     checker.findings.queues = queues;
     checker.findings.blockers.extend(blockers);

@@ -16,7 +16,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("open_tree", "a mount that is attached nowhere"),
     ("perf_event", "a performance counter"),
     ("userfaultfd", "a userfaultfd"),
-    ("bpf-map", "a BPF map"),
+    ("bpf-map", "a BPF map of type prog_array"),
     ("secretmem", "secret memory"),
     ("kvm", "/dev/kvm, character device"),
     ("kvm-vm", "the virtual machine in the kernel"),

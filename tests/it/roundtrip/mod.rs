@@ -2,6 +2,7 @@
 
 mod aio;
 mod blocked;
+mod bpf;
 pub(crate) mod cgroup;
 mod clocks;
 mod copying;

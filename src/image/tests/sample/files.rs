@@ -48,6 +48,7 @@ pub(super) fn descriptions() -> Vec<Description> {
             file: FileId(1),
             interface: Some(TunInterface { name: "tap0".into(), flags: 2, header: 12, send_buffer: 1 << 20 }),
         }),
+        OpenObject::BpfMap(BpfMapId(1)),
     ];
     let describe = |(i, object)| Description {
         id: DescriptionId(i),

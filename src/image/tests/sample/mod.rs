@@ -1,5 +1,6 @@
 //! A small valid snapshot, and memory to go with it.
 
+mod bpf;
 mod content;
 mod files;
 mod ipc;
@@ -25,6 +26,7 @@ use crate::image::model::process::FsContext;
 use crate::image::model::signal::{SignalAction, SignalHandlers};
 use crate::image::model::socket::SocketOption;
 use crate::image::model::thread::SeccompFilter;
+use bpf::bpf_maps;
 use files::descriptions;
 use ipc::{ipc, segment};
 use memory::{mm, vmas};
@@ -49,6 +51,7 @@ pub fn stats() -> Stats {
 pub fn snapshot() -> Snapshot {
     let mut snapshot = bare(100);
     snapshot.ipc = ipc();
+    snapshot.bpf_maps = bpf_maps();
     snapshot.shared_memory =
         vec![SharedMemory { id: ShmId(0), kind: SharedMemoryKind::Anonymous, size: 64 * PAGE_SIZE }];
     snapshot.files.push(file(1, b"/tmp/gone", Link::Unlinked));
@@ -97,6 +100,7 @@ pub fn bare(pid: i32) -> Snapshot {
         socket_options: vec![vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }]],
         sockets: Vec::new(),
         ipc: Ipc::default(),
+        bpf_maps: Vec::new(),
         seccomp_filters: Vec::new(),
     }
 }

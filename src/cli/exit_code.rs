@@ -20,7 +20,7 @@ pub enum Code {
     Permission,
     /// The target does not exist, or ended meanwhile.
     Vanished,
-    /// The image is damaged, or was written by a newer version.
+    /// The image cannot be read, is damaged, or was written by a newer version.
     BadImage,
     /// A step of the restore failed; whatever was built is gone again.
     RestoreFailed,
@@ -94,7 +94,7 @@ impl Code {
             Self::Unsupported => "state that cannot be saved or had again here; all of it is listed",
             Self::Permission => "the kernel does not let this user do it",
             Self::Vanished => "the target does not exist or ended meanwhile",
-            Self::BadImage => "the image is damaged or from a newer version",
+            Self::BadImage => "the image cannot be read, is damaged, or from a newer version",
             Self::RestoreFailed => "the restore failed; nothing of it is left",
             Self::Restored => "snap dump of its own tree, as its parent sees it end after a restore",
             Self::TimedOut => "--timeout passed; the target runs on",

@@ -68,8 +68,7 @@ pub(super) fn open(path: &Path) -> Result<Image, Failure> {
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Failure {
-    let code = if error.kind() == io::ErrorKind::PermissionDenied { Code::Permission } else { Code::BadImage };
-    Failure::new(code, format!("cannot read the image {name}: {error}"), image::unreadable(error))
+    Failure::new(Code::BadImage, format!("cannot read the image {name}: {error}"), image::unreadable(error))
 }
 
 fn damaged(name: &str, error: &Error) -> Failure {

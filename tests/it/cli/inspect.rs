@@ -48,3 +48,22 @@ fn a_reader_that_goes_away_is_no_error() {
         assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{run}");
     });
 }
+
+/// Whatever the command, and whatever keeps it from reading.
+#[test]
+fn an_image_that_cannot_be_read_has_one_exit_code() {
+    isolated(|room| {
+        let victim = room.victim("sleeper", &[]);
+        let image = room.dump(victim.pid(), "x.snap", &[]);
+        let bytes = std::fs::read(&image).expect("the image");
+        std::fs::write(room.path("cut.snap"), &bytes[..bytes.len() / 2]).expect("a file");
+        std::fs::write(room.path("other.snap"), "no image").expect("a file");
+        for name in ["cut.snap", "other.snap", "missing.snap", "."] {
+            for command in [&["restore"][..], &["inspect"], &["restore", "--dry-run"]] {
+                room.snap(command.iter().copied().chain([name])).run().expect(6).says("cannot");
+            }
+            let json = room.snap(["inspect", name, "--json"]).run().expect(6).json();
+            assert_eq!((&json["error"]["kind"], &json["error"]["code"]), (&"bad-image".into(), &6.into()), "{name}");
+        }
+    });
+}

@@ -119,3 +119,15 @@ fn demo_needs_no_privilege() {
         snap(room, &["demo"]).run().expect(0);
     });
 }
+
+#[test]
+fn the_image_of_somebody_else_has_the_exit_code_of_one_that_cannot_be_read() {
+    isolated(|room| {
+        require_root!("to become another user");
+        let victim = room.victim("sleeper", &[]);
+        room.dump(victim.pid(), "x.snap", &[]);
+        for command in [&["restore", "x.snap"][..], &["inspect", "x.snap"], &["restore", "--dry-run", "x.snap"]] {
+            snap(room, command).run().expect(6).says("readable for their owner alone");
+        }
+    });
+}

@@ -12,6 +12,7 @@ pub mod image_file;
 pub mod inherited;
 pub mod interrupt;
 mod inventory;
+mod options;
 pub mod own;
 mod preflight;
 mod process;
@@ -21,9 +22,9 @@ mod standard_output;
 mod warnings;
 
 pub use error::Error;
+pub use options::{After, Options, Output, Report};
 pub use preflight::{SEEN_ONLY_WHEN_FROZEN, preflight};
 
-use crate::blocker::Blocker;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
@@ -31,7 +32,6 @@ use crate::image::model::id::Pid;
 use crate::image::model::inventory::Stats;
 use crate::image::model::memory::ContentOwner;
 use crate::image::{Complete, PageCounts, PageRun, WriteOptions, Writer};
-use crate::progress::Progress;
 use crate::resources::mqueue::exchange::Unseen;
 pub use crate::resources::socket::tcp::tree::Policy;
 use crate::resources::syscall_restart::sample::sleepers;
@@ -50,63 +50,7 @@ use own::Own;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-/// What to dump, and how.
-pub struct Options<'a> {
-    /// The process to dump.
-    pub pid: Pid,
-    /// Where the image goes.
-    pub output: Output,
-    /// What becomes of the target.
-    pub after: After,
-    /// Bound on the whole dump.
-    pub timeout: Option<Duration>,
-    /// zstd level of the pages; `None` stores them as they are.
-    pub compression: Option<i32>,
-    /// What is said of descriptors that lead out of the tree.
-    pub border: Border,
-    /// What of an image no restore could bring back, wherever it is.
-    pub unrestorable: fn(&Snapshot) -> Vec<Blocker>,
-    /// Who is told how far it is.
-    pub progress: &'a dyn Progress,
-}
-
-/// Where an image is written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// A file that appears under its name only when it is whole.
-    File(PathBuf),
-    /// Standard output, as a stream.
-    Stdout,
-}
-
-/// What becomes of the target after the dump.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
-    /// It goes on as if nothing had happened.
-    LeaveRunning,
-    /// It is in group stop (SIGSTOP).
-    LeaveStopped,
-    /// It is killed once the image is durable.
-    Kill,
-}
-
-/// What a dump did.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Counts, bytes and the pause.
-    pub stats: Stats,
-    /// Bytes of the image.
-    pub image_size: u64,
-    /// Time from start to end.
-    pub total: Duration,
-    /// Killed processes whose pid stays taken until their parent reaps them.
-    pub unreaped: Vec<Pid>,
-    /// What the user should know about the image.
-    pub warnings: Vec<String>,
-}
 
 /// Dumps a tree.
 ///

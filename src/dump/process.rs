@@ -204,11 +204,9 @@ impl Builder {
         let mut answers = process::ask(&mut asker, tids[0])?;
         let (timers, Queues { shared: pending, private }) =
             timer::with_signals(&mut asker, tids[0], &facts.timers, queues, &mut answers.itimers)?;
-        for (tid, pending) in private {
-            threads
-                .iter_mut()
-                .filter(|thread| thread.tid == tid)
-                .for_each(|thread| thread.pending.clone_from(&pending));
+        let mut private: HashMap<Tid, Vec<QueuedSignal>> = private.into_iter().collect();
+        for thread in &mut threads {
+            thread.pending = private.remove(&thread.tid).unwrap_or_else(|| std::mem::take(&mut thread.pending));
         }
         if answers.has_ldt {
             let reason = "segments of modify_ldt(2) are not supported";

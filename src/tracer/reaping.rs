@@ -9,6 +9,7 @@ use super::tree::Process;
 use crate::image::model::id::Pid;
 use crate::sys::pidfd;
 use nix::errno::Errno;
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 /// How long a parent may take that sleeps.
@@ -22,16 +23,21 @@ pub(super) fn unreaped<'a>(processes: impl Iterator<Item = &'a Process>) -> Vec<
     let (mut patience, since) = (Patience::new(AWAKE), Instant::now());
     loop {
         left.retain(|process| pidfd::send_signal(process.pidfd(), 0) != Err(Errno::ESRCH));
-        let has_time = since.elapsed() < ASLEEP || left.iter().any(|process| is_parent_awake(process.pid()));
+        let has_time = since.elapsed() < ASLEEP || parents(&left).into_iter().any(is_awake);
         if left.is_empty() || !has_time || !patience.wait() {
             return left.into_iter().map(Process::pid).collect();
         }
     }
 }
 
-/// Whether a thread of its parent runs, or is about to. A parent outside of our pid namespace cannot be seen.
-fn is_parent_awake(child: Pid) -> bool {
-    let parent = tasks::status_field(child.leader(), "PPid").and_then(|parent| parent.parse().ok()).map(Pid);
-    let threads = parent.filter(|parent| parent.0 > 0).and_then(|parent| tasks::threads(parent).ok());
-    threads.is_some_and(|threads| threads.into_iter().any(|tid| matches!(tasks::state(tid), Some('R' | 'D'))))
+/// Their parents. One outside of our pid namespace cannot be seen.
+fn parents(children: &[&Process]) -> HashSet<Pid> {
+    let parent = |child: &&Process| tasks::status_field(child.pid().leader(), "PPid")?.parse().ok().map(Pid);
+    children.iter().filter_map(parent).filter(|parent| parent.0 > 0).collect()
+}
+
+/// Whether a thread of a process runs, or is about to.
+fn is_awake(process: Pid) -> bool {
+    let threads = tasks::threads(process);
+    threads.is_ok_and(|threads| threads.into_iter().any(|tid| matches!(tasks::state(tid), Some('R' | 'D'))))
 }

@@ -3,6 +3,7 @@
 use super::error::{Error, ParseError, if_present};
 use super::scan;
 use super::task_dir::read_whole;
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 const KIND: &str = "tcp";
@@ -36,6 +37,29 @@ pub fn read(buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
 /// As [`read`].
 pub fn read_of(protocol: &str, buffer: &mut Vec<u8>) -> Result<Vec<Row>, Error> {
     read_versions(protocol, &[Version::Four, Version::Six], buffer)
+}
+
+/// The tables of our own network namespace by inode number, each read when a socket is asked for that is not in it yet.
+#[derive(Debug, Default)]
+pub struct Tables {
+    known: HashMap<&'static str, HashMap<u64, Row>>,
+}
+
+impl Tables {
+    /// What is known of a socket of that protocol, as for [`read_of`].
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn row(&mut self, protocol: &'static str, ino: u64) -> Result<Option<Row>, Error> {
+        if let Some(row) = self.known.get(protocol).and_then(|rows| rows.get(&ino)) {
+            return Ok(Some(*row));
+        }
+        let rows: HashMap<u64, Row> =
+            read_of(protocol, &mut Vec::new())?.into_iter().map(|row| (row.ino, row)).collect();
+        let found = rows.get(&ino).copied();
+        self.known.insert(protocol, rows);
+        Ok(found)
+    }
 }
 
 /// Which of the two tables: that of the sockets of AF_INET, or that of those of AF_INET6.
@@ -110,6 +134,7 @@ fn address(word: &[u8]) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
 
     #[test]
     fn sockets_of_both_families() {
@@ -132,6 +157,21 @@ mod tests {
     fn errors_name_the_line() {
         let error = parse(b"head\n 0: 0100007F:1388 0000:0 0A").unwrap_err();
         assert_eq!((error.line, error.expected), (2, "other address"));
+    }
+
+    #[test]
+    fn a_socket_that_is_younger_than_the_table_is_found() {
+        let ino = |socket: &std::net::TcpListener| {
+            let link = std::fs::read_link(format!("/proc/self/fd/{}", socket.as_raw_fd())).unwrap();
+            link.to_str().unwrap().trim_start_matches("socket:[").trim_end_matches(']').parse().unwrap()
+        };
+        let mut tables = Tables::default();
+        for _ in 0..2 {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let row = tables.row("tcp", ino(&listener)).unwrap().unwrap();
+            assert_eq!(row.local, listener.local_addr().unwrap());
+            assert_eq!(tables.row("udp", ino(&listener)).unwrap(), None);
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::image::model::socket::tcp::{Role, Tcp};
 use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::proc::many;
+use crate::proc::tcp_table::Tables;
 use crate::sys::socket;
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,6 +37,8 @@ pub struct Sockets {
     open: Vec<(File, (Tid, Fd))>,
     /// Netlink sockets for which the kernel keeps memory although nothing waits in them.
     charged: Vec<SocketId>,
+    /// What /proc tells of those that do not tell it themselves.
+    tables: Tables,
     /// What the UNIX sockets are connected to, once all are known.
     links: Option<unix::Links>,
 }
@@ -60,7 +63,7 @@ impl Sockets {
         let fd = file.as_fd();
         let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
         let (domain, kind, protocol) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
-        let state = match state(ino, fd, (domain, kind, protocol))? {
+        let state = match state(ino, fd, (domain, kind, protocol), &mut self.tables)? {
             Ok(state) => state,
             Err(reason) => return Ok(Err(reason)),
         };
@@ -295,16 +298,21 @@ impl Refusal {
     }
 }
 
-fn state(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<State, Refusal>> {
+fn state(
+    ino: u64,
+    fd: BorrowedFd<'_>,
+    what: (i32, i32, i32),
+    tables: &mut Tables,
+) -> io::Result<Result<State, Refusal>> {
     let (_, kind, protocol) = what;
     match what {
         (libc::AF_UNIX, _, _) => Ok(Ok(State::Unix(unix::collect(fd)?))),
         (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP) => {
-            Ok(tcp::collect(ino, fd)?.map(State::Tcp).map_err(Refusal::Never))
+            Ok(tcp::collect(ino, fd, tables)?.map(State::Tcp).map_err(Refusal::Never))
         }
         (libc::AF_NETLINK, ..) => Ok(netlink::collect(ino, fd, protocol)?.map(State::Netlink)),
         (libc::AF_PACKET, ..) => Ok(packet::collect(ino, fd, kind)?.map(State::Packet)),
-        _ if datagram::name(what).is_some() => Ok(datagram::collect(ino, fd, what)?.map(State::Datagram)),
+        _ if datagram::name(what).is_some() => Ok(datagram::collect(ino, fd, what, tables)?.map(State::Datagram)),
         _ => Ok(Err(Refusal::Never(format!("{} sockets are not supported", family::name(what))))),
     }
 }

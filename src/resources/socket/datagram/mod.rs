@@ -6,7 +6,7 @@ pub mod queue;
 use super::Refusal;
 use crate::image::model::socket::datagram::Datagram;
 use crate::image::model::socket::inet;
-use crate::proc::tcp_table;
+use crate::proc::tcp_table::Tables;
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -44,11 +44,16 @@ pub fn table(kind: i32, protocol: i32) -> Option<&'static str> {
 ///
 /// # Errors
 /// As getsockname(2) and its like.
-pub fn collect(ino: u64, fd: BorrowedFd<'_>, what: (i32, i32, i32)) -> io::Result<Result<Datagram, Refusal>> {
+pub fn collect(
+    ino: u64,
+    fd: BorrowedFd<'_>,
+    what: (i32, i32, i32),
+    tables: &mut Tables,
+) -> io::Result<Result<Datagram, Refusal>> {
     let local = socket::own_address(fd)?;
     let peer = match socket::peer_address(fd) {
         Ok(peer) => Some(peer),
-        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => peer_without_port(ino, fd, what, &local)?,
+        Err(error) if error.raw_os_error() == Some(libc::ENOTCONN) => peer_without_port(ino, fd, what, &local, tables)?,
         Err(error) => return Err(error),
     };
     let seen = socket::waiting(fd)?;
@@ -83,6 +88,7 @@ fn peer_without_port(
     fd: BorrowedFd<'_>,
     (domain, kind, protocol): (i32, i32, i32),
     local: &[u8],
+    tables: &mut Tables,
 ) -> io::Result<Option<Vec<u8>>> {
     /// TCP_ESTABLISHED, of whatever protocol.
     const CONNECTED: u8 = 1;
@@ -93,9 +99,8 @@ fn peer_without_port(
     else {
         return Ok(None);
     };
-    let rows = tcp_table::read_of(table, &mut Vec::new()).map_err(io::Error::other)?;
-    let row = rows.iter().find(|row| row.ino == ino && row.state == CONNECTED);
-    Ok(row.map(|row| inet::like(local, row.peer)))
+    let row = tables.row(table, ino).map_err(io::Error::other)?;
+    Ok(row.filter(|row| row.state == CONNECTED).map(|row| inet::like(local, row.peer)))
 }
 
 /// `sk_shutdown` as far as poll(2) tells: sending alone it does not (net/core/datagram.c, `datagram_poll`).

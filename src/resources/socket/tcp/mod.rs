@@ -10,18 +10,17 @@ use super::options::{self, Row};
 use crate::image::model::socket::State;
 use crate::image::model::socket::inet;
 use crate::image::model::socket::tcp::{Ended, Role, Tcp};
-use crate::proc::tcp_table;
+use crate::proc::tcp_table::Tables;
 use crate::sys::tcp;
 use crate::sys::{descriptor, socket};
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
 
 /// What is known of it, or why it cannot be saved. One that is connected passes for unconnected until all sockets are known ([`tree::read`]).
 ///
 /// # Errors
 /// As getsockopt(2), getsockname(2) and their like.
-pub fn collect(ino: u64, fd: BorrowedFd<'_>) -> io::Result<Result<Tcp, String>> {
+pub fn collect(ino: u64, fd: BorrowedFd<'_>, tables: &mut Tables) -> io::Result<Result<Tcp, String>> {
     let upper = tcp::upper_layer(fd)?;
     if !upper.is_empty() {
         return Ok(Err(format!("the state of its upper layer ({upper}) cannot be read")));
@@ -34,8 +33,9 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>) -> io::Result<Result<Tcp, String>> 
             Ok(role) => role,
             Err(reason) => return Ok(Err(reason)),
         },
-        tcp::State::SynSent => match connecting_to(ino) {
-            Some(peer) => Role::Connecting { peer: inet::like(&local, peer) },
+        tcp::State::SynSent => match tables.row("tcp", ino).map_err(io::Error::other)? {
+            // getpeername(2) does not tell before there is an answer; the table of the network namespace does.
+            Some(row) => Role::Connecting { peer: inet::like(&local, row.peer) },
             None => return Ok(Err("whom it connects to cannot be seen".into())),
         },
         tcp::State::Established
@@ -64,12 +64,6 @@ fn ended(fd: BorrowedFd<'_>) -> io::Result<Result<Role, String>> {
     }
     let unread = tcp::peek(fd, descriptor::unread(fd)?)?;
     Ok(Ok(Role::Ended(Ended { unread, failed: polled.failed })))
-}
-
-/// getpeername(2) does not tell before there is an answer; the table of the network namespace does.
-fn connecting_to(ino: u64) -> Option<SocketAddr> {
-    let rows = tcp_table::read(&mut Vec::new()).ok()?;
-    rows.iter().find(|row| row.ino == ino).map(|row| row.peer)
 }
 
 /// Which options of a socket are left out: what one that was connected has by itself and what it does not take any more: the largest segment was agreed

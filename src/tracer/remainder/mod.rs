@@ -38,7 +38,7 @@ const STEP: usize = 16;
 const ERESTARTNOHAND: u64 = -514i64 as u64;
 
 /// How the rest of a transfer is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rest {
     /// Number of the system call.
     pub number: u64,
@@ -53,7 +53,7 @@ pub struct Rest {
 }
 
 /// Where the rest of a transfer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Way {
     /// In one piece, as the whole: buffer and count are in the second and third argument. It is done with so many bytes in all.
     Bytes {
@@ -75,39 +75,40 @@ pub enum Way {
 }
 
 /// What is left of a vector that is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vector {
-    /// Pieces with their length in bytes, none of which is empty but the last ones.
-    pieces: [(Addr, u64); MOST_PIECES],
+    /// Pieces with their length in bytes, none of which is empty.
+    pieces: Vec<(Addr, u64)>,
     /// Control data that goes with each part of a message: where it stands and its length in bytes.
     control: (Addr, u64),
 }
 
 impl Vector {
-    /// `None` if they are more than there is room for.
+    /// `None` if they are more than there is ever room for.
     #[must_use]
     pub fn new(pieces: &[(Addr, u64)], control: (Addr, u64)) -> Option<Self> {
-        let mut vector = Self { pieces: [(Addr::NULL, 0); MOST_PIECES], control };
-        let mut places = vector.pieces.iter_mut();
-        for piece in pieces.iter().filter(|(_, len)| *len > 0) {
-            *places.next()? = *piece;
-        }
-        Some(vector)
+        let pieces: Vec<(Addr, u64)> = pieces.iter().copied().filter(|(_, len)| *len > 0).collect();
+        (pieces.len() <= MOST_PIECES).then_some(Self { pieces, control })
+    }
+
+    /// Whether there is control data.
+    #[must_use]
+    pub fn carries(&self) -> bool {
+        self.control.1 != 0
     }
 
     /// What is left of it when so much is done.
-    fn without(self, done: u64) -> Self {
-        let mut done = done;
-        let rest = self.pieces.map(|(at, len)| {
-            let here = done.min(len);
-            done -= here;
-            (at.add(here), len - here)
-        });
-        Self::new(&rest, self.control).unwrap_or(self)
+    fn without(mut self, mut done: u64) -> Self {
+        for (at, len) in &mut self.pieces {
+            let here = done.min(*len);
+            (*at, *len, done) = (at.add(here), *len - here, done - here);
+        }
+        self.pieces.retain(|(_, len)| *len > 0);
+        self
     }
 
     fn count(&self) -> u64 {
-        self.pieces.iter().filter(|(_, len)| *len > 0).count() as u64
+        self.pieces.len() as u64
     }
 }
 
@@ -130,7 +131,7 @@ impl FrozenTree {
     ///
     /// # Errors
     /// [`Error`] of the target's memory and registers.
-    pub fn go_on(&mut self, tid: Tid, rest: Rest) -> Result<Result<(), String>, Error> {
+    pub fn go_on(&mut self, tid: Tid, rest: &Rest) -> Result<Result<(), String>, Error> {
         let Some(&index) = self.index.get(&tid) else { return Err(Error::Vanished(Pid(tid.0))) };
         let thread = &self.threads[index];
         let memory = Memory::open(Pid(tid.0))?;
@@ -143,8 +144,8 @@ impl FrozenTree {
                 }
                 next
             }
-            None => match prepare(thread, &rest, self.threads_of(thread.pid), &memory)? {
-                Ok(mut made) => made.first(&thread.regs, &rest),
+            None => match prepare(thread, rest, self.threads_of(thread.pid), &memory)? {
+                Ok(mut made) => made.first(&thread.regs, rest),
                 Err(why) => return Ok(Err(why)),
             },
         };
@@ -164,7 +165,8 @@ fn standing_in(rip: u64, memory: &Memory) -> Option<Remainder> {
 /// The remainder that stands at an address.
 fn at(at: Addr, memory: &Memory) -> Option<Remainder> {
     // Behind a small one there may be nothing more.
-    [LEN, MOST_LEN].into_iter().find_map(|len| Remainder::decode(at, &memory.read_vec(at, len).ok()?))
+    let mut lengths = (LEN..=MOST_LEN).step_by(LEN);
+    lengths.find_map(|len| Remainder::decode(at, &memory.read_vec(at, len).ok()?))
 }
 
 /// Whether an address in a mapping is in a remainder.

@@ -5,7 +5,7 @@ use crate::support::network::own_network;
 use crate::support::{Room, Victim, isolated, require_root};
 
 /// All kinds of transfers, in victims that have room for the code of all of theirs.
-const LOCAL: [&str; 3] = ["local", "pieces", "carrying"];
+const LOCAL: [&str; 5] = ["local", "pieces", "carrying", "long", "fifteen"];
 const TCP: [&str; 3] = ["tcp", "tcp-pieces", "tcp-carrying"];
 
 /// Looks at it several times, with progress in between and without; then kills and restores it.
@@ -104,7 +104,7 @@ fn exam_01_eight_transfers_of_a_static_program_return_their_full_count() {
 #[test]
 fn exam_01_transfers_of_many_pieces_and_of_a_pipe_return_their_full_count() {
     isolated(|room| {
-        for kinds in ["long", "long-message"] {
+        for kinds in ["fifteen", "long", "long-message"] {
             goes_on(room, room.victim("transfer", &[kinds]), "final");
         }
     });
@@ -174,7 +174,7 @@ fn exam_01_transfers_over_tcp_return_their_full_count() {
 #[test]
 fn a_transfer_whose_other_end_goes_away_returns_what_it_has_done() {
     isolated(|room| {
-        for kinds in LOCAL {
+        for kinds in LOCAL.into_iter().chain(["waiting"]) {
             goes_on(room, room.victim("transfer", &[kinds]), "break");
         }
     });
@@ -199,7 +199,7 @@ fn a_transfer_over_a_connection_that_is_reset_returns_the_error_that_is_told_onc
 #[test]
 fn a_handler_without_restart_ends_a_transfer_with_what_it_has_done() {
     isolated(|room| {
-        for kinds in LOCAL {
+        for kinds in LOCAL.into_iter().chain(["waiting"]) {
             goes_on(room, room.victim("transfer", &[kinds]), "interrupt");
         }
     });

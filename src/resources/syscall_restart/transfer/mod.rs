@@ -44,10 +44,10 @@ pub fn go_on(tree: &mut FrozenTree, samples: &mut Samples, frozen_at: Instant) -
         };
         let progress = transfer.progress(tid, thread.regs().rax);
         let Some((total, done)) = progress.filter(|(total, done)| done < total) else { continue };
-        let left = match rest(tree, pid, thread, transfer, (total, done)) {
-            Ok((rest, has_timeout)) => match tree.go_on(tid, rest).map_err(remote(tid))? {
+        let left = match plan(tree, pid, thread, transfer, (total, done)) {
+            Ok(plan) => match plan.carry_out(tree, tid)? {
                 Ok(()) => {
-                    if has_timeout {
+                    if plan.has_timeout {
                         let anew = Sample { left: Some(TimeLeft::Unknown), ..Sample::awake(frozen_at) };
                         samples.insert(tid, anew);
                     }
@@ -69,26 +69,56 @@ fn remote(tid: Tid) -> impl FnOnce(crate::tracer::Error) -> CollectError {
     move |source| CollectError::Remote { tid, action: "having it go on with a transfer", source }
 }
 
-/// How the rest of a transfer is made, and whether it has a timeout, which begins anew.
-fn rest(
+/// How the rest of a transfer is made.
+struct Plan {
+    rest: Rest,
+    /// If there is no room for that.
+    otherwise: Option<Rest>,
+    /// Whether it has a timeout, which begins anew.
+    has_timeout: bool,
+}
+
+impl Plan {
+    /// Has the thread go on. The inner error is why it does not.
+    fn carry_out(&self, tree: &mut FrozenTree, tid: Tid) -> Result<Result<(), String>, CollectError> {
+        let first = tree.go_on(tid, &self.rest).map_err(remote(tid))?;
+        match (&self.otherwise, first) {
+            (Some(otherwise), Err(_)) => tree.go_on(tid, otherwise).map_err(remote(tid)),
+            (_, first) => Ok(first),
+        }
+    }
+}
+
+fn plan(
     tree: &FrozenTree,
     pid: Pid,
     thread: &StoppedThread,
     transfer: Transfer,
     progress: (u64, u64),
-) -> Result<(Rest, bool), Left> {
+) -> Result<Plan, Left> {
     let found = found(tree, pid, thread, transfer, progress)?;
     if may_cancel(tree, pid, thread) {
         return Err(cut("its program cancels threads (pthread_cancel(3)), which must find them in their own code"));
     }
     let (way, address) = way(thread, found, transfer)?;
     let (regs, kind) = (thread.regs(), found.kind);
+    let otherwise = if let Way::Vector(vector) = &way
+        && kind != Kind::Packets
+        && !vector.carries()
+    {
+        transfer.left(thread.tid(), regs.rax).map(Way::Pieces)
+    } else {
+        None
+    };
     // What has done something itself goes on in smaller parts, and loses the error of one that does nothing.
     let tells_errors = matches!(kind, Kind::Tcp) && !transfer.is_file();
-    let (number, flags) = call(thread, kind, transfer, way);
+    let rest = |way: Way| {
+        let (number, flags) = call(thread, kind, transfer, &way);
+        Rest { number: number as u64, flags, address, tells_errors, way }
+    };
     // Those that are received have a timeout of their own, which is looked at when one has come.
     let has_timeout = found.has_timeout || kind == Kind::Messages && transfer.receives && regs.r8 != 0;
-    Ok((Rest { number: number as u64, flags, address, tells_errors, way }, has_timeout))
+    Ok(Plan { rest: rest(way), otherwise: otherwise.map(rest), has_timeout })
 }
 
 /// What there is behind its descriptors.
@@ -125,7 +155,7 @@ fn found(
 }
 
 /// By which call the rest is made, and with which flags.
-fn call(thread: &StoppedThread, kind: Kind, transfer: Transfer, way: Way) -> (i64, u64) {
+fn call(thread: &StoppedThread, kind: Kind, transfer: Transfer, way: &Way) -> (i64, u64) {
     const NOSIGNAL: u64 = libc::MSG_NOSIGNAL as u64;
     const WAITALL: u64 = libc::MSG_WAITALL as u64;
     let regs = thread.regs();

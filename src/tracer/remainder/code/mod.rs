@@ -21,13 +21,15 @@ use crate::sys::regset::UserRegs;
 /// Bytes of the smallest one, with its note. Others have a multiple of it.
 pub(crate) const LEN: usize = 128;
 /// Bytes of the largest.
-pub(crate) const MOST_LEN: usize = 2 * LEN;
+pub(crate) const MOST_LEN: usize = super::MOST * LEN;
 
 /// Where data begins, before the note: a `struct msghdr` of seven words, and the vector.
 const DATA: usize = 80;
 const VECTOR: usize = DATA + 7 * 8;
-/// Pieces for which there is room.
-pub const MOST_PIECES: usize = (2 * LEN - NOTE_LEN - VECTOR) / 16;
+/// Bytes of a `struct iovec`.
+const PIECE: usize = 16;
+/// Pieces for which there is room in the largest.
+pub const MOST_PIECES: usize = (MOST_LEN - NOTE_LEN - VECTOR) / PIECE;
 
 /// Bytes of a `struct mmsghdr`.
 pub const MESSAGE_LEN: u64 = 64;
@@ -53,7 +55,7 @@ pub struct Remainder {
     bytes: Vec<u8>,
 }
 
-/// Bytes that one of a shape has.
+/// Bytes that one of a shape has at least.
 const fn len(shape: Shape) -> usize {
     match shape {
         Shape::Bytes | Shape::First | Shape::Count | Shape::Length | Shape::Messages => LEN,
@@ -64,7 +66,7 @@ const fn len(shape: Shape) -> usize {
 impl Remainder {
     /// That of the call which has just returned to `regs`, in a thread.
     pub(super) fn of_call(at: Addr, owner: Owner, regs: &UserRegs, rest: &Rest) -> Self {
-        let (shape, numbers) = match rest.way {
+        let (shape, numbers) = match &rest.way {
             Way::Bytes { .. } => {
                 (Shape::Bytes, vec![regs.rsi.wrapping_neg(), regs.rsi, regs.rdx, regs.r10, regs.r8, regs.rip])
             }
@@ -82,7 +84,9 @@ impl Remainder {
         let mut bytes = Assembly::of(shape, rest.tells_errors).with(&numbers);
         bytes.resize(len(shape), 0);
         let mut made = Self { at, shape, bytes };
-        if let Way::Vector(vector) = rest.way {
+        if let Way::Vector(vector) = &rest.way {
+            let len = VECTOR + vector.pieces.len() * PIECE + NOTE_LEN;
+            made.bytes.resize(len.next_multiple_of(LEN).max(2 * LEN), 0);
             made.put_vector(vector);
         }
         made.note(owner, regs.rsp);
@@ -93,7 +97,10 @@ impl Remainder {
     #[must_use]
     pub fn decode(at: Addr, bytes: &[u8]) -> Option<Self> {
         Shape::ALL.into_iter().find_map(|shape| {
-            let bytes = bytes.get(..len(shape)).filter(|bytes| bytes.ends_with(&MARK))?;
+            let most = if shape == Shape::Vector { MOST_LEN } else { len(shape) };
+            let mut lengths = (len(shape)..=most).step_by(LEN);
+            let len = lengths.find(|len| bytes.get(..*len).is_some_and(|bytes| bytes.ends_with(&MARK)))?;
+            let bytes = bytes.get(..len)?;
             let is_code = [false, true].into_iter().any(|tells_errors| {
                 let wanted = Assembly::of(shape, tells_errors);
                 let end = if shape == Shape::Vector { DATA } else { bytes.len() - NOTE_LEN };
@@ -143,7 +150,7 @@ impl Remainder {
             Shape::First => UserRegs { rdi: regs.rdi.wrapping_add(done), rsi: regs.rsi.wrapping_sub(done), ..*regs },
             Shape::Vector => {
                 let left = self.vector().without(done);
-                self.put_vector(left);
+                self.put_vector(&left);
                 let rdx = if is_message(regs.orig_rax) { regs.rdx } else { left.count() };
                 UserRegs { rdx, r9: regs.r9.wrapping_add(done), ..*regs }
             }
@@ -163,9 +170,9 @@ impl Remainder {
     pub(super) fn first(&mut self, regs: &UserRegs, rest: &Rest) -> UserRegs {
         let made = UserRegs { rip: self.after().0, orig_rax: rest.number, ..*regs };
         let data = |at: usize| self.at.add(at as u64).0;
-        match rest.way {
+        match &rest.way {
             Way::Bytes { end } => {
-                UserRegs { r10: rest.flags, r8: rest.address, ..self.next(&UserRegs { rdx: end, ..made }) }
+                UserRegs { r10: rest.flags, r8: rest.address, ..self.next(&UserRegs { rdx: *end, ..made }) }
             }
             Way::First => self.next(&made),
             Way::Vector(_) if is_message(rest.number) => {
@@ -174,7 +181,7 @@ impl Remainder {
             Way::Vector(vector) => UserRegs { rsi: data(VECTOR), rdx: vector.count(), r9: regs.rax, ..made },
             Way::Pieces(Pieces { end: _, at, len, behind }) => UserRegs {
                 rsi: at.0,
-                rdx: len,
+                rdx: *len,
                 r10: rest.flags,
                 r8: rest.address,
                 r9: u64::from(behind.wrapping_neg()) << 32 | regs.rax,
@@ -192,20 +199,19 @@ impl Remainder {
     }
 
     fn vector(&self) -> Vector {
-        let word = |index: usize| number(&self.bytes[VECTOR + index * 8..]);
-        let mut pieces = [(Addr::NULL, 0); MOST_PIECES];
-        pieces.iter_mut().enumerate().for_each(|(index, piece)| {
-            *piece = (Addr(word(2 * index)), word(2 * index + 1));
-        });
+        let pieces = self.bytes[VECTOR..self.bytes.len() - NOTE_LEN].chunks_exact(PIECE);
+        let pieces = pieces.map(|piece| (Addr(number(piece)), number(&piece[8..])));
         let word = |index: usize| number(&self.bytes[DATA + index * 8..]);
-        Vector { pieces, control: (Addr(word(4)), word(5)) }
+        Vector { pieces: pieces.filter(|(_, len)| *len > 0).collect(), control: (Addr(word(4)), word(5)) }
     }
 
     /// Pieces, and a message that has nothing else but control data of the caller's.
-    fn put_vector(&mut self, vector: Vector) {
+    fn put_vector(&mut self, vector: &Vector) {
+        let end = self.bytes.len() - NOTE_LEN;
+        self.bytes[DATA..end].fill(0);
         let (control, control_len) = vector.control;
         let message = [0, 0, self.at.add(VECTOR as u64).0, vector.count(), control.0, control_len, 0];
-        let pieces = vector.pieces.into_iter().flat_map(|(at, len)| [at.0, len]);
+        let pieces = vector.pieces.iter().flat_map(|(at, len)| [at.0, *len]);
         for (index, word) in message.into_iter().chain(pieces).enumerate() {
             self.bytes[DATA + index * 8..][..8].copy_from_slice(&word.to_le_bytes());
         }

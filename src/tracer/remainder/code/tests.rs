@@ -15,6 +15,10 @@ fn vector() -> Vector {
     Vector::new(&pieces, (Addr(0x8000), 0x20)).expect("few pieces")
 }
 
+fn long_vector(count: usize) -> Vector {
+    Vector::new(&vec![(Addr(0x5000), 9); count], (Addr::NULL, 0)).expect("not too many")
+}
+
 fn regs() -> UserRegs {
     UserRegs {
         rdi: 0x1000,
@@ -35,8 +39,11 @@ fn rest(way: Way, tells_errors: bool) -> Rest {
 }
 
 fn every() -> impl Iterator<Item = Rest> {
-    let small = [BYTES, Way::First, Way::Count, Way::Length, Way::Messages];
-    let ways = move || small.into_iter().chain([Way::Vector(vector()), Way::Pieces(PIECES)]);
+    let ways = || {
+        let sent = [vector(), long_vector(7), long_vector(MOST_PIECES)].map(Way::Vector);
+        let small = [BYTES, Way::First, Way::Count, Way::Length, Way::Messages, Way::Pieces(PIECES)];
+        small.into_iter().chain(sent)
+    };
     [false, true].into_iter().flat_map(move |told| ways().map(move |way| rest(way, told)))
 }
 
@@ -193,4 +200,11 @@ fn two_threads_in_one_have_no_owner() {
     assert!(first.is_same(&second));
     first.share(&second);
     assert_eq!(first.owner().tid, Tid(0));
+}
+
+#[test]
+fn a_vector_takes_the_room_that_it_needs() {
+    let len = |count| made(&rest(Way::Vector(long_vector(count)), false)).bytes.len();
+    assert_eq!([1, 6, 7, 14, 15, MOST_PIECES].map(len), [256, 256, 384, 384, 512, MOST_LEN]);
+    assert_eq!(Vector::new(&vec![(Addr(1), 1); MOST_PIECES + 1], (Addr::NULL, 0)), None);
 }

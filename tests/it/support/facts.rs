@@ -182,6 +182,10 @@ impl Facts {
             // The kernel lists what is watched by the addresses of the files.
             kept.sort_by_key(|line| if line.starts_with("tfd:") { line.clone() } else { String::new() });
             let target = link(&format!("/proc/{pid}/fd/{fd}"));
+            let is_closed_again = target.is_empty() && information.is_empty();
+            if is_closed_again || is_question(&target) {
+                continue;
+            }
             let target = match target.as_str() {
                 pipe if pipe.starts_with("pipe:") => "pipe",
                 socket if socket.starts_with("socket:") => "socket",
@@ -273,6 +277,11 @@ fn numbers(directory: &str) -> Vec<i32> {
 
 fn link(path: &str) -> String {
     fs::read_link(path).map(|target| target.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Whether it is the file in which a victim looks for what it is asked, again and again; one that was asked before has no name any more.
+fn is_question(target: &str) -> bool {
+    target.strip_suffix(" (deleted)").unwrap_or(target).ends_with("/ask")
 }
 
 /// A header of smaps starts with a range in small hexadecimal digits; every other line with a capital letter.

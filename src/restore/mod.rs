@@ -31,6 +31,7 @@ mod named_memory;
 mod namespace;
 pub mod network;
 mod numbers;
+mod opening;
 mod options;
 mod pages;
 mod pipes;

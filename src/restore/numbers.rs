@@ -1,8 +1,8 @@
 //! Which descriptor number each thing has that a skeleton inherits. Pure.
 
-use super::descriptors::{Opening, Source};
 use super::host::HostFacts;
 use super::layout::Numbers;
+use super::opening::{Opening, Source};
 use super::{Choices, late, lookup, memory, process};
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;

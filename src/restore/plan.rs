@@ -2,11 +2,11 @@
 
 use super::assemble::{Builder, World};
 use super::check::Findings;
-use super::descriptors::{Opening, Source};
 use super::genealogy::{Being, Genealogy};
 use super::host::HostFacts;
 use super::layout::find_hole;
 use super::numbers::number;
+use super::opening::{Opening, Source};
 use super::resume::{self, TimedCall};
 use super::script::{Image, List, page_up};
 use super::vdso::{self, Vdso};

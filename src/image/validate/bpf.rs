@@ -33,8 +33,8 @@ pub fn map(map: &BpfMap, snapshot: &Snapshot) -> Result<(), Error> {
             ensure(kind, object, "has entries that it cannot have")?;
             let sane = if map.kind.is_per_cpu() { (1..CPUS_MAX).contains(cpus) } else { *cpus == 1 };
             ensure(sane, object, "has values of an impossible number of CPUs")?;
-            let bytes = map.entries() as u64 * map.stride(*cpus);
-            ensure(bytes == values.len() as u64, object, "has not a value for each key")?;
+            let bytes = (map.entries() as u64).checked_mul(map.stride(*cpus));
+            ensure(bytes == Some(values.len() as u64), object, "has not a value for each key")?;
             ensure(keys.is_empty() || !map.kind.is_queue(), object, "has entries that nobody can read")?;
             self::keys(map, keys)
         }

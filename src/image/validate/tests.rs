@@ -344,6 +344,13 @@ fn bpf_maps_hold_what_such_maps_can_hold() {
             |s| s.bpf_maps[0].content = memory(1),
             |s| s.bpf_maps[0].content = s.bpf_maps[2].content.clone(),
             |s| s.bpf_maps[0].content = MapContent::Pinned(b"devices".to_vec()),
+            // So large that their bytes are 0 again.
+            |s| {
+                let map = &mut s.bpf_maps[0];
+                (map.kind, map.key_size, map.value_size, map.max_entries) =
+                    (MapKind::PERCPU_HASH, 1, 1 << 30, u32::MAX);
+                map.content = MapContent::Entries { keys: vec![0; 1 << 19], values: Vec::new(), cpus: 1 << 15 };
+            },
         ],
     );
     assert_refused(

@@ -10,7 +10,8 @@ mod unix;
 
 pub use unix::{Making as UnixSockets, Names};
 
-use super::descriptors::{OpenError, Opening, Source, failed};
+use super::descriptors::{OpenError, failed};
+use super::opening::{Opening, Source};
 use crate::image::model::Snapshot;
 use crate::image::model::id::SocketId;
 use crate::image::model::socket::tcp::Role;

@@ -110,8 +110,8 @@ pub(super) struct Builder {
     /// Bytes of the pages that they are copies of.
     pub(super) copied: u64,
     pub(super) processes: Vec<Process>,
-    /// What processes have to undo in sets of semaphores.
-    pub(super) undo: HashMap<Pid, Vec<Adjustment>>,
+    /// What tasks have to undo in sets of semaphores.
+    pub(super) undo: HashMap<Tid, Vec<Adjustment>>,
     /// Lists of operations to undo that were looked at, by the place of the first task that has each.
     pub(super) undo_seen: HashSet<usize>,
     /// Sets of semaphores that may be in these lists.

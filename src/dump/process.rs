@@ -125,7 +125,6 @@ impl Builder {
             threads: inside.threads,
             ended_leader,
             handlers,
-            undo: Vec::new(),
             itimers: inside.answers.itimers,
             timers: inside.timers,
             rlimits: facts.rlimits,
@@ -252,49 +251,34 @@ impl Builder {
         Ok(())
     }
 
-    /// What a process has to undo in sets of semaphores, if there are any and it has a list of its own.
+    /// What the tasks of a process have to undo in sets of semaphores, if there are any: each list once, by the first task that has it.
     fn undo(&mut self, asker: &mut Asker<'_, '_>, subject: Subject<'_>, tids: &[Tid]) -> Result<(), CollectError> {
         if self.semaphores.is_empty() {
             return Ok(());
         }
-        let (at, pid, sharing) = (subject.at, subject.pid, &subject.view.sharing);
-        let (main, list) = (tids[0], sharing.first_with_undo_list(at));
-        for &other in &tids[1..] {
-            let task = sharing.task(at, other);
-            let own = sharing.first_with_undo_list(task);
-            // None, and one without operations, comes to the same.
-            if own == list || sharing.has_undo_list(task) == Some(false) {
+        let (at, sharing) = (subject.at, &subject.view.sharing);
+        for (place, &tid) in tids.iter().enumerate() {
+            let task = if place == 0 { at } else { sharing.task(at, tid) };
+            if !self.undo_seen.insert(sharing.first_with_undo_list(task)) {
                 continue;
             }
-            match undo::adjustments(asker, other, &self.semaphores, &mut self.findings) {
+            let is_without = match sharing.has_undo_list(task) {
+                Some(has) => !has,
+                None => {
+                    let none = PlainTask::start().map_err(CollectError::at(tid, "fork of snap"))?;
+                    let order = kcmp::compare(tid, none.tid(), Object::SysvSem, 0, 0);
+                    order.map_err(CollectError::at(tid, "kcmp KCMP_SYSVSEM"))? == Some(Ordering::Equal)
+                }
+            };
+            if is_without {
+                continue;
+            }
+            match undo::adjustments(asker, tid, &self.semaphores, &mut self.findings) {
                 Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
                     self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
                 }
-                found => {
-                    if !found?.is_empty() {
-                        let reason = "it has operations on System V semaphores to undo that its process does not have, which is not supported yet";
-                        self.findings.block(format!("tid {other}"), "CLONE_SYSVSEM", reason, "");
-                    }
-                }
+                found => drop(self.undo.insert(tid, found?)),
             }
-        }
-        let is_without = match sharing.has_undo_list(at) {
-            Some(has) => !has,
-            None => {
-                let none = PlainTask::start().map_err(CollectError::at(main, "fork of snap"))?;
-                let order = kcmp::compare(main, none.tid(), Object::SysvSem, 0, 0);
-                order.map_err(CollectError::at(main, "kcmp KCMP_SYSVSEM"))? == Some(Ordering::Equal)
-            }
-        };
-        if is_without || !self.undo_seen.insert(list) {
-            return Ok(());
-        }
-        let found = undo::adjustments(asker, main, &self.semaphores, &mut self.findings);
-        match found {
-            Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
-                self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
-            }
-            found => drop(self.undo.insert(pid, found?)),
         }
         Ok(())
     }

@@ -61,6 +61,8 @@ struct OneSet {
 #[derive(Debug, Serialize)]
 struct Undo {
     pid: i32,
+    /// The thread that has it, or the first of those that have it in common.
+    tid: i32,
     semaphore: u16,
     adjustment: i16,
 }
@@ -185,9 +187,13 @@ fn segment(snapshot: &Snapshot, id: ShmId, segment: &Segment) -> OneSegment {
 
 fn set(snapshot: &Snapshot, index: usize, set: &SemaphoreSet) -> OneSet {
     let SemaphoreSet { id, owner: of, semaphores } = set;
-    let undo = snapshot.processes.iter().flat_map(|process| {
-        let own = process.undo.iter().filter(|undo| undo.set as usize == index);
-        own.map(|undo| Undo { pid: process.pid.0, semaphore: undo.semaphore, adjustment: undo.adjustment })
+    let threads = snapshot.processes.iter().flat_map(|process| {
+        let pid = process.pid.0;
+        process.threads.iter().map(move |thread| (pid, thread))
+    });
+    let undo = threads.flat_map(|(pid, thread)| {
+        let own = thread.undo.iter().filter(|undo| undo.set as usize == index);
+        own.map(move |undo| Undo { pid, tid: thread.tid.0, semaphore: undo.semaphore, adjustment: undo.adjustment })
     });
     OneSet {
         id: *id,
@@ -283,8 +289,9 @@ impl Report for Ipc {
         }
         for OneSet { id, owner, values, last: _, undo } in &self.semaphores {
             let values: Vec<String> = values.iter().map(u16::to_string).collect();
-            let undo = undo.iter().map(|Undo { pid, semaphore, adjustment }| {
-                format!("pid {pid} undoes {adjustment:+} on number {semaphore}")
+            let undo = undo.iter().map(|Undo { pid, tid, semaphore, adjustment }| {
+                let who = if tid == pid { format!("pid {pid}") } else { format!("tid {tid}") };
+                format!("{who} undoes {adjustment:+} on number {semaphore}")
             });
             let what: Vec<String> = [format!("values {}", values.join(" "))].into_iter().chain(undo).collect();
             row("semaphores", id.to_string(), owner.key.to_string(), &owner.mode, owner.uid, what.join(", "));

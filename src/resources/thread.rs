@@ -88,6 +88,7 @@ impl Threads<'_> {
             fd_table: shared.fd_table,
             fs: shared.fs,
             undo_list: shared.undo_list,
+            undo: Vec::new(),
             io_context: shared.io_context,
             signal_mask: remote(thread, "reading its signal mask", thread.signal_mask())?,
             pending: signal::queued(tid, Queue::Private)?,

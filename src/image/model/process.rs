@@ -2,7 +2,6 @@
 
 use super::credentials::Credentials;
 use super::id::{FileId, FsId, HandlersId, MmId, Pid};
-use super::ipc::Undo;
 use super::signal::QueuedSignal;
 use super::terminal::ControllingTerminal;
 use super::thread::Thread;
@@ -40,8 +39,6 @@ pub struct Process {
     pub itimers: IntervalTimers,
     /// timer_create(2).
     pub timers: Vec<PosixTimer>,
-    /// Its list of System V semaphores to undo, by set and number; of processes that share one, only the first has it.
-    pub undo: Vec<Undo>,
     /// Soft and hard limits, indexed by RLIMIT_*.
     pub rlimits: Vec<[u64; 2]>,
     /// `/proc/PID/oom_score_adj`.

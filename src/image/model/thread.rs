@@ -3,6 +3,7 @@
 use super::address::Addr;
 use super::credentials::Credentials;
 use super::id::{FdTableId, FsId, IoContextId, SeccompId, Tid, UndoListId};
+use super::ipc::Undo;
 use super::memory::MemoryPolicy;
 use super::signal::QueuedSignal;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub struct Thread {
     pub fs: FsId,
     /// Its list of System V semaphores to undo, where another task of the image has the same.
     pub undo_list: Option<UndoListId>,
+    /// What is in it, by set and number; of tasks that share one, only the first has it.
+    pub undo: Vec<Undo>,
     /// Its I/O context, where another task of the image has the same.
     pub io_context: Option<IoContextId>,
     /// Signal mask, bit N-1 for signal N.

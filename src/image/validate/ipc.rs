@@ -99,7 +99,7 @@ fn owner(id: i32, owner: &IpcOwner, object: impl Fn() -> String) -> Result<(), E
     ensure(owner.mode <= 0o777, object, "has impossible permissions")
 }
 
-/// What a process undoes.
+/// What a task undoes.
 pub fn undo(undo: &[Undo], ipc: &Ipc, object: impl Fn() -> String) -> Result<(), Error> {
     for Undo { set, semaphore, adjustment } in undo {
         let set = ipc.semaphores.get(*set as usize);

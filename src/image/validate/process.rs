@@ -99,7 +99,9 @@ fn process(process: &Process, snapshot: &Snapshot) -> Result<(), Error> {
         ProcessState::Stopped { signal, waited: _ } => ensure(is_signal(signal), object, "is stopped by no signal")?,
     }
     ensure(process.pending.iter().all(queued_is_sane), object, "has a malformed pending signal")?;
-    super::ipc::undo(&process.undo, &snapshot.ipc, object)?;
+    for thread in &process.threads {
+        super::ipc::undo(&thread.undo, &snapshot.ipc, || format!("thread {}", thread.tid))?;
+    }
     timers(process)
 }
 

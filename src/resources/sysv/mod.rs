@@ -10,7 +10,7 @@ pub mod undo;
 pub use crate::sys::sysv::Kind;
 
 use super::{CollectError, Findings};
-use crate::image::model::id::Pid;
+use crate::image::model::id::{Pid, Tid};
 use crate::image::model::ipc::{Ipc, IpcOwner, Message, MessageQueue, Semaphore, SemaphoreSet, Undo};
 use crate::image::model::process::Process;
 use crate::proc::syscall::Activity;
@@ -31,8 +31,8 @@ pub struct Uses {
     pub inside: HashSet<Pid>,
     /// Sets of semaphores and queues in which its threads wait.
     pub waits: HashSet<(Kind, i32)>,
-    /// What its processes have to undo.
-    pub undo: HashMap<Pid, Vec<Adjustment>>,
+    /// What its tasks have to undo.
+    pub undo: HashMap<Tid, Vec<Adjustment>>,
     /// Users of its processes.
     pub users: HashSet<u32>,
     /// Whether others outside may use what the tree uses.
@@ -116,12 +116,12 @@ pub fn collect(uses: &Uses, findings: &mut Findings) -> Result<Ipc, CollectError
     Ok(ipc)
 }
 
-/// What each process has to undo, by the place of the set in the image.
+/// What each task has to undo, by the place of the set in the image.
 pub fn give_undo(uses: &Uses, ipc: &Ipc, processes: &mut [Process]) {
-    for process in processes {
-        for &(id, semaphore, adjustment) in uses.undo.get(&process.pid).into_iter().flatten() {
+    for thread in processes.iter_mut().flat_map(|process| &mut process.threads) {
+        for &(id, semaphore, adjustment) in uses.undo.get(&thread.tid).into_iter().flatten() {
             if let Ok(set) = ipc.semaphores.binary_search_by_key(&id, |set| set.id) {
-                process.undo.push(Undo { set: set as u32, semaphore, adjustment });
+                thread.undo.push(Undo { set: set as u32, semaphore, adjustment });
             }
         }
     }

@@ -1,8 +1,8 @@
-//! SEM_UNDO: what the end of a process would add to semaphores. No interface tells it, but the kernel keeps it within bounds.
+//! SEM_UNDO: what the end of a task would add to semaphores, or of the last of those that share a list (CLONE_SYSVSEM). No interface tells it, but the kernel keeps it within bounds.
 //!
 //! A semop(2) with SEM_UNDO that would take an adjustment beyond -32768 or 32767 fails with ERANGE, one that would have to wait fails with
 //! EAGAIN (IPC_NOWAIT), and one that fails has changed nothing: its operations are done all together or not at all (ipc/sem.c,
-//! `perform_atomic_semop_slow`). So the process makes a call whose last operation can never be done, and which of the two errors comes
+//! `perform_atomic_semop_slow`). So the task makes a call whose last operation can never be done, and which of the two errors comes
 //! tells whether the adjustment is below a bound or above.
 
 use crate::image::model::id::Tid;
@@ -21,10 +21,10 @@ const TRIES: usize = 5;
 const NO_WAIT: i16 = libc::IPC_NOWAIT as i16;
 const UNDO: i16 = libc::SEM_UNDO as i16;
 
-/// An adjustment of a process: set, number of the semaphore, what is added.
+/// An adjustment of a task: set, number of the semaphore, what is added.
 pub type Adjustment = (i32, u16, i16);
 
-/// What a process has to undo in these sets. Calls are made by its main thread, which changes nothing.
+/// What a task has to undo in these sets. Calls are made in its place, which changes nothing.
 ///
 /// # Errors
 /// A call that could not be made.
@@ -74,7 +74,7 @@ fn of_set(asker: &mut Asker<'_, '_>, tid: Tid, set: &SemaphoreSet) -> Result<OfS
     Ok(Err(Errno::EBUSY))
 }
 
-/// Asks a process about its adjustments in one set.
+/// Asks a task about its adjustments in one set.
 struct Probe<'p, 's, 't> {
     asker: &'p mut Asker<'s, 't>,
     tid: Tid,

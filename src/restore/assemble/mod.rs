@@ -72,6 +72,8 @@ pub struct Builder<'a> {
     meetings: [[Addr; 2]; MEETINGS],
     /// Where they meet before somebody opens what belongs to the others' threads.
     threads_made: [Addr; 2],
+    /// Threads that have what they have to undo on semaphores.
+    undone: Addr,
     untied: Addr,
     /// The pid of an orphan's parent, as that one and as the orphan knows it.
     parents: [Addr; 2],
@@ -110,6 +112,7 @@ impl<'a> Builder<'a> {
         let filled = (0..genealogy.waves()).map(|_| word()).collect();
         let meetings = [(); MEETINGS].map(|()| [word(), word()]);
         let threads_made = [word(), word()];
+        let undone = word();
         let (untied, never, parents) = (word(), word(), [word(), word()]);
         let rseq = script.place(&[0; 64]);
         let descriptions = world.snapshot.descriptions.len();
@@ -130,6 +133,7 @@ impl<'a> Builder<'a> {
             filled,
             meetings,
             threads_made,
+            undone,
             untied,
             parents,
             never,
@@ -256,10 +260,12 @@ impl<'a> Builder<'a> {
         }
         self.spawn(list, at, index, 0, true);
         self.await_entries(list, at, index, 0);
-        sysv::undo_semaphores(list, &mut self.script, snapshot, process);
+        // One that has ended would have undone it.
+        if process.ended_leader.is_none() {
+            sysv::undo_semaphores(list, &mut self.script, snapshot, &process.threads[0]);
+        }
         // From here on descriptors are those of the image: those who share them have no more need of others.
         self.meet_all(list, at);
-        sysv::touch_semaphores(list, &mut self.script, snapshot, process);
         if !birth.shares.handlers {
             process::handle_signals(list, &mut self.script, &snapshot.signal_handlers[process.handlers.0 as usize]);
         }
@@ -268,6 +274,11 @@ impl<'a> Builder<'a> {
             process::place_descriptors(list, table, descriptors);
         }
         self.spawn(list, at, index, 0, false);
+        let own = snapshot.processes.iter().flat_map(Process::others).filter(|thread| !thread.undo.is_empty()).count();
+        if own > 0 {
+            list.wait("waiting until threads have what they undo", self.undone, own as u32);
+        }
+        sysv::touch_semaphores(list, &mut self.script, snapshot, process);
         self.last(list, at, index, process, mm);
         if birth.shares.files {
             list.arrive("telling that all is done", self.words[self.owner_of_files(at)][1]);

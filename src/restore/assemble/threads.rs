@@ -2,7 +2,7 @@
 
 use super::super::genealogy::ThreadBirth;
 use super::super::script::{Label, List};
-use super::super::{event, late, process, thread};
+use super::super::{event, late, process, sysv, thread};
 use super::{Builder, World};
 use crate::image::model::address::Addr;
 use crate::image::model::file::FdTable;
@@ -75,6 +75,10 @@ impl<'a> Builder<'a> {
         let process = &snapshot.processes[index];
         let (birth, thread) = (self.births_of_threads(index)[other], &process.others()[other]);
         self.spawn(&mut list, at, index, other + 1, true);
+        if !thread.undo.is_empty() {
+            sysv::undo_semaphores(&mut list, &mut self.script, snapshot, thread);
+            list.arrive("telling that it has what it undoes", self.undone);
+        }
         if !birth.shares.directories {
             let context = &snapshot.fs_contexts[thread.fs.0 as usize];
             process::enter_directories(&mut list, &mut self.script, context, descriptors);

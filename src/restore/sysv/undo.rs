@@ -1,11 +1,12 @@
-//! Semaphores that a process has to undo. Pure.
+//! Semaphores that a task has to undo. Pure.
 //!
-//! The process itself takes from a semaphore with SEM_UNDO and gives the same back without, or the other way round, in one call: its value
-//! stays what it is. That makes it the last to have operated on it. So whoever was that before the dump operates once more, after all have met.
+//! The task itself takes from a semaphore with SEM_UNDO and gives the same back without, or the other way round, in one call: its value
+//! stays what it is. That makes its process the last to have operated on it. So whoever was that before the dump operates once more, after all have done so.
 
 use crate::image::model::Snapshot;
 use crate::image::model::ipc::Undo;
 use crate::image::model::process::Process;
+use crate::image::model::thread::Thread;
 use crate::restore::script::{Label, List, Script};
 use crate::sys::sysv::Operation;
 
@@ -14,9 +15,9 @@ const MOST: i32 = 32767;
 const NO_WAIT: i16 = libc::IPC_NOWAIT as i16;
 const UNDO: i16 = libc::SEM_UNDO as i16;
 
-/// Gives a process what it has to undo.
-pub fn undo_semaphores(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process) {
-    for Undo { set, semaphore, adjustment } in &process.undo {
+/// Gives a task what it has to undo.
+pub fn undo_semaphores(list: &mut List, script: &mut Script, snapshot: &Snapshot, thread: &Thread) {
+    for Undo { set, semaphore, adjustment } in &thread.undo {
         let set = &snapshot.ipc.semaphores[*set as usize];
         let value = set.semaphores[usize::from(*semaphore)].value;
         let operations = adjust(*semaphore, i32::from(value), i32::from(*adjustment));
@@ -27,8 +28,8 @@ pub fn undo_semaphores(list: &mut List, script: &mut Script, snapshot: &Snapshot
 /// Makes a process the last that has operated on semaphores, where it was and another may be by now.
 pub fn touch_semaphores(list: &mut List, script: &mut Script, snapshot: &Snapshot, process: &Process) {
     let others = snapshot.processes.iter().filter(|other| other.pid != process.pid);
-    let mut touched: Vec<(u32, u16)> =
-        others.flat_map(|other| &other.undo).map(|undo| (undo.set, undo.semaphore)).collect();
+    let undone = others.flat_map(|other| &other.threads).flat_map(|thread| &thread.undo);
+    let mut touched: Vec<(u32, u16)> = undone.map(|undo| (undo.set, undo.semaphore)).collect();
     touched.sort_unstable();
     touched.dedup();
     for (set, semaphore) in touched {

@@ -135,6 +135,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("sysv", &["semaphores"]),
     ("sysv", &["queues"]),
     ("sysv", &["blocked"]),
+    ("sysv", &["own"]),
+    ("sysv", &["headless"]),
     ("seccomp", &["errno"]),
     ("seccomp", &["kill"]),
 ];

@@ -67,9 +67,53 @@ fn threads_that_do_not_share_what_their_process_has_to_undo() {
 }
 
 #[test]
-fn a_thread_with_something_of_its_own_to_undo_is_named() {
-    let words = "operations on System V semaphores to undo that its process does not have";
-    isolated(|room| room.refuses(room.victim("sysv", &["own"]), &[words]));
+fn a_thread_with_something_of_its_own_to_undo() {
+    isolated(|room| {
+        let mut victim = room.victim("sysv", &["own"]);
+        victim.check();
+        let first = room.dump(victim.pid(), "first.snap", &[]);
+        victim.check();
+        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
+        victim.killed();
+        wait::alone();
+        let ipc = room.snap(["inspect"]).arg(&second).arg("ipc").run().expect(0).stdout;
+        let pid = victim.pid();
+        assert!(ipc.contains(&format!("pid {pid} undoes +3 on number 0, tid ")), "{ipc}");
+        assert!(ipc.contains(" undoes +1 on number 1"), "{ipc}");
+        for image in [&second, &first] {
+            assert_eq!(room.restore(image, &[]), pid);
+            victim.check();
+            // A dump that leaves it running leaves it that too.
+            room.dump(pid, "again.snap", &[]);
+            victim.check();
+            victim.ask("final");
+            victim.end();
+            wait::alone();
+        }
+    });
+}
+
+#[test]
+fn what_a_process_without_its_main_thread_has_to_undo() {
+    isolated(|room| {
+        let mut victim = room.victim("sysv", &["headless"]);
+        let set: i32 = victim.ask("set").trim().parse().expect("a number");
+        // SAFETY: GETVAL takes no pointer.
+        let value = || unsafe { libc::semctl(set, 0, libc::GETVAL) };
+        let first = room.dump(victim.pid(), "first.snap", &[]);
+        victim.check();
+        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
+        victim.killed();
+        wait::alone();
+        for image in [&second, &first] {
+            assert_eq!(room.restore(image, &[]), victim.pid());
+            victim.check();
+            assert_eq!(value(), 2);
+            victim.end();
+            wait::alone();
+            assert_eq!(value(), 5, "its end undoes what it has done");
+        }
+    });
 }
 
 #[test]

@@ -72,7 +72,7 @@ pub fn snapshot() -> Snapshot {
     snapshot.sockets = vec![socket(0), connection(1), datagram(2), netlink(3), packet(4)];
     let process = &mut snapshot.processes[0];
     enrich(process);
-    process.undo = vec![Undo { set: 0, semaphore: 1, adjustment: -3 }];
+    process.threads[0].undo = vec![Undo { set: 0, semaphore: 1, adjustment: -3 }];
     process.threads.push(thread(101));
     process.threads.iter_mut().for_each(occupy);
     let mm = &mut snapshot.mms[0];

@@ -65,6 +65,8 @@ const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
 const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
 /// Two processes with several threads and a queue with messages, of which one is told; both look at it all the time.
 const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: true, ..PLAIN };
+/// Threads with semaphores to undo apart from their process, which are asked of each by calls that fail.
+const SEMAPHORES: Kind = Kind { program: "sysv", arguments: &["own"], ..PLAIN };
 /// AIO contexts in which events wait.
 const CONTEXTS: Kind = Kind { program: "aio", arguments: &["waiting"], contexts: true, ..PLAIN };
 /// AIO contexts that threads use as fast as they can.

@@ -149,6 +149,11 @@ fn dump_of_sockets_dies() {
 }
 
 #[test]
+fn dump_of_threads_with_semaphores_dies() {
+    dump_dies_everywhere(|| SEMAPHORES);
+}
+
+#[test]
 fn dump_of_message_queues_dies() {
     dump_dies_everywhere(|| QUEUES);
 }

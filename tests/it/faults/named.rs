@@ -2,7 +2,7 @@
 
 use super::{
     BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS,
-    RSEQ, SENT_FILE, SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    RSEQ, SEMAPHORES, SENT_FILE, SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;

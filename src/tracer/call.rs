@@ -109,7 +109,9 @@ pub(super) fn ends_when_stopped(number: i64) -> bool {
             | libc::SYS_sendto
             | libc::SYS_sendmsg
             | libc::SYS_sendmmsg
-            // To a socket with a timeout.
+            // From and to a socket with a timeout.
+            | libc::SYS_preadv2
+            | libc::SYS_pwritev2
             | libc::SYS_sendfile
             | libc::SYS_splice
     )

@@ -122,6 +122,8 @@ fn begins_anew(thread: &StoppedThread, number: i64, args: &[u64; 6]) -> bool {
         | libc::SYS_sendto
         | libc::SYS_sendmsg
         | libc::SYS_sendmmsg
+        | libc::SYS_preadv2
+        | libc::SYS_pwritev2
         | libc::SYS_sendfile
         | libc::SYS_splice => thread.is_undone(),
         // inotify(7) ends read(2) likewise, and has no timeout.

@@ -104,7 +104,7 @@ fn exam_01_eight_transfers_of_a_static_program_return_their_full_count() {
 #[test]
 fn exam_01_transfers_of_many_pieces_and_of_a_pipe_return_their_full_count() {
     isolated(|room| {
-        for kinds in ["fifteen", "long", "long-message"] {
+        for kinds in ["fifteen", "long", "long-message", "nowhere"] {
             goes_on(room, room.victim("transfer", &[kinds]), "final");
         }
     });

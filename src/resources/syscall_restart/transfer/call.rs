@@ -7,6 +7,7 @@ use crate::sys::regset::UserRegs;
 use crate::tracer::{MESSAGE_LEN, MOST_COUNT, Pieces};
 
 const WAITALL: u64 = libc::MSG_WAITALL as u64;
+const NOWAIT: u64 = libc::RWF_NOWAIT as u64;
 
 /// A call that has returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,11 @@ impl Transfer {
             libc::SYS_getrandom => ("getrandom", true, 0, Buffer::Random { total: regs.rsi }),
             libc::SYS_write => ("write", false, 0, plain(0)),
             libc::SYS_readv => ("readv", true, 0, vector),
+            libc::SYS_preadv => ("preadv", true, 0, vector),
+            libc::SYS_preadv2 if regs.r9 & NOWAIT == 0 => ("preadv2", true, 0, vector),
             libc::SYS_writev => ("writev", false, 0, vector),
+            // With an offset of -1 it is a writev(2), and else nothing that waits.
+            libc::SYS_pwritev2 if regs.r10 == u64::MAX && regs.r9 & NOWAIT == 0 => ("pwritev2", false, 0, vector),
             libc::SYS_sendto => ("sendto", false, regs.r10, plain(regs.r8)),
             libc::SYS_sendmsg => ("sendmsg", false, regs.rdx, message),
             libc::SYS_sendmmsg => {

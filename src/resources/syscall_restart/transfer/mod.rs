@@ -167,6 +167,7 @@ fn call(thread: &StoppedThread, kind: Kind, transfer: Transfer, way: &Way) -> (i
         (_, Way::First | Way::Count | Way::Messages) => (same, regs.r10),
         (Kind::Source, _) if transfer.receives => (libc::SYS_read, regs.r10),
         (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal, Way::Pieces(_)) => (libc::SYS_write, regs.r10),
+        (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal, Way::Vector(_)) => (libc::SYS_writev, regs.r10),
         (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal | Kind::File | Kind::Messages, _) => {
             (same, regs.r10)
         }

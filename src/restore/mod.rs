@@ -129,11 +129,13 @@ fn restore_under_new_ids(opened: &dyn Pages, choices: &Choices<'_>, stopped: boo
         let ids = new_ids(opened.snapshot(), attempt)?;
         attempt += 1;
         let pages = Rewritten::new(opened, |snapshot| renumber::renumber(snapshot, &ids));
-        tracing::warn!("{}: {}", renumber::WARNING, renumber::describe(&ids));
-        match restore(&pages, choices, stopped, None) {
+        let consequences = renumber::consequences(&ids, choices.readdressed);
+        let choices = Choices { readdressed: &consequences, ..*choices };
+        match restore(&pages, &choices, stopped, None) {
             Err(error) if attempt < TRIES && !opened.is_stream() && is_taken(&error) => {
                 tracing::info!("other ids are tried: {error}");
             }
+            Err(Error::Blocked(blockers)) => return Err(Error::Blocked(renumber::by_old_ids(blockers, &ids))),
             outcome => return Ok(Restored { outcome: outcome?, ids: Some(ids) }),
         }
     }
@@ -160,19 +162,18 @@ fn is_taken(error: &Error) -> bool {
 /// See [`Error`].
 pub fn plan(options: &Options<'_>) -> Result<RestorePlan, Error> {
     let opened = source::Opened::open(options)?;
-    let consequences = options.addresses.consequences(opened.snapshot());
+    let ids = if options.new_pids { new_ids(opened.snapshot(), 0)? } else { Ids::new() };
+    let mut consequences = options.addresses.consequences(opened.snapshot());
+    if options.new_pids {
+        consequences = renumber::consequences(&ids, &consequences);
+    }
     let choices = choices(options, &consequences);
     let readdressed = readdress::where_changed(&opened, &options.addresses);
     let pages: &dyn Pages = readdressed.as_ref().map_or(&opened, |readdressed| readdressed);
-    let ids = if options.new_pids { new_ids(opened.snapshot(), 0)? } else { Ids::new() };
     let renumbered = Rewritten::new(pages, |snapshot| renumber::renumber(snapshot, &ids));
     let snapshot = renumbered.snapshot();
     let facts = host::probe(snapshot).map_err(|source| Error::Step { step: "looking at this host".into(), source })?;
-    let mut plan = plan::plan(snapshot, &facts, &choices).map_err(Error::Blocked)?;
-    if options.new_pids {
-        plan.notices.insert(0, format!("{}: {}", renumber::WARNING, renumber::describe(&ids)));
-    }
-    Ok(plan)
+    plan::plan(snapshot, &facts, &choices).map_err(|blockers| Error::Blocked(renumber::by_old_ids(blockers, &ids)))
 }
 
 fn choices<'a>(options: &'a Options<'_>, readdressed: &'a Consequences) -> Choices<'a> {

@@ -123,6 +123,22 @@ pub struct Choices<'a> {
     pub new_pid_namespace: bool,
     /// See [`Options::new_ipc_namespace`].
     pub new_ipc_namespace: bool,
-    /// What follows from [`Options::addresses`].
+    /// What follows from [`Options::addresses`], and from new ids.
     pub readdressed: &'a Consequences,
+}
+
+impl<'a> Choices<'a> {
+    /// Those of a restore in the foreground without any option.
+    #[must_use]
+    pub const fn plain(readdressed: &'a Consequences) -> Self {
+        Self {
+            files: FilesPolicy::Check,
+            ignore_changed: &[],
+            inherit: &[],
+            orphan: false,
+            new_pid_namespace: false,
+            new_ipc_namespace: false,
+            readdressed,
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! `--new-pids`: an image under other ids. Whatever in it names a task, group or session of the tree names it by the new id then; what
 //! the program itself remembers does not. Pure, but for the search of free ids.
 
+use super::readdress::Consequences;
+use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::event::Pidfd;
 use crate::image::model::file::{AsyncOwner, OpenObject, OwnerTarget};
@@ -14,7 +16,7 @@ use crate::image::model::timer::TimerNotify;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the user is to know.
-pub const WARNING: &str = "ids are new: what the program itself remembers of the old ones (owners of robust and \
+const WARNING: &str = "ids are new: what the program itself remembers of the old ones (owners of robust and \
 priority-inheriting futexes, pid files, ids in messages) is as it was";
 
 /// New ids by the old ones.
@@ -212,9 +214,38 @@ fn path(path: &[u8], ids: &Ids) -> Option<Vec<u8>> {
     Some([&b"/proc/"[..], &parts.join(&b'/')].concat())
 }
 
-/// The new ids as a line for people.
+/// What follows for the user, with the new ids, beside what does anyway.
 #[must_use]
-pub fn describe(ids: &Ids) -> String {
+pub fn consequences(ids: &Ids, others: &Consequences) -> Consequences {
+    let mut all = others.clone();
+    all.notices.insert(0, format!("{WARNING}: {}", describe(ids)));
+    all
+}
+
+/// Reasons that name tasks of the tree by the ids that these had, which are those that the user knows: nobody has got a new one.
+#[must_use]
+pub fn by_old_ids(blockers: Vec<Blocker>, ids: &Ids) -> Vec<Blocker> {
+    let old: BTreeMap<String, String> = ids.iter().map(|(old, new)| (new.to_string(), old.to_string())).collect();
+    let renamed = |text: &str| {
+        let words: Vec<&str> = text.split(' ').collect();
+        let is_id = |at: usize| at > 0 && matches!(words[at - 1], "pid" | "tid");
+        let word = |(at, word): (usize, &&str)| match old.get(*word).filter(|_| is_id(at)) {
+            Some(old) => old.clone(),
+            None => (*word).to_owned(),
+        };
+        words.iter().enumerate().map(word).collect::<Vec<_>>().join(" ")
+    };
+    let by_old = |blocker: Blocker| Blocker {
+        task: renamed(&blocker.task),
+        object: renamed(&blocker.object),
+        reason: blocker.reason,
+        remedy: blocker.remedy,
+    };
+    blockers.into_iter().map(by_old).collect()
+}
+
+/// The new ids as a line for people.
+fn describe(ids: &Ids) -> String {
     const NAMED: usize = 20;
     let named: Vec<String> = ids.iter().take(NAMED).map(|(old, new)| format!("{old} is {new} now")).collect();
     let others =
@@ -231,6 +262,14 @@ mod tests {
     /// Adds 1000 to each.
     fn shifted(snapshot: &Snapshot) -> Ids {
         wanted(snapshot).into_iter().map(|id| (id, id + 1000)).collect()
+    }
+
+    #[test]
+    fn reasons_name_tasks_by_the_ids_that_they_had() {
+        let ids = Ids::from([(100, 1100), (101, 1101)]);
+        let blocker = |task: &str, object: &str| Blocker::new(task, object, "taken by pid 1101", "end pid 1101");
+        let found = by_old_ids(vec![blocker("pid 1100", "tid 1101"), blocker("pid 7", "id 1100: 1101")], &ids);
+        assert_eq!(found, [blocker("pid 100", "tid 101"), blocker("pid 7", "id 1100: 1101")]);
     }
 
     #[test]

@@ -8,21 +8,13 @@ use crate::image::model::process::Process;
 use crate::restore::genealogy::genealogy;
 use crate::restore::lookup::task_path;
 use crate::restore::readdress::Consequences;
-use crate::restore::{Choices, FilesPolicy, memory};
+use crate::restore::{Choices, memory};
 
 /// Everything in an image that no restore could bring back, wherever it is.
 #[must_use]
 pub fn unrestorable(snapshot: &Snapshot) -> Vec<Blocker> {
     let readdressed = Consequences::default();
-    let choices = Choices {
-        files: FilesPolicy::Check,
-        ignore_changed: &[],
-        inherit: &[],
-        orphan: false,
-        new_pid_namespace: false,
-        new_ipc_namespace: false,
-        readdressed: &readdressed,
-    };
+    let choices = Choices::plain(&readdressed);
     let relations = genealogy(snapshot, &choices).err().unwrap_or_default();
     relations.into_iter().chain(objects(snapshot)).collect()
 }

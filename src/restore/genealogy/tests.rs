@@ -4,7 +4,6 @@ use super::*;
 use crate::image::model::id::{FdTableId, FsId, HandlersId, MmId, Tid};
 use crate::image::model::process::Process;
 use crate::image::tests::sample;
-use crate::restore::FilesPolicy;
 use crate::restore::readdress::Consequences;
 
 /// A tree of (pid, ppid, pgid, sid); the root first.
@@ -28,16 +27,7 @@ fn tree(ids: &[[i32; 4]]) -> Snapshot {
 type Told = (i32, Option<i32>, Moment, bool, Group);
 
 fn made(snapshot: &Snapshot) -> Result<Genealogy, Vec<Blocker>> {
-    let choices = Choices {
-        files: FilesPolicy::Check,
-        ignore_changed: &[],
-        inherit: &[],
-        orphan: true,
-        new_pid_namespace: false,
-        new_ipc_namespace: false,
-        readdressed: &Consequences { blockers: Vec::new(), notices: Vec::new(), unlock: None },
-    };
-    genealogy(snapshot, &choices)
+    genealogy(snapshot, &Choices { orphan: true, ..Choices::plain(&Consequences::default()) })
 }
 
 fn found(ids: &[[i32; 4]]) -> Result<Vec<Told>, Vec<Blocker>> {

@@ -12,7 +12,7 @@ use crate::image::model::thread::Thread;
 use crate::image::tests::sample;
 use crate::proc::{TaskDir, stat};
 use crate::restore::readdress::Consequences;
-use crate::restore::{Choices, Error, FilesPolicy, Filler, Outcome, Pages, host, restore};
+use crate::restore::{Choices, Error, Filler, Outcome, Pages, host, restore};
 use std::os::unix::fs::MetadataExt;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -87,15 +87,7 @@ pub fn free_id() -> i32 {
 static UNCHANGED: Consequences = Consequences { blockers: Vec::new(), notices: Vec::new(), unlock: None };
 
 pub fn choices() -> Choices<'static> {
-    Choices {
-        files: FilesPolicy::Check,
-        ignore_changed: &[],
-        inherit: &[],
-        orphan: false,
-        new_pid_namespace: false,
-        new_ipc_namespace: false,
-        readdressed: &UNCHANGED,
-    }
+    Choices::plain(&UNCHANGED)
 }
 
 /// A file of this host.

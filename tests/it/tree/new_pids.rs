@@ -6,7 +6,10 @@ use crate::support::{Room, facts, isolated, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use std::fs::File;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// Restores under new ids; the report, and what was said.
 fn restore(room: &Room, image: &Path) -> (Value, Output) {
@@ -108,5 +111,28 @@ fn a_restore_in_the_foreground_tells_the_ids_before_the_program_runs() {
         kill(Pid::from_raw(said), Signal::SIGKILL).expect("kill");
         assert_eq!(run.finish().signal, Some(9));
         wait::alone();
+    });
+}
+
+/// A refusal is about the process that was dumped: no other is there yet.
+#[test]
+fn a_refusal_names_the_process_by_the_id_that_it_had() {
+    isolated(|room| {
+        let path = room.path("output");
+        let output = File::create(&path).expect("a file");
+        let mut sleeper = Command::new("sleep");
+        let sleeper = sleeper.arg("1000").stdin(Stdio::null()).stdout(output).stderr(Stdio::null());
+        let mut sleeper = sleeper.process_group(0).spawn().expect("sleep of coreutils");
+        let old = sleeper.id() as i32;
+        wait::until("the program", || Some(()).filter(|()| facts::status(old, "Name") == "sleep"));
+        let image = room.dump(old, "x.snap", &[]);
+        std::fs::write(&path, "more").expect("a longer file");
+        for more in [&["--detach"][..], &["--dry-run"]] {
+            let run = room.snap(["restore", "--new-pids"]).args(more).arg(&image).run().expect(3);
+            let run = run.says(&format!("pid {old}\n")).says("open for writing");
+            assert!(!run.stderr.contains("ids are new"), "it speaks of ids that nobody has: {run}");
+        }
+        sleeper.kill().expect("kill");
+        sleeper.wait().expect("wait");
     });
 }

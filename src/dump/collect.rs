@@ -196,6 +196,7 @@ pub fn collect(
     builder.look_into_sockets()?;
     builder.refuse_parts_of_rings();
     builder.find_mapped_maps();
+    builder.descriptors.bpf_maps.add_inner(&mut builder.findings);
     builder.descriptors.find_watched(&mut builder.findings);
     let arguments = builder.processes.iter().flat_map(|process| &process.argv);
     let arguments: Vec<OsString> = arguments.map(|argument| OsString::from_vec(argument.clone())).collect();

@@ -12,54 +12,52 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Who has each map, by its number.
-#[derive(Debug, Default)]
-pub struct Holders {
-    /// A program or another map.
-    pub users: HashMap<u32, String>,
-    /// The path under which it is pinned.
-    pub pins: HashMap<u32, PathBuf>,
+/// For each of these maps a program or another map that has it, if there is one, by its number. `inside` are the maps that come back with the tree.
+///
+/// # Errors
+/// EPERM without CAP_SYS_ADMIN.
+pub fn users(wanted: &HashSet<u32>, inside: &HashSet<u32>) -> io::Result<HashMap<u32, String>> {
+    let mut found = HashMap::new();
+    for Program { id, name, maps } in bpf::programs()? {
+        let name = if name.is_empty() { String::new() } else { format!(" ({})", String::from_utf8_lossy(&name)) };
+        for map in maps.into_iter().filter(|map| wanted.contains(map)) {
+            found.entry(map).or_insert_with(|| format!("the program {id}{name} in the kernel"));
+        }
+    }
+    for id in bpf::maps()?.into_iter().filter(|id| !inside.contains(id)) {
+        for inner in maps_in(id)?.into_iter().filter(|inner| wanted.contains(inner)) {
+            found.entry(inner).or_insert_with(|| format!("the map {id} in the kernel, which holds maps,"));
+        }
+    }
+    Ok(found)
 }
 
-impl Holders {
-    /// Looks for those who have one of these maps.
-    ///
-    /// # Errors
-    /// EPERM without CAP_SYS_ADMIN.
-    pub fn find(wanted: &HashSet<u32>) -> io::Result<Self> {
-        let mut found = Self::default();
-        for Program { id, name, maps } in bpf::programs()? {
-            let name = if name.is_empty() { String::new() } else { format!(" ({})", String::from_utf8_lossy(&name)) };
-            for map in maps.into_iter().filter(|map| wanted.contains(map)) {
-                found.users.entry(map).or_insert_with(|| format!("the program {id}{name} in the kernel"));
-            }
-        }
-        for id in bpf::maps()?.into_iter().filter(|id| !wanted.contains(id)) {
-            for inner in inside(id)?.into_iter().filter(|inner| wanted.contains(inner)) {
-                found.users.entry(inner).or_insert_with(|| format!("the map {id} in the kernel, which holds maps"));
-            }
-        }
-        let this = TaskDir::current().map_err(io::Error::other)?;
-        let mounts = mountinfo::read(&this, &mut Vec::new()).map_err(io::Error::other)?;
-        for mount in mounts.iter().filter(|mount| mount.fs_type == b"bpf") {
-            found.walk(Path::new(OsStr::from_bytes(&mount.mount_point)), wanted);
-        }
-        Ok(found)
+/// The path under which each of these maps is pinned, if it is, by its number.
+///
+/// # Errors
+/// A list of mounts that cannot be read.
+pub fn pins(wanted: &HashSet<u32>) -> io::Result<HashMap<u32, PathBuf>> {
+    let this = TaskDir::current().map_err(io::Error::other)?;
+    let mounts = mountinfo::read(&this, &mut Vec::new()).map_err(io::Error::other)?;
+    let mut found = HashMap::new();
+    for mount in mounts.iter().filter(|mount| mount.fs_type == b"bpf") {
+        walk(Path::new(OsStr::from_bytes(&mount.mount_point)), wanted, &mut found);
     }
+    Ok(found)
+}
 
-    /// Looks at what is pinned in a directory and below it.
-    fn walk(&mut self, directory: &Path, wanted: &HashSet<u32>) {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            let (path, kind) = (entry.path(), entry.file_type());
-            match kind {
-                Ok(kind) if kind.is_dir() => self.walk(&path, wanted),
-                Ok(kind) if kind.is_file() => {
-                    if let Some(id) = pinned(&path).filter(|id| wanted.contains(id)) {
-                        self.pins.entry(id).or_insert(path);
-                    }
+/// Looks at what is pinned in a directory and below it.
+fn walk(directory: &Path, wanted: &HashSet<u32>, found: &mut HashMap<u32, PathBuf>) {
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let (path, kind) = (entry.path(), entry.file_type());
+        match kind {
+            Ok(kind) if kind.is_dir() => walk(&path, wanted, found),
+            Ok(kind) if kind.is_file() => {
+                if let Some(id) = pinned(&path).filter(|id| wanted.contains(id)) {
+                    found.entry(id).or_insert(path);
                 }
-                _ => {}
             }
+            _ => {}
         }
     }
 }
@@ -79,7 +77,7 @@ pub fn is_map(file: &File) -> bool {
 }
 
 /// The numbers of the maps in a map; none where it is gone, or holds no maps.
-fn inside(id: u32) -> io::Result<Vec<u32>> {
+fn maps_in(id: u32) -> io::Result<Vec<u32>> {
     let file = match bpf::map_by_id(id, READ_ONLY) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         file => file?,

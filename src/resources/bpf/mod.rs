@@ -14,12 +14,12 @@ use crate::proc::fdinfo::{self, FdInfo};
 use crate::proc::{TaskDir, host, maps, processes};
 use crate::sys::bpf::{self, MapInfo};
 use crate::sys::task;
-use holders::Holders;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 /// The maps of a dump, each once.
 #[derive(Debug, Default)]
@@ -117,10 +117,8 @@ impl BpfMaps {
         if self.maps.is_empty() {
             return Vec::new();
         }
-        self.add_inner(findings);
-        let wanted: HashSet<u32> = self.maps.iter().map(|map| map.model.number).collect();
-        let Holders { mut users, pins } = match Holders::find(&wanted) {
-            Ok(holders) => holders,
+        let (mut users, pins) = match self.holders() {
+            Ok(found) => found,
             Err(error) => {
                 let Found { task, object, .. } = &self.maps[0];
                 let reason = format!("who else in the kernel has this BPF map cannot be told: {error}");
@@ -136,26 +134,11 @@ impl BpfMaps {
             let outsider = outsiders.get(&Tie::BpfMap(number)).map(|outsider| format!("{outsider}, which is outside,"));
             let other = outsider.or_else(|| users.get(&number).cloned());
             if let Some(path) = pins.get(&number) {
-                map.model.content = MapContent::Pinned(path.as_os_str().as_bytes().to_vec());
-                findings.warnings.push(format!(
-                    "the BPF map {number} stays in the kernel, pinned as {}, with all that is in it: a restore opens it again",
-                    path.display()
-                ));
+                map.stay(path, findings);
                 continue;
             }
-            match (other, leaks) {
-                (Some(other), false) => {
-                    let reason = format!("{other} has this BPF map too, and would go on with the old one");
-                    let remedy = format!(
-                        "pin it (bpftool map pin id {number} /sys/fs/bpf/NAME), or use --allow-leak: the tree gets a map of its own"
-                    );
-                    findings.block(&map.task, &map.object, reason, remedy);
-                    continue;
-                }
-                (Some(other), true) => findings.warnings.push(format!(
-                    "{other} has the BPF map {number} too, and goes on with it: a restored tree has one of its own"
-                )),
-                (None, _) => {}
+            if other.is_some_and(|other| !map.part(&other, leaks, findings)) {
+                continue;
             }
             match map.look(cpus, &numbers) {
                 Ok(content) => map.model.content = content,
@@ -165,11 +148,29 @@ impl BpfMaps {
         self.maps.into_iter().map(|map| map.model).collect()
     }
 
-    /// Takes in the maps that are in maps of the tree.
-    fn add_inner(&mut self, findings: &mut Findings) {
+    /// Who in the kernel has each map besides, and where it is pinned.
+    fn holders(&self) -> io::Result<(HashMap<u32, String>, HashMap<u32, PathBuf>)> {
+        let all = self.numbers();
+        let pins = holders::pins(&all)?;
+        // What is in a pinned map stays there.
+        let inside = all.iter().copied().filter(|number| !pins.contains_key(number)).collect();
+        Ok((holders::users(&all, &inside)?, pins))
+    }
+
+    fn numbers(&self) -> HashSet<u32> {
+        self.maps.iter().map(|map| map.model.number).collect()
+    }
+
+    /// Takes in the maps that are in maps which come back with the tree, once all tables are known.
+    pub fn add_inner(&mut self, findings: &mut Findings) {
+        if !self.maps.iter().any(|map| map.model.kind.holds_maps()) {
+            return;
+        }
+        // Mounts that cannot be read are told of in the end.
+        let pins = holders::pins(&self.numbers()).unwrap_or_default();
         for at in 0..self.maps.len() {
             let outer = &self.maps[at];
-            if !outer.model.kind.holds_maps() {
+            if !outer.model.kind.holds_maps() || pins.contains_key(&outer.model.number) {
                 continue;
             }
             let (task, number) = (outer.task.clone(), outer.model.number);
@@ -207,6 +208,33 @@ impl BpfMaps {
 }
 
 impl Found {
+    /// Notes that it is pinned.
+    fn stay(&mut self, path: &Path, findings: &mut Findings) {
+        self.model.content = MapContent::Pinned(path.as_os_str().as_bytes().to_vec());
+        findings.warnings.push(format!(
+            "the BPF map {} stays in the kernel, pinned as {}, with all that is in it: a restore opens it again",
+            self.model.number,
+            path.display()
+        ));
+    }
+
+    /// Whether it may be parted from somebody else who has it.
+    fn part(&self, other: &str, leaks: bool, findings: &mut Findings) -> bool {
+        let number = self.model.number;
+        if leaks {
+            findings.warnings.push(format!(
+                "{other} has the BPF map {number} too, and goes on with it: a restored tree has one of its own"
+            ));
+        } else {
+            let reason = format!("{other} has this BPF map too, and would go on with the old one");
+            let remedy = format!(
+                "pin it (bpftool map pin id {number} /sys/fs/bpf/NAME), or use --allow-leak: the tree gets a map of its own"
+            );
+            findings.block(&self.task, &self.object, reason, remedy);
+        }
+        leaks
+    }
+
     /// What is in it, on a machine with so many possible CPUs. `numbers` are the maps of the tree.
     fn look(&self, cpus: u32, numbers: &HashMap<u32, BpfMapId>) -> Result<MapContent, String> {
         const NUMA_NODE: u32 = 1 << 2;

@@ -75,7 +75,7 @@ fn who_has_a_map_too_is_named() {
         let ways = [
             ("descriptor", "(bpf) fd 3, which is outside, has this BPF map too"),
             ("program", "in the kernel has this BPF map too"),
-            ("map", "in the kernel, which holds maps has this BPF map too"),
+            ("map", "in the kernel, which holds maps, has this BPF map too"),
         ];
         for (how, words) in ways {
             let mut holder = room.victim("bpf", &["holder", &id, how]);
@@ -93,6 +93,12 @@ fn who_has_a_map_too_is_named() {
         holder.quit(0);
         holder.end();
         fs::remove_file(room.path("leaked.snap")).expect("the image");
+        // A map that the tree has in another alone.
+        let maps = room.victim("bpf", &["maps"]);
+        let mut holder = room.victim("bpf", &["holder", maps.ask("inner").trim(), "descriptor"]);
+        is_named(room, &maps, &["(bpf) fd 3, which is outside, has this BPF map too", "which is in BPF map"]);
+        holder.quit(0);
+        holder.end();
         let array = room.victim("bpf", &["mapped"]);
         let mut holder = room.victim("bpf", &["holder", array.ask("id").trim(), "mapping"]);
         is_named(room, &array, &[&format!("pid {}, which is outside, maps its memory at", holder.pid())]);
@@ -110,6 +116,13 @@ fn a_pinned_map_stays_in_the_kernel_and_is_opened_again() {
         fs::create_dir(&pins).expect("a directory");
         let mount = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&pins).status().expect("mount");
         assert!(mount.success());
+        // What is in a pinned map would go on in it.
+        let mut maps = room.victim("bpf", &["maps"]);
+        maps.ask(&format!("pin {}", pins.join("outer").display()));
+        is_named(room, &maps, &["in the kernel, which holds maps, has this BPF map too"]);
+        fs::remove_file(pins.join("outer")).expect("the pin");
+        maps.quit(0);
+        maps.end();
         let pin = pins.join("counters");
         let path = pin.to_str().expect("a path");
         let mut victim = room.victim("bpf", &["pinned", path]);

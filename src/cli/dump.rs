@@ -41,6 +41,7 @@ pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
             externals: args.external.clone(),
             leaks: args.allow_leak,
             drop_events: args.drop_events,
+            plain_eventfds: args.plain_eventfds,
             tcp: policy(args.tcp),
         },
         unrestorable: restore::unrestorable,

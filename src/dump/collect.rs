@@ -134,6 +134,8 @@ pub struct Border {
     pub leaks: bool,
     /// Whether events of inotify and fanotify that nobody has read are given up.
     pub drop_events: bool,
+    /// Whether an eventfd is taken for no semaphore where the kernel does not tell.
+    pub plain_eventfds: bool,
     /// What becomes of TCP connections.
     pub tcp: Policy,
 }
@@ -153,6 +155,7 @@ pub fn collect(
 ) -> Result<(Collected, Findings), CollectError> {
     let mut builder = Builder { wants_twins: after == After::LeaveRunning, ..Builder::default() };
     builder.descriptors.drop_events = border.drop_events;
+    builder.descriptors.plain_eventfds = border.plain_eventfds;
     builder.descriptors.externals = border.externals.iter().cloned().collect();
     tree.read_statuses();
     builder.semaphores = sysvipc::semaphores(&mut builder.buffer)?;

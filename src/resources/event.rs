@@ -10,18 +10,19 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// An eventfd.
+/// An eventfd. Before Linux 6.5 nobody can see whether it is a semaphore; then it is none if the user says that there are only `plain` ones.
 ///
 /// # Errors
 /// Why it cannot be saved.
-pub fn eventfd(info: &FdInfo) -> Result<OpenObject, String> {
+pub fn eventfd(info: &FdInfo, plain: bool) -> Result<OpenObject, String> {
     let number = |key, radix| {
         let text = info.value(key).and_then(|value| std::str::from_utf8(value).ok())?;
         u64::from_str_radix(text, radix).ok()
     };
     let counter = number("eventfd-count", 16).ok_or("its counter cannot be read")?;
-    // Kernels before 6.5 do not say.
-    let semaphore = number("eventfd-semaphore", 10).ok_or("whether it is a semaphore is not told by this kernel")?;
+    let semaphore = number("eventfd-semaphore", 10).or(plain.then_some(0)).ok_or(
+        "whether it is a semaphore (EFD_SEMAPHORE, which few programs use) is told by Linux 6.5 or newer; --plain-eventfds says that it is none",
+    )?;
     Ok(OpenObject::Eventfd { counter, semaphore: semaphore != 0 })
 }
 

@@ -150,6 +150,9 @@ pub struct DumpArgs {
     /// Give up events of inotify and fanotify that the program has not read yet: nothing but reading shows them
     #[arg(long)]
     pub drop_events: bool,
+    /// Take every eventfd for one that is no semaphore (EFD_SEMAPHORE), where the kernel does not tell (before Linux 6.5)
+    #[arg(long)]
+    pub plain_eventfds: bool,
     /// What to do with TCP connections to the outside
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = TcpPolicy::Keep)]
     pub tcp: TcpPolicy,

@@ -8,7 +8,7 @@ use crate::proc::{TaskDir, sched};
 use crate::sys::probe::{self, Victim};
 use crate::sys::{self, kcmp, pidfd, process_vm, ptrace, ptrace_info, wait};
 use nix::errno::Errno;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 /// Tries them.
 pub fn probe() -> Vec<Feature> {
@@ -80,6 +80,20 @@ fn on(victim: &Victim) -> Vec<Feature> {
             nothing,
         ),
         feature("process_vm_readv", Need::Sometimes, "reading memory fast", read_memory(victim), nothing),
+        feature(
+            "PIDFD_THREAD",
+            Need::Sometimes,
+            "threads with a table of descriptors of their own (Linux 6.9)",
+            pidfd::open_thread(tid).map(|_| 0),
+            nothing,
+        ),
+        feature(
+            "eventfd-semaphore in /proc/PID/fdinfo",
+            Need::Sometimes,
+            "telling whether an eventfd is a semaphore; without it (before Linux 6.5): --plain-eventfds",
+            tells_of_semaphores(),
+            nothing,
+        ),
         feature("pidfd_open", Need::Always, "naming a process safely while pids are reused", open(victim), nothing),
         feature("pidfd_getfd", Need::Always, "open files, without help of the target", steal(victim), nothing),
         feature(
@@ -95,6 +109,13 @@ fn on(victim: &Victim) -> Vec<Feature> {
 fn sleep_account(tid: Tid) -> sys::Result<u64> {
     let account = TaskDir::thread(Pid(tid.0), tid).and_then(|dir| sched::read(&dir, &mut Vec::new()));
     account.ok().and_then(|account| account.exec_start).ok_or(Errno::ENOENT)
+}
+
+/// Looks at an eventfd of our own.
+fn tells_of_semaphores() -> sys::Result<u64> {
+    let eventfd = nix::sys::eventfd::EventFd::new()?;
+    let text = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", eventfd.as_fd().as_raw_fd()));
+    text.is_ok_and(|text| text.contains("eventfd-semaphore")).then_some(0).ok_or(Errno::ENODATA)
 }
 
 fn stop(victim: &Victim) -> sys::Result<u64> {

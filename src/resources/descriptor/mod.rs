@@ -64,6 +64,8 @@ pub struct Descriptors {
     pub bpf_maps: BpfMaps,
     /// Whether events that nobody has read may be given up.
     pub drop_events: bool,
+    /// Whether an eventfd is taken for no semaphore where the kernel does not tell.
+    pub plain_eventfds: bool,
     mounts: mounts::Mounts,
     identities: Identities,
     /// Duplicates of files that are on their way through sockets.
@@ -232,7 +234,7 @@ impl Descriptors {
         findings: &mut Findings,
     ) -> Result<OpenObject, refused::Refusal> {
         Ok(match kind {
-            b"eventfd" => event::eventfd(&fd.info)?,
+            b"eventfd" => event::eventfd(&fd.info, self.plain_eventfds)?,
             b"signalfd" => event::signalfd(&fd.info)?,
             b"timerfd" => event::timerfd(&fd.file, &fd.info)?,
             b"pidfd" => event::pidfd(&fd.file, &fd.info, &self.inside)?,

@@ -1,6 +1,6 @@
 //! Mappings of every kind, their content, protection and advice.
 
-use crate::support::{HugePages, Victim, isolated, needs, require, require_cpu, require_root};
+use crate::support::{HugePages, Victim, isolated, needs, require, require_cpu, require_kernel, require_root};
 use std::fs;
 
 #[test]
@@ -53,13 +53,17 @@ fn protection_keys() {
 
 #[test]
 fn sealed_mappings() {
-    isolated(|room| room.survives(room.victim("memory", &["sealed"])));
+    isolated(|room| {
+        require_kernel!(6, 10, "the kernel has no mseal(2)");
+        room.survives(room.victim("memory", &["sealed"]));
+    });
 }
 
 /// The kernel may drop it at any time, and the C library keeps random number generators there: no two restores may go on from one state.
 #[test]
 fn droppable_memory_is_not_in_the_image() {
     isolated(|room| {
+        require_kernel!(6, 11, "the kernel has no droppable memory");
         let victim = room.victim("memory", &["droppable"]);
         let mut secret = [0; 64];
         fixtures::pattern::fill(&mut secret, 0xd0d0);
@@ -71,7 +75,10 @@ fn droppable_memory_is_not_in_the_image() {
 
 #[test]
 fn guard_regions() {
-    isolated(|room| room.survives(room.victim("memory", &["guards"])));
+    isolated(|room| {
+        require_kernel!(6, 13, "the kernel has no guard regions");
+        room.survives(room.victim("memory", &["guards"]));
+    });
 }
 
 /// Among them one that is also the policy of the task, and a mapping without one.

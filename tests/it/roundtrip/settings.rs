@@ -1,6 +1,6 @@
 //! Settings of prctl, limits, directories.
 
-use crate::support::isolated;
+use crate::support::{isolated, require_kernel};
 
 #[test]
 fn of_the_process() {
@@ -14,7 +14,10 @@ fn of_prctl() {
 
 #[test]
 fn memory_deny_write_execute() {
-    isolated(|room| room.survives(room.victim("settings", &["mdwe"])));
+    isolated(|room| {
+        require_kernel!(6, 3, "the kernel has no PR_SET_MDWE");
+        room.survives(room.victim("settings", &["mdwe"]));
+    });
 }
 
 #[test]

@@ -15,6 +15,6 @@ pub mod wait;
 pub use facts::Facts;
 pub use huge_pages::HugePages;
 pub use namespace::{isolated, isolated_as, isolated_for};
-pub(crate) use needs::{only_once, require, require_cpu, require_root};
+pub(crate) use needs::{only_once, require, require_cpu, require_kernel, require_root};
 pub use room::Room;
 pub use victim::Victim;

@@ -28,6 +28,13 @@ pub fn cpu_has(flag: &str) -> bool {
     text.lines().filter(|line| line.starts_with("flags")).any(|line| line.split_whitespace().any(|word| word == flag))
 }
 
+/// Major and minor version of the kernel.
+pub fn kernel() -> (u32, u32) {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the version of the kernel");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Says that this machine lacks something.
 ///
 /// # Panics
@@ -67,6 +74,16 @@ macro_rules! require_cpu {
     };
 }
 pub(crate) use require_cpu;
+
+/// Ends a test of what this kernel does not have yet, by the version that brought it, and says so: there is nothing to lose on it.
+macro_rules! require_kernel {
+    ($major:literal, $minor:literal, $($reason:tt)+) => {
+        if $crate::support::needs::kernel() < ($major, $minor) {
+            return $crate::support::needs::not_run(&format!($($reason)+));
+        }
+    };
+}
+pub(crate) use require_kernel;
 
 /// Ends a test that takes root and says so; a failure under `SNAP_TEST_STRICT=1` unless root has run it before.
 macro_rules! require_root {

@@ -26,6 +26,10 @@ hostname vm 2>/dev/null || echo vm >/proc/sys/kernel/hostname
 ip link set lo up
 while read -r module; do busybox insmod "/vm/modules/$module" || echo "vm: $module was not loaded"; done </vm/modules/order
 
+# Victims with thousands of sockets; a soft limit as programs usually have it.
+ulimit -Hn 1048576
+ulimit -Sn 1024
+
 source /vm/tests
 echo "vm: $(uname -r), $(grep -m1 'model name' /proc/cpuinfo | sed 's/.*: //'), up after $(sed 's/ .*//' /proc/uptime) s"
 grep -m1 flags /proc/cpuinfo

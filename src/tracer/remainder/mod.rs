@@ -164,6 +164,8 @@ fn standing_in(rip: u64, memory: &Memory) -> Option<Remainder> {
 
 /// The remainder that stands at an address.
 fn at(at: Addr, memory: &Memory) -> Option<Remainder> {
+    // Most places hold nothing, and are read once.
+    memory.read_vec(at, LEN).ok().filter(|bytes| bytes.iter().any(|byte| *byte != 0))?;
     // Behind a small one there may be nothing more.
     let mut lengths = (LEN..=MOST_LEN).step_by(LEN);
     lengths.find_map(|len| Remainder::decode(at, &memory.read_vec(at, len).ok()?))

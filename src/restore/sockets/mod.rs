@@ -22,6 +22,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::LazyLock;
 pub use tcp::reviving::Reviving;
 
 /// The sockets while they are made.
@@ -110,6 +111,9 @@ fn is_connection(state: &State) -> bool {
     }
 }
 
+/// The user and group that our sockets have.
+static OWN: LazyLock<(u32, u32)> = LazyLock::new(|| (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()));
+
 /// A new one that has no name yet.
 fn begin(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<File> {
     let made =
@@ -148,7 +152,10 @@ fn make(wanted: &Socket, begun: Option<File>, settings: &Settings<'_>, top: i32)
     if !is_connection(&wanted.state) {
         settings.set(made.as_fd(), wanted, Point::Ready)?;
     }
-    own(&made, wanted)?;
+    // A new one is ours.
+    if *OWN != (wanted.uid, wanted.gid) {
+        own(&made, wanted)?;
+    }
     Ok(Some(made))
 }
 

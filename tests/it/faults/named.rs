@@ -204,7 +204,7 @@ fn dump_of_contexts_that_threads_use_dies() {
 fn no_thread_sees_a_ring_that_is_being_asked() {
     isolated_for(LIMIT, |room| {
         let subject = Subject::start(room, RINGS);
-        for turn in 0..40 {
+        for turn in 0..16 {
             let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
             let run = dump.env("SNAP_FAULT", Point::AioProbing.name()).run();
             assert_eq!(run.signal, Some(Signal::SIGKILL as i32), "{run}");

@@ -21,7 +21,6 @@ pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<
     tcp::set_sequence(fd, outgoing.sequence.wrapping_sub(u32::from(outgoing.acknowledged)))?;
     tcp::choose(fd, Queue::Received)?;
     tcp::set_sequence(fd, incoming.sequence)?;
-    tcp::choose(fd, Queue::None)?;
     let told = |what: &str, address: &[u8]| {
         let what = format!("{what} {}", inet::Shown(address));
         move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"))
@@ -33,14 +32,20 @@ pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<
         tcp::agree(fd, tcp::Agreed { mss, scales, sack, timestamp }).map_err(doing("setting what it has agreed on"))?;
     }
     let sent = outgoing.bytes.len() - outgoing.unsent as usize;
-    make_room(made, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, outgoing.bytes.len())?;
-    let before = make_room(made, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, incoming.unread.len())?;
-    tcp::choose(fd, Queue::Received)?;
-    append(made, &incoming.unread).map_err(doing("filling what it has received"))?;
-    // What it had no room for must not come now. The kernel doubles what it is told (socket(7)).
-    socket::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(before / 2).to_ne_bytes())?;
-    tcp::choose(fd, Queue::Send)?;
-    append(made, &outgoing.bytes[..sent]).map_err(doing("filling what it has sent"))?;
+    if !outgoing.bytes.is_empty() {
+        make_room(made, libc::SO_SNDBUF, libc::SO_SNDBUFFORCE, outgoing.bytes.len())?;
+    }
+    if !incoming.unread.is_empty() {
+        let before = make_room(made, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, incoming.unread.len())?;
+        tcp::choose(fd, Queue::Received)?;
+        append(made, &incoming.unread).map_err(doing("filling what it has received"))?;
+        // What it had no room for must not come now. The kernel doubles what it is told (socket(7)).
+        socket::set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(before / 2).to_ne_bytes())?;
+    }
+    if sent > 0 {
+        tcp::choose(fd, Queue::Send)?;
+        append(made, &outgoing.bytes[..sent]).map_err(doing("filling what it has sent"))?;
+    }
     tcp::choose(fd, Queue::None)?;
     set_window(made, *window, incoming).map_err(doing("setting its windows"))
 }

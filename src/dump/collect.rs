@@ -2,6 +2,7 @@
 
 use super::After;
 use super::ahead::{Ahead, Member};
+use super::collected::Collected;
 use super::content::TargetMemory;
 use super::own::Own;
 use super::process::View;
@@ -9,7 +10,6 @@ use super::shared::Known;
 use super::warnings;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
-use crate::image::model::address::PageRange;
 use crate::image::model::bpf::BpfMap;
 use crate::image::model::id::{MmId, Pid, ShmId, Tid};
 use crate::image::model::ipc::Ipc;
@@ -17,21 +17,19 @@ use crate::image::model::memory::{Backing, ContentOwner, Mm};
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::SignalHandlers;
-use crate::image::{PageRun, ZeroPolicy};
 use crate::proc;
 use crate::proc::TaskDir;
 use crate::proc::sysvipc::{self, SemaphoreSet};
 use crate::resources::aio::{self, Rings};
-use crate::resources::border;
+use crate::resources::border::{self, Outsider, Tie};
 use crate::resources::copy_on_write::Above;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
 use crate::resources::keyring::Descriptions;
 use crate::resources::mapped_only::{MappedOnly, PageSource};
-use crate::resources::mqueue::exchange::Exchange;
 use crate::resources::mqueue::plan;
 use crate::resources::namespace::Namespaces;
-use crate::resources::pages::{self, PageSet};
+use crate::resources::pages::PageSet;
 use crate::resources::seccomp::SeccompTable;
 use crate::resources::shared_memory::{Content, SharedMemoryTable};
 use crate::resources::sharing::Sharing;
@@ -45,37 +43,8 @@ use crate::resources::{CollectError, Findings, robust, scheduling, settings, zom
 use crate::tracer::{self, FrozenTree, Twin};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::fs::File;
 use std::os::unix::ffi::OsStringExt;
 use std::time::Instant;
-
-/// What the frozen tree is, and where its pages are read.
-pub struct Collected {
-    /// The model.
-    pub snapshot: Snapshot,
-    /// Pages that must be read while the target stands still.
-    pub runs: Vec<PageRun>,
-    /// Pages that a twin keeps as they are, if there is one.
-    pub forked_runs: Vec<PageRun>,
-    /// Copies of address spaces, by the ids of those.
-    pub twins: Vec<Option<Twin>>,
-    /// Where the pages of shared objects and unlinked files are read.
-    pub sources: HashMap<ContentOwner, PageSource>,
-    /// Memory of the address spaces, by their ids.
-    pub memories: Vec<Option<TargetMemory>>,
-    /// Bytes of zero pages left out.
-    pub zero: u64,
-    /// Bytes of clean file pages left out.
-    pub clean_file: u64,
-    /// Resident bytes.
-    pub resident: u64,
-    /// TCP connections of the tree.
-    pub connections: Vec<File>,
-    /// Message queues that have to be looked into.
-    pub exchanges: Vec<Exchange>,
-    /// What drops packets of those that lead outside, if the tree is to be killed.
-    pub lock: Option<Lock>,
-}
 
 /// The parts of a snapshot while they are collected.
 #[derive(Default)]
@@ -153,85 +122,28 @@ pub fn collect(
     own: &Own,
     border: &Border,
 ) -> Result<(Collected, Findings), CollectError> {
-    let mut builder = Builder { wants_twins: after == After::LeaveRunning, ..Builder::default() };
-    builder.descriptors.drop_events = border.drop_events;
-    builder.descriptors.plain_eventfds = border.plain_eventfds;
-    builder.descriptors.externals = border.externals.iter().cloned().collect();
+    let mut builder = Builder::new(after, border);
     tree.read_statuses();
     builder.semaphores = sysvipc::semaphores(&mut builder.buffer)?;
     let living: Vec<Pid> = tree.processes().iter().map(tracer::Process::pid).collect();
     let ended = tree.zombies().iter().map(tracer::Process::pid);
-    let zombies = zombie::collect(ended, &mut builder.findings)?;
+    let mut zombies = zombie::collect(ended, &mut builder.findings)?;
     let inside: Vec<Pid> = living.iter().copied().chain(zombies.iter().map(|zombie| zombie.pid)).collect();
-    let all = living.iter().flat_map(|pid| tree.threads_of(*pid)).map(|thread| thread.tid());
-    builder.descriptors.inside = all.chain(inside.iter().map(|pid| pid.leader())).collect();
-    let tids = |pid: &Pid| tree.threads_of(*pid).iter().map(|thread| thread.tid()).collect();
-    let threads: Vec<Vec<Tid>> = living.iter().map(tids).collect();
-    let sharing = Sharing::among(&threads)?;
-    let exposed = sharing.refuse_outside(&inside, &mut builder.findings);
-    builder.rings = aio::settle(tree, &sharing, &exposed, &mut builder.findings)?;
-    let member = |(at, process): (usize, &tracer::Process)| Member {
-        shown_as: process.shown_as(),
-        has_known_memory: sharing.memory(at) != at,
-        has_known_files: sharing.files(at) != at,
-    };
-    let ahead = Ahead::begin(tree.processes().iter().enumerate().map(member).collect())?;
-    let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
-    for process in tree.processes() {
-        children.entry(process.parent()).or_default().push(process.pid());
-    }
-    let own_label = proc::values::lsm_label(&TaskDir::current()?, &mut Vec::new());
-    let view = View {
-        samples,
-        frozen_at,
-        exposed,
-        sharing,
-        ahead,
-        children,
-        namespaces: Namespaces::own(),
-        own_speculation: settings::own_speculation(),
-        has_core_cookies: scheduling::has_core_cookies(),
-        has_labels: own_label.is_ok_and(|own| !own.is_empty()),
-    };
+    let view = builder.view(tree, &living, &inside, (samples, frozen_at))?;
     for (at, &pid) in living.iter().enumerate() {
         builder.process(tree, at, pid, &view)?;
     }
-    builder.look_into_sockets()?;
-    builder.refuse_parts_of_rings();
-    builder.find_mapped_maps();
-    builder.descriptors.bpf_maps.add_inner(&mut builder.findings);
-    builder.descriptors.find_watched(&mut builder.findings);
-    let arguments = builder.processes.iter().flat_map(|process| &process.argv);
-    let arguments: Vec<OsString> = arguments.map(|argument| OsString::from_vec(argument.clone())).collect();
-    builder.descriptors.find_marked(&mut builder.files, arguments.into_iter(), &mut builder.findings);
+    builder.look_behind_descriptors()?;
     let left_out = if own.is_in(&living) { own.pipes() } else { HashSet::new() };
     own.refuse_deadlock(&builder.pipes, &mut builder.findings);
-    let terminals = &builder.descriptors.terminals;
-    let mut uses = builder.ipc_uses(inside.iter().copied(), border.leaks);
-    builder.shared.add_detached(&uses, &mut builder.findings)?;
-    uses.undo = std::mem::take(&mut builder.undo);
-    let mut ipc = sysv::collect(&uses, &mut builder.findings)?;
-    sysv::give_undo(&uses, &ipc, &mut builder.processes);
-    let ties = builder.pipes.ties().chain(builder.shared.ties()).chain(terminals.ties());
-    let ties = ties.chain(builder.descriptors.queues.ties()).chain(builder.descriptors.bpf_maps.ties());
-    let ties = ties.chain(builder.descriptors.sockets.ties()).collect();
-    let copies = builder.twins.iter().flatten().map(Twin::pid);
-    let outsiders = border::outsiders(inside.iter().copied().chain(copies), &ties);
-    builder.shared.refuse_outside(&outsiders, &mut builder.findings);
-    if builder.findings.blockers.is_empty() {
-        builder.shared.refuse_unseen(&attached(&builder.mms), &mut builder.findings);
-    }
-    builder.descriptors.queues.refuse_outside(&outsiders, &builder.descriptors.inside, &mut builder.findings);
-    builder.descriptors.terminals.refuse_outside(&outsiders, &mut builder.findings);
-    let leaks = if border.leaks { Leaks::Allow } else { Leaks::Refuse };
-    builder.descriptors.sockets.link(&outsiders, leaks, &mut builder.findings)?;
+    let mut ipc = builder.system_v(&inside, border.leaks)?;
+    let outsiders = builder.refuse_outside(&inside, border.leaks)?;
     let manner = Manner { policy: border.tcp, ends: after == After::Kill, frozen: true, passed };
     let lock = builder.descriptors.sockets.connections(&outsiders, manner, &mut builder.findings)?;
     let pipes = std::mem::take(&mut builder.pipes);
     let descriptions = &mut builder.descriptors.descriptions;
     let pipes =
         pipes.finish(descriptions, &outsiders, &left_out, border.leaks, Some(&inside), &mut builder.findings)?;
-    let mut zombies = zombies;
     builder.findings.warnings.extend(warnings::shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(warnings::unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
@@ -265,6 +177,95 @@ fn passed(step: Step) -> std::io::Result<()> {
 }
 
 impl Builder {
+    fn new(after: After, border: &Border) -> Self {
+        let mut builder = Self { wants_twins: after == After::LeaveRunning, ..Self::default() };
+        builder.descriptors.drop_events = border.drop_events;
+        builder.descriptors.plain_eventfds = border.plain_eventfds;
+        builder.descriptors.externals = border.externals.iter().cloned().collect();
+        builder
+    }
+
+    /// What holds for the whole tree, of whose processes these are alive, or `inside` it with those that have ended.
+    fn view<'a>(
+        &mut self,
+        tree: &mut FrozenTree,
+        living: &[Pid],
+        inside: &[Pid],
+        (samples, frozen_at): (&'a Samples, Instant),
+    ) -> Result<View<'a>, CollectError> {
+        let all = living.iter().flat_map(|pid| tree.threads_of(*pid)).map(|thread| thread.tid());
+        self.descriptors.inside = all.chain(inside.iter().map(|pid| pid.leader())).collect();
+        let tids = |pid: &Pid| tree.threads_of(*pid).iter().map(|thread| thread.tid()).collect();
+        let threads: Vec<Vec<Tid>> = living.iter().map(tids).collect();
+        let sharing = Sharing::among(&threads)?;
+        let exposed = sharing.refuse_outside(inside, &mut self.findings);
+        self.rings = aio::settle(tree, &sharing, &exposed, &mut self.findings)?;
+        let member = |(at, process): (usize, &tracer::Process)| Member {
+            shown_as: process.shown_as(),
+            has_known_memory: sharing.memory(at) != at,
+            has_known_files: sharing.files(at) != at,
+        };
+        let ahead = Ahead::begin(tree.processes().iter().enumerate().map(member).collect())?;
+        let mut children: HashMap<Pid, Vec<Pid>> = HashMap::new();
+        for process in tree.processes() {
+            children.entry(process.parent()).or_default().push(process.pid());
+        }
+        let own_label = proc::values::lsm_label(&TaskDir::current()?, &mut Vec::new());
+        Ok(View {
+            samples,
+            frozen_at,
+            exposed,
+            sharing,
+            ahead,
+            children,
+            namespaces: Namespaces::own(),
+            own_speculation: settings::own_speculation(),
+            has_core_cookies: scheduling::has_core_cookies(),
+            has_labels: own_label.is_ok_and(|own| !own.is_empty()),
+        })
+    }
+
+    /// What can be known of descriptors once all tables are.
+    fn look_behind_descriptors(&mut self) -> Result<(), CollectError> {
+        self.look_into_sockets()?;
+        self.refuse_parts_of_rings();
+        self.find_mapped_maps();
+        self.descriptors.bpf_maps.add_inner(&mut self.findings);
+        self.descriptors.find_watched(&mut self.findings);
+        let arguments = self.processes.iter().flat_map(|process| &process.argv);
+        let arguments: Vec<OsString> = arguments.map(|argument| OsString::from_vec(argument.clone())).collect();
+        self.descriptors.find_marked(&mut self.files, arguments.into_iter(), &mut self.findings);
+        Ok(())
+    }
+
+    /// System V objects, and what processes have to undo in them.
+    fn system_v(&mut self, inside: &[Pid], leaks: bool) -> Result<Ipc, CollectError> {
+        let mut uses = self.ipc_uses(inside.iter().copied(), leaks);
+        self.shared.add_detached(&uses, &mut self.findings)?;
+        uses.undo = std::mem::take(&mut self.undo);
+        let ipc = sysv::collect(&uses, &mut self.findings)?;
+        sysv::give_undo(&uses, &ipc, &mut self.processes);
+        Ok(ipc)
+    }
+
+    /// Who outside has something of the tree, which is refused unless it may leak.
+    fn refuse_outside(&mut self, inside: &[Pid], leaks: bool) -> Result<HashMap<Tie, Outsider>, CollectError> {
+        let ties = self.pipes.ties().chain(self.shared.ties()).chain(self.descriptors.terminals.ties());
+        let ties = ties.chain(self.descriptors.queues.ties()).chain(self.descriptors.bpf_maps.ties());
+        let ties = ties.chain(self.descriptors.sockets.ties()).collect();
+        let copies = self.twins.iter().flatten().map(Twin::pid);
+        let outsiders = border::outsiders(inside.iter().copied().chain(copies), &ties);
+        self.shared.refuse_outside(&outsiders, &mut self.findings);
+        if self.findings.blockers.is_empty() {
+            self.shared.refuse_unseen(&attached(&self.mms), &mut self.findings);
+        }
+        self.descriptors.queues.refuse_outside(&outsiders, &self.descriptors.inside, &mut self.findings);
+        self.descriptors.terminals.refuse_outside(&outsiders, &mut self.findings);
+        let leaks = if leaks { Leaks::Allow } else { Leaks::Refuse };
+        self.descriptors.sockets.link(&outsiders, leaks, &mut self.findings)?;
+        Ok(outsiders)
+    }
+
     /// Robust futexes in files, whose words the death of the tree would change.
     fn note_held(&mut self) -> Result<(), CollectError> {
         for process in &self.processes {
@@ -369,28 +370,5 @@ impl Builder {
             collected.sources.insert(owner, PageSource::Mapped(source));
         }
         Ok((collected, self.findings))
-    }
-}
-
-impl Collected {
-    fn add_pages(&mut self, owner: ContentOwner, set: &PageSet, twin: bool) {
-        self.zero += set.zero;
-        self.clean_file += set.clean_file;
-        for span in &set.spans {
-            let zero = if span.keep_zero { ZeroPolicy::Keep } else { ZeroPolicy::Drop };
-            let runs = if twin && span.forked { &mut self.forked_runs } else { &mut self.runs };
-            runs.push(PageRun { owner, range: span.range, zero });
-        }
-    }
-
-    fn add_source(&mut self, owner: ContentOwner, file: File, size: u64, root: Pid) -> Result<(), CollectError> {
-        let ranges = pages::data_ranges(&file, size).map_err(CollectError::at(root.leader(), "lseek SEEK_DATA"))?;
-        self.add_ranges(owner, &ranges);
-        self.sources.insert(owner, PageSource::File(file));
-        Ok(())
-    }
-
-    fn add_ranges(&mut self, owner: ContentOwner, ranges: &[PageRange]) {
-        self.runs.extend(ranges.iter().map(|&range| PageRun { owner, range, zero: ZeroPolicy::Drop }));
     }
 }

@@ -3,6 +3,7 @@
 mod address_space;
 mod ahead;
 mod collect;
+mod collected;
 mod connections;
 mod content;
 mod copying;
@@ -40,7 +41,7 @@ use crate::resources::syscall_restart::transfer;
 use crate::sys::undo::Undo;
 use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin, Urgency};
 pub use collect::Border;
-use collect::Collected;
+use collected::Collected;
 use connections::Connections;
 use content::{TargetMemory, TargetPages};
 use copying::{Copying, Source};

@@ -9,6 +9,7 @@ use crate::sys::event;
 use std::collections::HashSet;
 use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::{Duration, Instant};
 
 /// An eventfd. Before Linux 6.5 nobody can see whether it is a semaphore; then it is none if the user says that there are only `plain` ones.
 ///
@@ -42,14 +43,26 @@ pub fn signalfd(info: &FdInfo) -> Result<OpenObject, String> {
 /// # Errors
 /// Why it cannot be saved.
 pub fn timerfd(file: &File, info: &FdInfo) -> Result<OpenObject, String> {
+    /// How late the interrupt of a timer may come.
+    const LATE: Duration = Duration::from_micros(500);
     let mut timer = parse_timerfd(info).ok_or("its state cannot be read")?;
     let mut now = clock_now(timer.clock)?;
+    let look = || {
+        let own = TaskDir::current().and_then(|this| fdinfo::read(&this, Fd(file.as_raw_fd()), &mut Vec::new()));
+        let own = own.map_err(|error| format!("its state cannot be read: {error}"))?;
+        parse_timerfd(&own).ok_or_else(|| "its state cannot be read".to_owned())
+    };
+    // One whose time has come and whose interrupt has not looks like one that is not armed.
+    let begun = Instant::now();
+    while timer.value == 0 && timer.ticks == 0 && begun.elapsed() < LATE {
+        std::thread::sleep(LATE / 10);
+        now = clock_now(timer.clock)?;
+        timer = look()?;
+    }
     if timer.value == 0 && timer.interval != 0 && timer.ticks != 0 {
         event::timer_remaining(file.as_fd()).map_err(|error| format!("timerfd_gettime: {error}"))?;
         now = clock_now(timer.clock)?;
-        let own = TaskDir::current().and_then(|this| fdinfo::read(&this, Fd(file.as_raw_fd()), &mut Vec::new()));
-        let own = own.map_err(|error| format!("its state cannot be read: {error}"))?;
-        timer = parse_timerfd(&own).ok_or("its state cannot be read")?;
+        timer = look()?;
     }
     if timer.value != 0 && timer.settime & libc::TFD_TIMER_ABSTIME as u32 != 0 {
         timer.value = timer.value.saturating_add(now);

@@ -135,11 +135,14 @@ fn border(root: Pid, objects: Objects, findings: &mut Findings) -> Result<(), Co
     shared.add_detached(&uses, findings)?;
     sysv::collect(&uses, findings)?;
     descriptors.sockets.look_around().map_err(CollectError::at(root.leader(), "asking for all UNIX sockets"))?;
-    let ties = pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties());
-    let outsiders = border::outsiders(inside, &ties.chain(descriptors.sockets.ties()).collect());
+    let mut maps = std::mem::take(&mut descriptors.bpf_maps);
+    maps.add_inner(findings);
+    let ties = pipes.ties().chain(shared.ties()).chain(descriptors.terminals.ties()).chain(maps.ties());
+    let outsiders = border::outsiders(inside.iter().copied(), &ties.chain(descriptors.sockets.ties()).collect());
     mapped.refuse(&shared, &files, findings);
     shared.refuse_outside(&outsiders, findings);
     descriptors.terminals.refuse_outside(&outsiders, findings);
+    maps.finish((&outsiders, &inside), false, findings);
     descriptors.sockets.link(&outsiders, Leaks::RefuseSeen, findings)?;
     let manner = Manner { policy: Policy::Keep, ends: false, frozen: false, passed: |_| Ok(()) };
     descriptors.sockets.connections(&outsiders, manner, findings)?;

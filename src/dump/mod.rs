@@ -190,7 +190,7 @@ impl Dump<'_> {
             scope: Scope::Tree,
             bound,
             cancelled: &|| self.cancelled().is_some(),
-            real_time: self.urgency.is_real_time(),
+            urgency: Some(&self.urgency),
         };
         FrozenTree::freeze(self.options.pid, &freeze).map_err(|e| self.tracer_error(e))
     }

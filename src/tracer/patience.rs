@@ -17,8 +17,6 @@ const NEXT_LOOK: Duration = Duration::from_millis(50);
 pub(super) struct Patience {
     since: Instant,
     bound: Duration,
-    /// How often the CPU is given up first.
-    most_yields: u32,
     yields: u32,
     pause: Duration,
     look: Duration,
@@ -27,17 +25,12 @@ pub(super) struct Patience {
 impl Patience {
     /// Waits for at most `bound` in all.
     pub fn new(bound: Duration) -> Self {
-        Self { since: Instant::now(), bound, most_yields: YIELDS, yields: 0, pause: SHORTEST, look: FIRST_LOOK }
-    }
-
-    /// Sleeps from the start, for who lets nobody run by giving up the CPU.
-    pub fn asleep(bound: Duration) -> Self {
-        Self { most_yields: 0, ..Self::new(bound) }
+        Self { since: Instant::now(), bound, yields: 0, pause: SHORTEST, look: FIRST_LOOK }
     }
 
     /// Something moved: be attentive again. The bound counts from now.
     pub fn encouraged(&mut self) {
-        *self = Self { most_yields: self.most_yields, ..Self::new(self.bound) };
+        *self = Self::new(self.bound);
     }
 
     /// Whether nothing has moved for so long that it is worth a look at what is in the way: looks may be dear, so that they become rarer.
@@ -53,7 +46,7 @@ impl Patience {
     /// Lets others run for a moment; false when the bound has passed.
     #[must_use]
     pub fn wait(&mut self) -> bool {
-        if self.yields < self.most_yields {
+        if self.yields < YIELDS {
             self.yields += 1;
             sched::yield_now();
             return true;

@@ -2,8 +2,8 @@
 //! target itself that keeps the machine busy.
 //!
 //! Among a thousand threads that want a CPU the kernel lets an ordinary one run once in some seconds, and one of the highest nice value gets a
-//! sixth of a CPU. So that until all stand still, and again while they are let go, only real time is soon enough; it lasts as long as the
-//! kernel takes to stop them. The work in between gives way to other programs' real time, and needs no more than the highest nice value.
+//! sixth of a CPU. So that only real time is soon enough while they are gone through one by one, to look at them, to seize them, and to let them
+//! go. While they are stopped, and for the work in between, the highest nice value does: they have to run in order to stop.
 
 use crate::image::model::id::Tid;
 use crate::sys::{own, sched};
@@ -26,21 +26,13 @@ impl Urgency {
     #[must_use]
     pub fn take() -> Self {
         let attributes = sched::attributes(Tid(0)).ok();
-        let policy = attributes.map_or(libc::SCHED_OTHER, |attributes| attributes.policy as i32);
-        let found = attributes.filter(|_| matches!(policy, libc::SCHED_OTHER | libc::SCHED_BATCH));
+        let found = attributes.filter(|found| matches!(found.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH));
         let mut urgency = Self { found, real_time: !own::has_real_time_limit() };
-        urgency.real_time = urgency.freezing() || matches!(policy, libc::SCHED_FIFO | libc::SCHED_RR);
+        urgency.real_time = urgency.freezing();
         urgency
     }
 
-    /// Whether giving up the CPU lets nobody run but those who are real-time too.
-    #[must_use]
-    pub fn is_real_time(&self) -> bool {
-        self.real_time
-    }
-
-    /// Before all that is ordinary, where that is allowed; true then. It keeps an ordinary thread on the same CPU from running until the
-    /// caller sleeps.
+    /// Before all that is ordinary, where that is allowed; true then.
     pub fn freezing(&self) -> bool {
         let first = |found| sched::SchedAttr { policy: libc::SCHED_RR as u32, nice: 0, priority: Self::LEAST, ..found };
         let allowed = self.real_time && self.set(first);
@@ -90,7 +82,7 @@ mod tests {
         in_a_thread(|| {
             let before = now();
             let urgency = Urgency::take();
-            let allowed = urgency.is_real_time();
+            let allowed = urgency.real_time;
             assert_eq!(now().0 == libc::SCHED_RR, allowed);
             urgency.working();
             assert_eq!(now().0, libc::SCHED_OTHER);
@@ -122,7 +114,7 @@ mod tests {
                 sched::SchedAttr { policy: libc::SCHED_FIFO as u32, priority: 2, nice, ..sched::SchedAttr::default() };
             let allowed = sched::set_attributes(Tid(0), &fifo).is_ok();
             let urgency = Urgency::take();
-            assert_eq!(urgency.is_real_time(), allowed);
+            assert!(!urgency.real_time, "nothing is taken");
             urgency.working();
             assert_eq!(now().0 == libc::SCHED_FIFO, allowed);
         });

@@ -11,6 +11,7 @@ use super::family;
 use super::tasks;
 use super::thread::StoppedThread;
 use super::tree::{FrozenTree, Process};
+use super::urgency::Urgency;
 use super::vdso::Vdsos;
 use crate::fault;
 use crate::image::model::id::{Pid, Tid};
@@ -38,13 +39,13 @@ pub struct FreezeOptions<'a> {
     pub bound: Duration,
     /// Asked again and again; `true` ends the attempt.
     pub cancelled: &'a dyn Fn() -> bool,
-    /// Whether the caller is real-time, so that a thread on its CPU stops only while it sleeps.
-    pub real_time: bool,
+    /// How urgent the caller is until all are seized; it is less so while it waits for them.
+    pub urgency: Option<&'a Urgency>,
 }
 
 impl Default for FreezeOptions<'_> {
     fn default() -> Self {
-        Self { scope: Scope::Process, bound: Duration::from_secs(2), cancelled: &|| false, real_time: false }
+        Self { scope: Scope::Process, bound: Duration::from_secs(2), cancelled: &|| false, urgency: None }
     }
 }
 
@@ -60,6 +61,10 @@ impl FrozenTree {
         freezer.adopt(root)?;
         freezer.seize_newcomers()?;
         fault::pass(fault::Point::Seized)?;
+        // In order to stop they have to run.
+        if let Some(urgency) = options.urgency {
+            urgency.working();
+        }
         freezer.settle_fragile()?;
         loop {
             freezer.interrupt_running();

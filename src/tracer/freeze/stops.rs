@@ -38,8 +38,7 @@ impl Freezer<'_> {
     /// Waits until no seized thread runs. Moves from one to the next that has not stopped yet: all of them must in the end, so that the
     /// order does not matter, but one may have to be helped along before another can stop.
     pub(super) fn await_stops(&mut self) -> Result<(), Error> {
-        let bound = self.options.bound;
-        let mut patience = if self.options.real_time { Patience::asleep(bound) } else { Patience::new(bound) };
+        let mut patience = Patience::new(self.options.bound);
         let mut idle = 0;
         loop {
             self.release_strays();

@@ -151,6 +151,8 @@ fn a_pinned_map_stays_in_the_kernel_and_is_opened_again() {
         assert_eq!(victim.ask("counted").trim(), "false");
         victim.check();
         victim.end();
+        // A directory on which something is mounted cannot be removed with the room.
+        assert!(Command::new("umount").arg(&pins).status().expect("umount").success());
     });
 }
 

@@ -108,6 +108,8 @@ impl<'a> Carriers<'a> {
             carriers.open_one(snapshot, opening, (&mut sockets, queues), top)?;
         }
         carriers.terminals.close_doors(&snapshot.terminals)?;
+        // An end that nobody has is closed before anybody inherits it: its going would be an event for who watches the other one.
+        (carriers.pipes, carriers.terminals) = Default::default();
         let numbers = openings.iter().filter_map(|opening| Some((opening.description?, opening.number)));
         let numbers: HashMap<DescriptionId, i32> = numbers.collect();
         carriers.loose = Loose::keep(snapshot, &numbers, top).map_err(failed("keeping what is on its way"))?;
@@ -223,8 +225,6 @@ impl<'a> Carriers<'a> {
 
     /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.
     pub fn release(&mut self) {
-        self.pipes = Pipes::default();
-        self.terminals = Terminals::default();
         self.bpf_maps = BpfMaps::default();
         self.opened.clear();
     }

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// The pipes, until the skeletons have inherited them.
+/// The pipes, until their descriptions are open.
 #[derive(Debug, Default)]
 pub struct Pipes {
     made: HashMap<PipeId, Made>,

@@ -15,7 +15,7 @@ const MASTER: &str = "/dev/ptmx";
 /// More terminals than this are not opened to find one number.
 const TRIES: u32 = 4096;
 
-/// The terminals, until the skeletons have inherited them.
+/// The terminals, until their descriptions are open.
 #[derive(Debug, Default)]
 pub struct Terminals {
     made: HashMap<TerminalId, Made>,

@@ -80,6 +80,11 @@ const PIECES: Kind = Kind { arguments: &["writev", "tolerant"], transfers: 1, ..
 const FILLING: Kind = Kind { arguments: &["filling", "tolerant"], ..PIECES };
 /// One that sends a file.
 const SENT_FILE: Kind = Kind { arguments: &["file", "tolerant"], ..PIECES };
+/// Threads in the middle of several messages that are sent or received.
+const MESSAGES: Kind = Kind { arguments: &["messages", "tolerant"], transfers: 3, ..TRANSFERS };
+/// The same in C programs.
+const C_MESSAGES: Kind = Kind { program: "c-messages", arguments: &["tolerant"], answers: true, transfers: 2, ..PLAIN };
+const STATIC_MESSAGES: Kind = Kind { program: "c-messages-static", ..C_MESSAGES };
 /// Enough memory for a copy of it, in which threads of ours work.
 const LARGE: Kind = Kind { program: "ballast", arguments: &["48"], answers: false, ..PLAIN };
 /// The same without a copy: they work in its own memory.

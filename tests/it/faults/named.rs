@@ -1,8 +1,9 @@
 //! Death and failure of a dump at every named fault point of src/fault.rs.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS,
-    RSEQ, SEMAPHORES, SENT_FILE, SOCKETS, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, C_MESSAGES, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES,
+    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENT_FILE, SOCKETS, STATIC, STATIC_MESSAGES, STOPPED, SUBREAPER, Subject,
+    TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -136,6 +137,21 @@ fn dump_of_pieces_that_are_filled_dies() {
 #[test]
 fn dump_of_a_file_in_the_middle_of_its_sending_dies() {
     dump_dies_everywhere(|| SENT_FILE);
+}
+
+#[test]
+fn dump_of_several_messages_in_their_middle_dies() {
+    dump_dies_everywhere(|| MESSAGES);
+}
+
+#[test]
+fn dump_of_several_messages_of_a_c_program_dies() {
+    dump_dies_everywhere(|| C_MESSAGES);
+}
+
+#[test]
+fn dump_of_several_messages_of_a_static_program_dies() {
+    dump_dies_everywhere(|| STATIC_MESSAGES);
 }
 
 #[test]

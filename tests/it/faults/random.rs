@@ -1,14 +1,14 @@
 //! Death at random instants of a dump. `SNAP_RANDOM_KILLS` says how many in all, `SNAP_SEED` repeats a run.
 
 use super::{
-    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES, RINGS,
-    RSEQ, SENT_FILE, STATIC, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES,
+    RINGS, RSEQ, SENT_FILE, STATIC, STATIC_MESSAGES, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 20;
+const SHARES: u64 = 22;
 
 /// Kills in all when the environment says nothing.
 const MODEST: u64 = 160;
@@ -167,6 +167,16 @@ fn of_pieces_that_are_filled() {
 #[test]
 fn of_a_file_in_the_middle_of_its_sending() {
     dies_anywhere(|| SENT_FILE);
+}
+
+#[test]
+fn of_several_messages_in_their_middle() {
+    dies_anywhere(|| MESSAGES);
+}
+
+#[test]
+fn of_several_messages_of_a_static_program() {
+    dies_anywhere(|| STATIC_MESSAGES);
 }
 
 #[test]

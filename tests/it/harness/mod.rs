@@ -98,6 +98,8 @@ const KINDS: &[(&str, &[&str])] = &[
     ("timers", &[]),
     ("blocked", &[]),
     ("transfer", &[]),
+    ("transfer", &["messages"]),
+    ("c-messages", &[]),
     ("robust", &[]),
     ("churn", &["memory"]),
     ("churn", &["much", "32"]),

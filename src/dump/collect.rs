@@ -13,7 +13,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::bpf::BpfMap;
 use crate::image::model::id::{MmId, Pid, ShmId, Tid};
 use crate::image::model::ipc::Ipc;
-use crate::image::model::memory::{Backing, ContentOwner, Mm};
+use crate::image::model::memory::{Backing, Mm};
 use crate::image::model::pipe::Pipe;
 use crate::image::model::process::{FsContext, Process, ProcessState, Zombie};
 use crate::image::model::signal::SignalHandlers;
@@ -31,7 +31,7 @@ use crate::resources::mqueue::plan;
 use crate::resources::namespace::Namespaces;
 use crate::resources::pages::PageSet;
 use crate::resources::seccomp::SeccompTable;
-use crate::resources::shared_memory::{Content, SharedMemoryTable};
+use crate::resources::shared_memory::SharedMemoryTable;
 use crate::resources::sharing::Sharing;
 use crate::resources::socket::Leaks;
 use crate::resources::socket::tcp::lock::Lock;
@@ -345,26 +345,9 @@ impl Builder {
             exchanges: Vec::new(),
             lock,
         };
-        for (index, set) in self.pages.into_iter().enumerate() {
-            let twin = collected.twins[index].is_some();
-            collected.add_pages(ContentOwner::Mm(MmId(index as u32)), &set, twin);
-        }
-        for (index, content) in objects.into_iter().enumerate() {
-            let owner = ContentOwner::SharedMemory(ShmId(index as u32));
-            let size = collected.snapshot.shared_memory[index].size;
-            match content {
-                None => {}
-                Some(Content::File(file)) => collected.add_source(owner, file, size, root)?,
-                Some(Content::Attached(attachment, ranges)) => {
-                    collected.add_ranges(owner, &ranges);
-                    collected.sources.insert(owner, PageSource::Attached(attachment));
-                }
-            }
-        }
-        for (id, file) in contents {
-            let size = collected.snapshot.files[id.0 as usize].size;
-            collected.add_source(ContentOwner::File(id), file, size, root)?;
-        }
+        collected.add_pages(&self.pages);
+        collected.add_objects(objects, root)?;
+        collected.add_files(contents, root)?;
         for (owner, source) in mapped {
             collected.add_ranges(owner, source.ranges());
             collected.sources.insert(owner, PageSource::Mapped(source));

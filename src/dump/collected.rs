@@ -3,13 +3,14 @@
 use super::content::TargetMemory;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
-use crate::image::model::id::Pid;
+use crate::image::model::id::{FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::image::{PageRun, ZeroPolicy};
 use crate::resources::CollectError;
 use crate::resources::mapped_only::PageSource;
 use crate::resources::mqueue::exchange::Exchange;
 use crate::resources::pages::{self, PageSet};
+use crate::resources::shared_memory::Content;
 use crate::resources::socket::tcp::lock::Lock;
 use crate::tracer::Twin;
 use std::collections::HashMap;
@@ -44,23 +45,51 @@ pub struct Collected {
 }
 
 impl Collected {
-    pub(super) fn add_pages(&mut self, owner: ContentOwner, set: &PageSet, twin: bool) {
-        self.zero += set.zero;
-        self.clean_file += set.clean_file;
-        for span in &set.spans {
-            let zero = if span.keep_zero { ZeroPolicy::Keep } else { ZeroPolicy::Drop };
-            let runs = if twin && span.forked { &mut self.forked_runs } else { &mut self.runs };
-            runs.push(PageRun { owner, range: span.range, zero });
+    /// Pages of the address spaces, in the order of these.
+    pub(super) fn add_pages(&mut self, sets: &[PageSet]) {
+        for (index, set) in sets.iter().enumerate() {
+            let (owner, has_twin) = (ContentOwner::Mm(MmId(index as u32)), self.twins[index].is_some());
+            self.zero += set.zero;
+            self.clean_file += set.clean_file;
+            for span in &set.spans {
+                let zero = if span.keep_zero { ZeroPolicy::Keep } else { ZeroPolicy::Drop };
+                let runs = if has_twin && span.forked { &mut self.forked_runs } else { &mut self.runs };
+                runs.push(PageRun { owner, range: span.range, zero });
+            }
         }
     }
 
-    pub(super) fn add_source(
+    /// Shared memory, in the order of the model.
+    pub(super) fn add_objects(&mut self, contents: Vec<Option<Content>>, root: Pid) -> Result<(), CollectError> {
+        for (index, content) in contents.into_iter().enumerate() {
+            let owner = ContentOwner::SharedMemory(ShmId(index as u32));
+            match content {
+                None => {}
+                Some(Content::File(file)) => {
+                    self.add_source(owner, file, self.snapshot.shared_memory[index].size, root)?;
+                }
+                Some(Content::Attached(attachment, ranges)) => {
+                    self.add_ranges(owner, &ranges);
+                    self.sources.insert(owner, PageSource::Attached(attachment));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files whose content is in the image.
+    pub(super) fn add_files(
         &mut self,
-        owner: ContentOwner,
-        file: File,
-        size: u64,
+        contents: impl IntoIterator<Item = (FileId, File)>,
         root: Pid,
     ) -> Result<(), CollectError> {
+        for (id, file) in contents {
+            self.add_source(ContentOwner::File(id), file, self.snapshot.files[id.0 as usize].size, root)?;
+        }
+        Ok(())
+    }
+
+    fn add_source(&mut self, owner: ContentOwner, file: File, size: u64, root: Pid) -> Result<(), CollectError> {
         let ranges = pages::data_ranges(&file, size).map_err(CollectError::at(root.leader(), "lseek SEEK_DATA"))?;
         self.add_ranges(owner, &ranges);
         self.sources.insert(owner, PageSource::File(file));

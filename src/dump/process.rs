@@ -17,9 +17,9 @@ use crate::resources::namespace::Namespaces;
 use crate::resources::sharing::Sharing;
 use crate::resources::syscall_restart::{Sample, Samples};
 use crate::resources::sysv::undo;
-use crate::resources::thread::Threads;
+use crate::resources::thread::{Shared, Threads};
 use crate::resources::timer::Queues;
-use crate::resources::{CollectError, process, stopped, thread, timer};
+use crate::resources::{CollectError, Findings, process, stopped, thread, timer};
 use crate::sys::kcmp::{self, Object};
 use crate::sys::plain_task::PlainTask;
 use crate::tracer::{self, FrozenTree, RemoteSession, Stop, Twin};
@@ -58,14 +58,6 @@ pub(super) struct Subject<'a> {
     pub dir: &'a TaskDir,
     pub facts: &'a Facts,
     pub view: &'a View<'a>,
-}
-
-/// The address space of a process.
-enum Space {
-    /// It is that of an earlier one.
-    Known(MmId),
-    /// Nobody had it before.
-    New,
 }
 
 /// What was learnt inside a process.
@@ -151,52 +143,13 @@ impl Builder {
         let children = view.children.get(&pid).into_iter().flatten();
         let children: Vec<(Pid, Option<i32>)> = children.map(|child| (*child, stopped_by(tree, *child))).collect();
         let remote = |action| move |source| CollectError::Remote { tid: pid.leader(), action, source };
-        let mut session = match RemoteSession::open_unmapped(tree, pid) {
-            Ok(session) => session,
-            Err(tracer::Error::Refused { tid, reason, remedy }) => {
-                self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
-                return Ok(None);
-            }
-            Err(error) => return Err(remote("entering the target")(error)),
-        };
-        let memory = view.sharing.memory(at);
-        let space = match self.known.mms.get(&memory) {
-            Some(&known) => Space::Known(known),
-            None => Space::New,
-        };
+        let session = RemoteSession::open_unmapped(tree, pid).map_err(remote("entering the target"));
+        let Some(mut session) = unless_refused(session, &mut self.findings)? else { return Ok(None) };
         let mut asker = Asker::new(&mut session);
-        let greeting = match process::greet(&mut asker, tids[0]) {
-            Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
-                self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
-                None
-            }
-            greeting => Some(greeting?),
-        };
-        let mut collector = Threads {
-            process: dir,
-            frozen_at: view.frozen_at,
-            seccomp: &mut self.seccomp,
-            own_speculation: view.own_speculation,
-            has_core_cookies: view.has_core_cookies,
-            has_labels: view.has_labels,
-            findings: &mut self.findings,
-            buffer: &mut self.buffer,
-        };
-        let mut threads = Vec::with_capacity(tids.len());
-        let refused = if greeting.is_none() { 1 } else { 0 };
-        for (&tid, shared) in tids.iter().zip(shared).skip(refused) {
-            match collector.collect(
-                &mut asker,
-                tid,
-                shared,
-                Some(view.samples.get(&tid).copied().unwrap_or(Sample::awake(view.frozen_at))),
-            ) {
-                Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
-                    collector.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
-                }
-                thread => threads.push(thread?),
-            }
-        }
+        let greeting = unless_refused(process::greet(&mut asker, tids[0]), &mut self.findings)?;
+        // A main thread that does not greet is named already.
+        let tasks = tids.iter().copied().zip(shared).skip(usize::from(greeting.is_none()));
+        let mut threads = self.threads(&mut asker, subject, tasks)?;
         let Some(greeting) = greeting.filter(|_| threads.len() == tids.len()) else { return Ok(None) };
         self.states.extend(stopped::of_children(&mut asker, tids[0], &children)?);
         let queues = Queues::of(tids[0], &facts.timers)?;
@@ -214,15 +167,16 @@ impl Builder {
         self.undo(&mut asker, subject, &tids)?;
         let keyring = self.keyrings.collect(&mut asker, tids[0], greeting.keyrings, &mut self.findings)?;
         threads[0].credentials.session_keyring = keyring;
-        let task_policy = threads[0].settings.memory_policy.as_ref();
         let adopts = answers.child_subreaper || pid.0 == 1 || self.adopted.contains(&facts.stat.ppid);
         if adopts {
             self.adopted.insert(pid);
         }
-        let mm = match space {
-            Space::Known(known) => known,
-            Space::New => {
+        let memory = view.sharing.memory(at);
+        let mm = match self.known.mms.get(&memory) {
+            Some(&known) => known,
+            None => {
                 let survey = Survey { ahead: &view.ahead, at, dir, pid: shown_as };
+                let task_policy = threads[0].settings.memory_policy.as_ref();
                 let surveyed = survey.finish(&mut asker, tids[0], task_policy, (greeting, found))?;
                 let mm = self.address_space(shown_as, facts, (greeting, &answers), surveyed)?;
                 self.mapped.ask(shown_as, &mut asker, tids[0])?;
@@ -237,6 +191,33 @@ impl Builder {
         self.spaces.insert(pid, (shown_as, mm));
         session.close().map_err(remote("leaving the target"))?;
         Ok(Some(Inside { threads, answers, timers, pending, mm }))
+    }
+
+    /// What threads say of themselves, less those that must not be made to, which are named.
+    fn threads(
+        &mut self,
+        asker: &mut Asker<'_, '_>,
+        subject: Subject<'_>,
+        tasks: impl Iterator<Item = (Tid, Shared)>,
+    ) -> Result<Vec<Thread>, CollectError> {
+        let view = subject.view;
+        let mut collector = Threads {
+            process: subject.dir,
+            frozen_at: view.frozen_at,
+            seccomp: &mut self.seccomp,
+            own_speculation: view.own_speculation,
+            has_core_cookies: view.has_core_cookies,
+            has_labels: view.has_labels,
+            findings: &mut self.findings,
+            buffer: &mut self.buffer,
+        };
+        let mut threads = Vec::new();
+        for (tid, shared) in tasks {
+            let sample = view.samples.get(&tid).copied().unwrap_or(Sample::awake(view.frozen_at));
+            let thread = collector.collect(asker, tid, shared, Some(sample));
+            threads.extend(unless_refused(thread, collector.findings)?);
+        }
+        Ok(threads)
     }
 
     /// What is left of transfers that an earlier stop has cut short.
@@ -273,12 +254,8 @@ impl Builder {
             if is_without {
                 continue;
             }
-            match undo::adjustments(asker, tid, &self.semaphores, &mut self.findings) {
-                Err(CollectError::Remote { source: tracer::Error::Refused { tid, reason, remedy }, .. }) => {
-                    self.findings.block(format!("tid {tid}"), CALLS, reason, remedy);
-                }
-                found => drop(self.undo.insert(tid, found?)),
-            }
+            let found = undo::adjustments(asker, tid, &self.semaphores, &mut self.findings);
+            self.undo.extend(unless_refused(found, &mut self.findings)?.map(|found| (tid, found)));
         }
         Ok(())
     }
@@ -293,6 +270,17 @@ impl Builder {
             && pages > LITTLE_MEMORY
             && self.findings.blockers.is_empty()
             && pages + self.copied < memory_left(dir, &mut self.buffer) / 2
+    }
+}
+
+/// What a thread was made to tell, or `None` with a blocker noted where it must not be made to.
+fn unless_refused<T>(told: Result<T, CollectError>, findings: &mut Findings) -> Result<Option<T>, CollectError> {
+    match told {
+        Err(CollectError::Remote { tid: _, action: _, source: tracer::Error::Refused { tid, reason, remedy } }) => {
+            findings.block(format!("tid {tid}"), CALLS, reason, remedy);
+            Ok(None)
+        }
+        told => told.map(Some),
     }
 }
 

@@ -97,14 +97,13 @@ fn one(snapshot: &Snapshot, table: &FdTable, tids: Vec<i32>, sharers: &[u64]) ->
 }
 
 fn describe(snapshot: &Snapshot, description: &Description) -> Descriptor {
-    let (kind, object) = object(snapshot, &description.object);
     Descriptor {
         fd: 0,
         close_on_exec: false,
         description: description.id.0,
         shared_by: 0,
-        kind,
-        object,
+        kind: kind(snapshot, &description.object),
+        object: name(snapshot, &description.object),
         access: files::access(description.flags),
         flags: files::open_flags(description.flags),
         position: description.position,
@@ -125,8 +124,9 @@ fn describe(snapshot: &Snapshot, description: &Description) -> Descriptor {
     }
 }
 
-fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
-    let kind = match object {
+/// What kind it is.
+fn kind(snapshot: &Snapshot, object: &OpenObject) -> &'static str {
+    match object {
         OpenObject::Regular(_) => "file",
         OpenObject::Directory(_) => "directory",
         OpenObject::PathOnly(_) => "path",
@@ -158,8 +158,12 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         OpenObject::Socket(_) => "socket",
         OpenObject::Queue(_) => "message-queue",
         OpenObject::BpfMap(_) => "bpf-map",
-    };
-    let name = match object {
+    }
+}
+
+/// What it is called, or what it says in place of a name.
+fn name(snapshot: &Snapshot, object: &OpenObject) -> Raw {
+    match object {
         OpenObject::Pipe { pipe, write: _, quiet: _ } => match fifo(snapshot, *pipe) {
             Some(file) => Raw(place::file(snapshot, file).map_or_else(Vec::new, |file| file.path.clone())),
             None => {
@@ -208,8 +212,7 @@ fn object(snapshot: &Snapshot, object: &OpenObject) -> (&'static str, Raw) {
         | OpenObject::ControllingTerminal(file) => {
             Raw(place::file(snapshot, *file).map_or_else(Vec::new, |file| file.path.clone()))
         }
-    };
-    (kind, name)
+    }
 }
 
 /// The file of a pipe that has one.
@@ -223,39 +226,11 @@ fn watched(snapshot: &Snapshot, files: impl Iterator<Item = FileId>) -> Raw {
     Raw(if paths.is_empty() { b"watches nothing".to_vec() } else { [b"watches ", &*paths.join(&b", "[..])].concat() })
 }
 
+/// Bytes that wait in a pipe, told of its reading end.
 fn unread(snapshot: &Snapshot, object: &OpenObject) -> Option<u64> {
-    match object {
-        OpenObject::Pipe { pipe, write: false, quiet: _ } => {
-            let pipe = snapshot.pipes.get(pipe.0 as usize)?;
-            Some(pipe.unread.iter().map(|part| part.bytes.len() as u64).sum())
-        }
-        OpenObject::Pipe { pipe: _, write: true, quiet: _ }
-        | OpenObject::Regular(_)
-        | OpenObject::Directory(_)
-        | OpenObject::PathOnly(_)
-        | OpenObject::MemoryDevice(_)
-        | OpenObject::Pseudo(_)
-        | OpenObject::OutsideTerminal(_)
-        | OpenObject::HungUpTerminal(_)
-        | OpenObject::ControllingTerminal(_)
-        | OpenObject::Memfd(_)
-        | OpenObject::Eventfd { counter: _, semaphore: _ }
-        | OpenObject::Epoll(_)
-        | OpenObject::Timerfd(_)
-        | OpenObject::Pidfd(_)
-        | OpenObject::Inotify(_)
-        | OpenObject::Fanotify(_)
-        | OpenObject::Tun(_)
-        | OpenObject::Namespace(_)
-        | OpenObject::External(_)
-        | OpenObject::Signalfd(_)
-        | OpenObject::TerminalMaster(_)
-        | OpenObject::TerminalSlave(_)
-        | OpenObject::OwnTerminal(_)
-        | OpenObject::Queue(_)
-        | OpenObject::BpfMap(_)
-        | OpenObject::Socket(_) => None,
-    }
+    let OpenObject::Pipe { pipe, write: false, quiet: _ } = object else { return None };
+    let pipe = snapshot.pipes.get(pipe.0 as usize)?;
+    Some(pipe.unread.iter().map(|part| part.bytes.len() as u64).sum())
 }
 
 fn owner(owner: &AsyncOwner) -> Owner {

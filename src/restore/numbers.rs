@@ -11,6 +11,9 @@ use crate::image::model::id::{BpfMapId, DescriptionId, Fd, FileId, ShmId, Socket
 use crate::image::model::memory::{Backing, Mm, Prot, SharedMemoryKind, Vma};
 use std::collections::HashMap;
 
+/// How a directory is opened from which paths begin.
+const DIRECTORY: u32 = libc::O_DIRECTORY as u32 | libc::O_PATH as u32;
+
 /// Descriptor numbers of everything that the skeletons inherit.
 pub struct Numbered {
     /// What is opened, in order.
@@ -31,12 +34,7 @@ pub struct Numbered {
 /// wanted, so that each table can be put in order one by one.
 #[must_use]
 pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Numbered {
-    let entries = || snapshot.fd_tables.iter().flat_map(|table| &table.entries);
-    let mut wanted: HashMap<Fd, Option<DescriptionId>> = HashMap::new();
-    for entry in entries() {
-        let only = wanted.entry(entry.fd).or_insert(Some(entry.description));
-        *only = only.filter(|description| *description == entry.description);
-    }
+    let wanted = wanted(snapshot);
     let watched = snapshot.descriptions.iter().filter_map(|description| match &description.object {
         OpenObject::Epoll(epoll) => Some(epoll.items.iter().map(|item| item.fd.0)),
         _ => None,
@@ -53,8 +51,49 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         notices: Vec::new(),
         top: 0,
     };
+    number_descriptions(snapshot, &wanted, (facts, choices), &mut numbers, &mut numbered);
+    snapshot.mms.iter().for_each(|mm| number_mappings(snapshot, mm, &mut numbers, &mut numbered));
+    for fs in &snapshot.fs_contexts {
+        if lookup::task_path(snapshot, fs.cwd).is_none() {
+            numbered.open_directory(snapshot, fs.cwd, DIRECTORY, &mut numbers);
+        }
+        if snapshot.files[fs.root.0 as usize].path != b"/" {
+            numbered.open_directory(snapshot, fs.root, DIRECTORY, &mut numbers);
+        }
+    }
+    number_programs(snapshot, facts, &mut numbers, &mut numbered);
+    let slave = (libc::O_RDWR | libc::O_NOCTTY) as u32;
+    for id in snapshot.processes.iter().filter_map(|process| lookup::own_terminal(snapshot, process)) {
+        let number = numbered.open(Source::Slave(id), slave, &mut numbers);
+        numbered.descriptors.terminals.insert(id, number);
+    }
+    number_late(snapshot, &mut numbers, &mut numbered);
+    numbered.descriptors.report = numbers.fresh();
+    numbered.top = numbers.top();
+    numbered
+}
+
+/// Each number under which there is a description in some table: that one, if it is the same in all of them.
+fn wanted(snapshot: &Snapshot) -> HashMap<Fd, Option<DescriptionId>> {
+    let mut wanted = HashMap::new();
+    for entry in snapshot.fd_tables.iter().flat_map(|table| &table.entries) {
+        let only = wanted.entry(entry.fd).or_insert(Some(entry.description));
+        *only = only.filter(|description| *description == entry.description);
+    }
+    wanted
+}
+
+/// Open file descriptions, but for those that only the tasks themselves can open.
+fn number_descriptions(
+    snapshot: &Snapshot,
+    wanted: &HashMap<Fd, Option<DescriptionId>>,
+    (facts, choices): (&HostFacts, &Choices<'_>),
+    numbers: &mut Numbers,
+    numbered: &mut Numbered,
+) {
+    let entries = snapshot.fd_tables.iter().flat_map(|table| &table.entries);
     let on_their_way = lookup::on_their_way(snapshot).map(|id| (id, None));
-    for (id, fd) in entries().map(|entry| (entry.description, Some(entry.fd))).chain(on_their_way) {
+    for (id, fd) in entries.map(|entry| (entry.description, Some(entry.fd))).chain(on_their_way) {
         let index = id.0 as usize;
         if numbered.descriptors.descriptions[index].is_some() || numbered.descriptors.late.contains_key(&id) {
             continue;
@@ -69,51 +108,41 @@ pub fn number(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> 
         let opening = Opening { number, source, flags: description.flags, description: Some(description.id) };
         numbered.openings.push(opening);
     }
-    let directory = libc::O_DIRECTORY as u32 | libc::O_PATH as u32;
-    snapshot.mms.iter().for_each(|mm| number_mappings(snapshot, mm, &mut numbers, &mut numbered));
-    for fs in &snapshot.fs_contexts {
-        if lookup::task_path(snapshot, fs.cwd).is_none() {
-            numbered.open_directory(snapshot, fs.cwd, directory, &mut numbers);
-        }
-        if snapshot.files[fs.root.0 as usize].path != b"/" {
-            numbered.open_directory(snapshot, fs.root, directory, &mut numbers);
-        }
-    }
+}
+
+/// Programs of which nothing is mapped, and one to stand in where rings of AIO are made.
+fn number_programs(snapshot: &Snapshot, facts: &HostFacts, numbers: &mut Numbers, numbered: &mut Numbered) {
     for mm in &snapshot.mms {
         // The kernel refuses (EBUSY) to set a program of which anything is mapped, even to what it is.
         if !numbered.sources.programs.contains_key(&mm.exe) && !facts.is_own_program(&snapshot.files[mm.exe.0 as usize])
         {
-            let program = numbered.open(file_source(snapshot, mm.exe), libc::O_RDONLY as u32, &mut numbers);
+            let program = numbered.open(file_source(snapshot, mm.exe), libc::O_RDONLY as u32, numbers);
             numbered.sources.programs.insert(mm.exe, program);
         }
     }
     if let Some(mm) = snapshot.mms.iter().find(|mm| mm.vmas.iter().any(is_ring)) {
-        numbered.sources.ready = numbered.open(file_source(snapshot, mm.exe), libc::O_RDONLY as u32, &mut numbers);
+        numbered.sources.ready = numbered.open(file_source(snapshot, mm.exe), libc::O_RDONLY as u32, numbers);
     }
-    let slave = (libc::O_RDWR | libc::O_NOCTTY) as u32;
-    for id in snapshot.processes.iter().filter_map(|process| lookup::own_terminal(snapshot, process)) {
-        let number = numbered.open(Source::Slave(id), slave, &mut numbers);
-        numbered.descriptors.terminals.insert(id, number);
-    }
+}
+
+/// What is needed where tasks open something themselves: sockets by which they hand it over, and directories to begin at.
+fn number_late(snapshot: &Snapshot, numbers: &mut Numbers, numbered: &mut Numbered) {
     let shared = numbered.descriptors.late.iter().filter(|(_, tables)| tables.len() > 1);
     for id in shared.map(|(id, _)| *id).collect::<Vec<_>>() {
-        let ends = [false, true].map(|taking| numbered.open(Source::HandOver(id, taking), 0, &mut numbers));
+        let ends = [false, true].map(|taking| numbered.open(Source::HandOver(id, taking), 0, numbers));
         numbered.descriptors.handovers.insert(id, ends);
     }
     let held = numbered.descriptors.late.iter().filter(|(_, tables)| !tables.is_empty());
     let held: Vec<&OpenObject> = held.map(|(id, _)| &snapshot.descriptions[id.0 as usize].object).collect();
     if held.iter().any(|object| matches!(object, OpenObject::OwnTerminal(_))) {
-        numbered.descriptors.root = Some(numbered.open(Source::Path(b"/".to_vec()), directory, &mut numbers));
+        numbered.descriptors.root = Some(numbered.open(Source::Path(b"/".to_vec()), DIRECTORY, numbers));
     }
-    let mut directories = snapshot.fs_contexts.iter();
+    let mut contexts = snapshot.fs_contexts.iter();
     if held.iter().any(|object| matches!(late::late(snapshot, object), Some(late::Late::File(_))))
-        || directories.any(|context| lookup::task_path(snapshot, context.cwd).is_some())
+        || contexts.any(|context| lookup::task_path(snapshot, context.cwd).is_some())
     {
-        numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), directory, &mut numbers));
+        numbered.descriptors.proc = Some(numbered.open(Source::Path(b"/proc".to_vec()), DIRECTORY, numbers));
     }
-    numbered.descriptors.report = numbers.fresh();
-    numbered.top = numbers.top();
-    numbered
 }
 
 const fn is_ring(vma: &Vma) -> bool {

@@ -1,6 +1,7 @@
 //! sock_diag(7) of packet sockets: what getsockopt(2) does not tell of them.
 
 use super::sock_diag::{self, attribute};
+use crate::image::model::socket::packet::Layout;
 use std::io;
 
 // include/uapi/linux/packet_diag.h
@@ -32,30 +33,11 @@ pub struct PacketSocket {
     /// What it has asked devices for.
     pub memberships: Vec<Membership>,
     /// Its ring for receiving (PACKET_RX_RING).
-    pub receives: Option<Ring>,
+    pub receives: Option<Layout>,
     /// Whether it has a ring for sending (PACKET_TX_RING).
     pub has_send_ring: bool,
     /// Whether it is in a group among which packets are distributed (PACKET_FANOUT).
     pub has_fanout: bool,
-}
-
-/// `struct packet_diag_ring`, as the program has asked for it (`struct tpacket_req3`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ring {
-    /// Bytes of a block.
-    pub block_size: u32,
-    /// How many there are.
-    pub blocks: u32,
-    /// Bytes of a frame.
-    pub frame_size: u32,
-    /// How many there are.
-    pub frames: u32,
-    /// With TPACKET_V3, after how many milliseconds the kernel hands over a block that is not full.
-    pub retire_timeout: u32,
-    /// With TPACKET_V3, bytes in each block that are the program's own.
-    pub private: u32,
-    /// With TPACKET_V3, TP_FT_REQ_*.
-    pub features: u32,
 }
 
 /// One membership.
@@ -97,7 +79,7 @@ fn socket(body: &[u8]) -> Option<PacketSocket> {
                 socket.running = word(value, 20)? & RUNNING != 0;
             }
             MEMBERSHIPS => socket.memberships = value.chunks_exact(MEMBERSHIP).filter_map(membership).collect(),
-            RECEIVE_RING => socket.receives = Some(ring(value)?),
+            RECEIVE_RING => socket.receives = Some(layout(value)?),
             SEND_RING => socket.has_send_ring = true,
             FANOUT => socket.has_fanout = true,
             _ => {}
@@ -107,13 +89,14 @@ fn socket(body: &[u8]) -> Option<PacketSocket> {
     Some(socket)
 }
 
-fn ring(bytes: &[u8]) -> Option<Ring> {
+/// `struct packet_diag_ring`.
+fn layout(bytes: &[u8]) -> Option<Layout> {
     let (words, _) = bytes.as_chunks();
     let words: Vec<u32> = words.iter().map(|word| u32::from_ne_bytes(*word)).collect();
     let [block_size, blocks, frame_size, frames, retire_timeout, private, features, ..] = words[..] else {
         return None;
     };
-    Some(Ring { block_size, blocks, frame_size, frames, retire_timeout, private, features })
+    Some(Layout { block_size, blocks, frame_size, frames, retire_timeout, private, features })
 }
 
 /// `struct packet_diag_mclist`: device, count, kind, length of the address, address.

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::socket::{number, option, set_option};
+use crate::image::model::socket::tcp::Agreed;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
@@ -205,19 +206,6 @@ pub fn window(fd: BorrowedFd<'_>) -> io::Result<[u32; 5]> {
 /// As setsockopt(2).
 pub fn set_window(fd: BorrowedFd<'_>, window: [u32; 5]) -> io::Result<()> {
     set_option(fd, LEVEL, REPAIR_WINDOW, &window.map(u32::to_ne_bytes).concat())
-}
-
-/// What two sides agree on when they connect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreed {
-    /// Largest segment.
-    pub mss: u32,
-    /// Window scales.
-    pub scales: Option<(u8, u8)>,
-    /// Selective acknowledgements.
-    pub sack: bool,
-    /// Time stamps and where their clock stands.
-    pub timestamp: Option<u32>,
 }
 
 /// Sets it, in repair mode, of a connection that has sent nothing.

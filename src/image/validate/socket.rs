@@ -5,7 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{BLOCKS, Kept, Packet, PacketMembership, Ring};
+use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, SocketOption, State};
 
@@ -63,15 +63,15 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
 
 /// Whether its slots are where they can be, as `packet_set_ring` of net/packet/af_packet.c has it.
 fn ring_is_sane(ring: &Ring) -> bool {
-    let Ring { version, block_size, blocks, frame_size, frames, retire_timeout: _, private, features: _, next, kept } =
-        ring;
-    let (frame, block) = (*frame_size, *block_size);
+    let Ring { version, layout, next, kept } = ring;
+    let Layout { block_size: block, blocks, frame_size: frame, frames, retire_timeout: _, private, features: _ } =
+        *layout;
     let shaped = *version <= BLOCKS
         && block != 0
         && block.is_multiple_of(PAGE)
-        && *private <= block
+        && private <= block
         && frame >= FRAME_MIN
-        && (block / frame).checked_mul(*blocks) == Some(*frames)
+        && (block / frame).checked_mul(blocks) == Some(frames)
         && ring.bytes() <= RING_MAX;
     let inside = |kept: &Kept| {
         let end = (kept.start as usize).saturating_add(kept.bytes.len());

@@ -30,6 +30,7 @@ use crate::proc::TaskDir;
 use crate::sys::descriptor::{get_owner, get_signal};
 use crate::sys::pidfd;
 use identity::{Found, Identities};
+use refused::Refusal;
 use seen::Seen;
 use std::collections::HashSet;
 use std::fs::{File, Metadata};
@@ -186,7 +187,7 @@ impl Descriptors {
         Ok(Some(id))
     }
 
-    /// What is opened again by the path of a file, whose metadata are `meta`, or `None` with a blocker noted.
+    /// What is opened again by the path of a file, whose metadata are `meta`.
     fn on_file(
         &mut self,
         task_dir: &TaskDir,
@@ -194,35 +195,26 @@ impl Descriptors {
         fd: &OpenFd<'_>,
         meta: &Metadata,
         tables: &mut Tables<'_>,
-    ) -> Result<Option<OpenObject>, CollectError> {
-        let (task, object) = (format!("pid {tid}"), fd.shown());
-        let file = match tables.files.intern(meta, &fd.text, &task) {
+    ) -> Result<Result<OpenObject, Refusal>, CollectError> {
+        let file = match tables.files.intern(meta, &fd.text, &format!("pid {tid}")) {
             Ok(file) => file,
-            Err(mut blocker) => {
-                blocker.object = object;
-                tables.findings.blockers.push(blocker);
-                return Ok(None);
-            }
+            Err(blocker) => return Ok(Err(blocker.into())),
         };
         if fd.meta.file_type().is_fifo() && !is_path_only(fd) {
-            return tables.pipes.end(tid, fd, Some(file)).map(Some).map_err(CollectError::at(tid, "poll of a pipe"));
+            return tables.pipes.end(tid, fd, Some(file)).map(Ok).map_err(CollectError::at(tid, "poll of a pipe"));
         }
-        match self.by_path(tid, fd, file, tables.files) {
-            Ok(object) => {
-                let is_memory = tables.files.may_be_memory(file) && named_memory::is_posix(tables.files.get(file));
-                let is_memory = is_memory && named_memory::is_memory(&fd.file);
-                if object == OpenObject::Regular(file) && (is_memory || tables.files.wants_content(file)) {
-                    // Opened anew: the target's own description may be for writing only.
-                    let content = task_dir.open(&format!("fd/{}", fd.fd))?;
-                    tables.files.set_content(file, content);
-                }
-                Ok(Some(object))
-            }
-            Err(reason) => {
-                tables.findings.block(task, object, reason, refused::CLOSE);
-                Ok(None)
-            }
+        let object = match self.by_path(tid, fd, file, tables.files) {
+            Ok(object) => object,
+            Err(reason) => return Ok(Err(reason.into())),
+        };
+        let is_memory = tables.files.may_be_memory(file) && named_memory::is_posix(tables.files.get(file));
+        let is_memory = is_memory && named_memory::is_memory(&fd.file);
+        if object == OpenObject::Regular(file) && (is_memory || tables.files.wants_content(file)) {
+            // Opened anew: the target's own description may be for writing only.
+            let content = task_dir.open(&format!("fd/{}", fd.fd))?;
+            tables.files.set_content(file, content);
         }
+        Ok(Ok(object))
     }
 
     /// Kinds without a path that are no pipe, socket or memory.
@@ -232,7 +224,7 @@ impl Descriptors {
         fd: &OpenFd<'_>,
         kind: &[u8],
         findings: &mut Findings,
-    ) -> Result<OpenObject, refused::Refusal> {
+    ) -> Result<OpenObject, Refusal> {
         Ok(match kind {
             b"eventfd" => event::eventfd(&fd.info, self.plain_eventfds)?,
             b"signalfd" => event::signalfd(&fd.info)?,

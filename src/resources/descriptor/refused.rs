@@ -1,6 +1,8 @@
 //! Descriptors that are refused: which kind each is, why it cannot be saved, and what to do instead.
 
 use super::OpenFd;
+use crate::blocker::Blocker;
+use crate::resources::socket;
 use std::fs;
 
 /// What most refusals advise.
@@ -11,11 +13,30 @@ pub(super) const CLOSE: &str = "close it before the dump";
 pub(super) struct Refusal {
     pub reason: String,
     pub remedy: String,
+    /// Whether this may be over in a moment.
+    pub passes: bool,
 }
 
 impl From<String> for Refusal {
     fn from(reason: String) -> Self {
-        Self { reason, remedy: CLOSE.into() }
+        Self { reason, remedy: CLOSE.into(), passes: false }
+    }
+}
+
+impl From<Blocker> for Refusal {
+    fn from(Blocker { task: _, object: _, reason, remedy }: Blocker) -> Self {
+        Self { reason, remedy, passes: false }
+    }
+}
+
+impl From<socket::Refusal> for Refusal {
+    fn from(refusal: socket::Refusal) -> Self {
+        match refusal {
+            socket::Refusal::Never(reason) => reason.into(),
+            socket::Refusal::Passing(reason) => {
+                Self { reason, remedy: "try again when it has been read or sent".into(), passes: true }
+            }
+        }
     }
 }
 
@@ -26,7 +47,7 @@ impl From<&str> for Refusal {
 }
 
 fn refusal(reason: &str, remedy: &str) -> Refusal {
-    Refusal { reason: reason.into(), remedy: remedy.into() }
+    Refusal { reason: reason.into(), remedy: remedy.into(), passes: false }
 }
 
 /// Kinds without a path: what stands in brackets behind `anon_inode:`.

@@ -252,7 +252,10 @@ impl Sockets {
 
 /// What ties a packet socket to those who map its ring.
 fn ring(socket: &Socket, file: &File) -> Option<Tie> {
-    let State::Packet(Packet { ring: Some(_), .. }) = &socket.state else { return None };
+    let State::Packet(Packet { protocol: _, bound: _, running: _, memberships: _, ring: Some(_) }) = &socket.state
+    else {
+        return None;
+    };
     Some(Tie::Memory(file.metadata().ok()?.dev(), socket.ino))
 }
 

@@ -1,8 +1,10 @@
 //! What cannot be dumped is refused with all reasons at once, and the target is as before.
 
 use crate::support::network::own_network;
-use crate::support::{Facts, facts, isolated, isolated_for, needs, require_root, wait};
+use crate::support::victim::program;
+use crate::support::{Facts, Room, Victim, facts, isolated, isolated_for, needs, require_root, wait};
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -92,18 +94,20 @@ fn exam_30_sockets_of_every_other_family_are_named() {
     });
 }
 
+/// A victim that has this as descriptor 5, to which a shell has moved it.
+fn holder(room: &Room, open: impl Into<OwnedFd>) -> Victim {
+    let directory = Victim::directory_in(room, "leak");
+    let script = format!("exec 5<&0 </dev/null; exec {} \"$0\"", program("c-dynamic").display());
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &script]).arg(&directory).stdin(Stdio::from(open.into()));
+    Victim::start_with_stdin(command, directory)
+}
+
 #[test]
 fn exam_18_a_pipe_with_an_end_outside_is_named() {
     isolated(|room| {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let directory = crate::support::Victim::directory_in(room, "leak");
-        // The shell gives the program descriptor 5, whose other end is ours.
-        let mut command = Command::new("/bin/sh");
-        let script =
-            format!("exec 5<&0 </dev/null; exec {} \"$0\"", crate::support::victim::program("c-dynamic").display());
-        command.args(["-c", &script]).arg(&directory);
-        command.stdin(Stdio::from(reader));
-        let victim = crate::support::Victim::start_with_stdin(command, directory);
+        let victim = holder(room, reader);
         let before = Facts::of(victim.pid());
         let run =
             room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3).says("fd 5").says("pipe");
@@ -118,13 +122,7 @@ fn exam_18_a_socket_that_somebody_outside_has_too_is_named() {
     isolated(|room| {
         own_network();
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        let directory = crate::support::Victim::directory_in(room, "leak");
-        let mut command = Command::new("/bin/sh");
-        let script =
-            format!("exec 5<&0 </dev/null; exec {} \"$0\"", crate::support::victim::program("c-dynamic").display());
-        command.args(["-c", &script]).arg(&directory);
-        command.stdin(Stdio::from(std::os::fd::OwnedFd::from(socket.try_clone().expect("dup"))));
-        let victim = crate::support::Victim::start_with_stdin(command, directory);
+        let victim = holder(room, socket.try_clone().expect("dup"));
         let before = Facts::of(victim.pid());
         let run = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
         let run = run.says("fd 5: socket:[").says(&format!("it is shared with pid {} (", std::process::id()));

@@ -137,6 +137,7 @@ const KINDS: &[(&str, &[&str])] = &[
     ("sysv", &["semaphores"]),
     ("sysv", &["queues"]),
     ("sysv", &["blocked"]),
+    ("sysv", &["apart"]),
     ("sysv", &["own"]),
     ("sysv", &["headless"]),
     ("seccomp", &["errno"]),

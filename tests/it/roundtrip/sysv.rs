@@ -51,19 +51,7 @@ fn semaphores_with_operations_to_undo() {
 
 #[test]
 fn threads_that_do_not_share_what_their_process_has_to_undo() {
-    isolated(|room| {
-        let mut victim = room.victim("sysv", &["apart"]);
-        victim.check();
-        room.dump(victim.pid(), "first.snap", &[]);
-        victim.check();
-        let image = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
-        wait::alone();
-        assert_eq!(room.restore(&image, &[]), victim.pid());
-        victim.check();
-        victim.ask("final");
-        victim.end();
-    });
+    isolated(|room| room.survives_with_children(room.victim("sysv", &["apart"])));
 }
 
 #[test]

@@ -35,6 +35,17 @@ pub enum Bound {
 pub struct Ring {
     /// TPACKET_V1 0, TPACKET_V2 1, TPACKET_V3 2.
     pub version: u32,
+    /// How it is laid out.
+    pub layout: Layout,
+    /// The slot that the kernel fills next.
+    pub next: u32,
+    /// What stands in it, ascending.
+    pub kept: Vec<Kept>,
+}
+
+/// How a ring is laid out, as the program has asked for it (`struct tpacket_req3` of include/uapi/linux/if_packet.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
     /// Bytes of a block.
     pub block_size: u32,
     /// How many there are.
@@ -49,10 +60,6 @@ pub struct Ring {
     pub private: u32,
     /// With TPACKET_V3, TP_FT_REQ_*.
     pub features: u32,
-    /// The slot that the kernel fills next.
-    pub next: u32,
-    /// What stands in it, ascending.
-    pub kept: Vec<Kept>,
 }
 
 /// Bytes in a slot of a ring: from the beginning of one that is handed over and that the program has not given back, the program's own bytes in others.
@@ -74,29 +81,30 @@ impl Ring {
     /// Bytes of all blocks.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.block_size as u64 * self.blocks as u64
+        self.layout.block_size as u64 * self.layout.blocks as u64
     }
 
     /// How many slots there are.
     #[must_use]
     pub const fn slots(&self) -> u32 {
-        if self.version == BLOCKS { self.blocks } else { self.frames }
+        if self.version == BLOCKS { self.layout.blocks } else { self.layout.frames }
     }
 
     /// Bytes of a slot.
     #[must_use]
     pub const fn slot_size(&self) -> u32 {
-        if self.version == BLOCKS { self.block_size } else { self.frame_size }
+        if self.version == BLOCKS { self.layout.block_size } else { self.layout.frame_size }
     }
 
     /// Where a slot begins: a frame lies in one block.
     #[must_use]
     pub const fn at(&self, slot: u32) -> usize {
         if self.version == BLOCKS {
-            return slot as usize * self.block_size as usize;
+            return slot as usize * self.layout.block_size as usize;
         }
-        let in_block = self.block_size / self.frame_size;
-        (slot / in_block) as usize * self.block_size as usize + (slot % in_block) as usize * self.frame_size as usize
+        let in_block = self.layout.block_size / self.layout.frame_size;
+        (slot / in_block) as usize * self.layout.block_size as usize
+            + (slot % in_block) as usize * self.layout.frame_size as usize
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::image::model::id::*;
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{Bound, Kept, Packet, PacketMembership, Ring};
+use crate::image::model::socket::packet::{Bound, Kept, Layout, Packet, PacketMembership, Ring};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::{Link, Message, PeerCredentials, SocketFile, Unix, Urgent};
 use crate::image::model::socket::{Socket, State};
@@ -80,13 +80,15 @@ pub fn packet(id: u32) -> Socket {
     let bytes = b"a header of a block and of a packet, and the packet".to_vec();
     let ring = Ring {
         version: 2,
-        block_size: 8192,
-        blocks: 2,
-        frame_size: 2048,
-        frames: 8,
-        retire_timeout: 100,
-        private: 16,
-        features: 1,
+        layout: Layout {
+            block_size: 8192,
+            blocks: 2,
+            frame_size: 2048,
+            frames: 8,
+            retire_timeout: 100,
+            private: 16,
+            features: 1,
+        },
         next: 1,
         kept: vec![Kept { slot: 0, start: 0, bytes }, Kept { slot: 1, start: 48, bytes: b"own".to_vec() }],
     };

@@ -32,7 +32,7 @@ enum Newest {
 /// Looks at it once.
 pub fn look(subject: &Subject<'_>) -> io::Result<Seen> {
     let before = subject.heads()?;
-    let count = subject.ring.blocks;
+    let count = subject.ring.layout.blocks;
     let Some(newest) = (0..count).max_by_key(|slot| before[*slot as usize].sequence) else {
         return Ok(Seen::changed_by_program());
     };
@@ -98,7 +98,7 @@ impl Subject<'_> {
             let status = self.memory.word(self.at(slot, block::STATUS))?;
             Ok(Head { status, sequence: self.long(self.at(slot, block::SEQUENCE))? })
         };
-        (0..self.ring.blocks).map(head).collect()
+        (0..self.ring.layout.blocks).map(head).collect()
     }
 
     fn long(&self, at: usize) -> io::Result<u64> {
@@ -107,7 +107,7 @@ impl Subject<'_> {
 
     /// The newest block, which the kernel has; `None` where its packets are not as the kernel writes them. The caller looks whether it is still the newest.
     fn newest(&self, slot: u32) -> io::Result<Option<Newest>> {
-        let size = self.ring.block_size as usize;
+        let size = self.ring.layout.block_size as usize;
         let packets = self.memory.word(self.at(slot, block::PACKETS))?;
         if packets == 0 {
             return Ok(Some(Newest::Empty));
@@ -156,7 +156,7 @@ impl Subject<'_> {
     /// A block that is the program's; `None` where its header cannot be the kernel's.
     fn handed_over(&self, slot: u32) -> io::Result<Option<Vec<u8>>> {
         let length = self.memory.word(self.at(slot, block::LENGTH))? as usize;
-        if length < block::HEADER || length > self.ring.block_size as usize {
+        if length < block::HEADER || length > self.ring.layout.block_size as usize {
             return Ok(None);
         }
         self.memory.copy(self.at(slot, 0), length).map(Some)
@@ -164,8 +164,8 @@ impl Subject<'_> {
 
     /// The program's own bytes in a block that is the kernel's, if there are any.
     fn private(&self, slot: u32) -> io::Result<Option<Kept>> {
-        let room = (self.ring.block_size as usize).saturating_sub(block::HEADER);
-        let bytes = self.memory.copy(self.at(slot, block::HEADER), (self.ring.private as usize).min(room))?;
+        let room = (self.ring.layout.block_size as usize).saturating_sub(block::HEADER);
+        let bytes = self.memory.copy(self.at(slot, block::HEADER), (self.ring.layout.private as usize).min(room))?;
         let start = block::HEADER as u32;
         Ok(bytes.iter().any(|byte| *byte != 0).then_some(Kept { slot, start, bytes }))
     }

@@ -36,8 +36,8 @@ pub fn look(subject: &Subject<'_>) -> io::Result<Seen> {
         Err(refusal) => return Ok(Seen::Unknown(refusal)),
     };
     let mut kept = Vec::new();
-    for slot in (0..subject.ring.frames).filter(|slot| before[*slot as usize].status != KERNEL) {
-        let bytes = subject.memory.copy(subject.ring.at(slot), subject.ring.frame_size as usize)?;
+    for slot in (0..subject.ring.layout.frames).filter(|slot| before[*slot as usize].status != KERNEL) {
+        let bytes = subject.memory.copy(subject.ring.at(slot), subject.ring.layout.frame_size as usize)?;
         kept.push(Kept { slot, start: 0, bytes });
     }
     Ok(Seen::Standing(next, kept))
@@ -78,7 +78,7 @@ fn read(Subject { fd: _, ring, memory }: &Subject<'_>) -> io::Result<Vec<Head>> 
         let used = bytes[size_of::<u32>()..].iter().any(|byte| *byte != 0);
         Ok(Head { status: memory.word(ring.at(slot))?, time: (word(time), word(time + 4)), used })
     };
-    (0..ring.frames).map(head).collect()
+    (0..ring.layout.frames).map(head).collect()
 }
 
 #[cfg(test)]

@@ -6,8 +6,7 @@
 
 use super::super::Refusal;
 use super::{blocks, frames};
-use crate::image::model::socket::packet::{BLOCKS, Kept, Ring};
-use crate::sys::packet_diag;
+use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Ring};
 use crate::sys::packet_ring::{self, Memory};
 use crate::sys::socket;
 use std::io;
@@ -43,13 +42,10 @@ pub struct Subject<'a> {
 ///
 /// # Errors
 /// As mmap(2).
-pub fn read(fd: BorrowedFd<'_>, found: packet_diag::Ring) -> io::Result<Result<Ring, Refusal>> {
-    let packet_diag::Ring { block_size, blocks, frame_size, frames, retire_timeout, private, features } = found;
+pub fn read(fd: BorrowedFd<'_>, layout: Layout) -> io::Result<Result<Ring, Refusal>> {
     let version = socket::number(fd, libc::SOL_PACKET, PACKET_VERSION)?.cast_unsigned();
-    let (next, kept) = (0, Vec::new());
-    let mut ring =
-        Ring { version, block_size, blocks, frame_size, frames, retire_timeout, private, features, next, kept };
-    if version > BLOCKS || block_size == 0 || frame_size == 0 {
+    let mut ring = Ring { version, layout, next: 0, kept: Vec::new() };
+    if version > BLOCKS || layout.block_size == 0 || layout.frame_size == 0 {
         return Ok(Err(Refusal::Never(format!("its ring is of version {version}, which is not supported"))));
     }
     if !packet_ring::can_settle() {

@@ -1,7 +1,7 @@
 //! Rings of packet sockets: the kernel, which begins each at its first slot, is led to where it stood, and what the program had not given back is put there.
 
 use super::feeder::Feeder;
-use crate::image::model::socket::packet::{BLOCKS, Kept, Ring};
+use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Ring};
 use crate::sys::packet_ring::{KERNEL, Memory, USER, block, frame};
 use crate::sys::socket;
 use std::io;
@@ -27,12 +27,12 @@ fn unread(ring: &Ring) -> impl Iterator<Item = &Kept> {
 /// # Errors
 /// As setsockopt(2) and mmap(2), and those of [`Feeder`].
 pub fn set_up(fd: BorrowedFd<'_>, ring: &Ring) -> io::Result<()> {
-    let Ring { version, block_size, blocks, frame_size, frames, retire_timeout, private, features, next: _, kept: _ } =
-        ring;
+    let Ring { version, layout, next: _, kept: _ } = ring;
+    let Layout { block_size, blocks, frame_size, frames, retire_timeout, private, features } = *layout;
     // `struct tpacket_req3`, of which the other versions take the beginning.
-    let mut request = vec![*block_size, *blocks, *frame_size, *frames];
+    let mut request = vec![block_size, blocks, frame_size, frames];
     if *version == BLOCKS {
-        request.extend([*retire_timeout, *private, *features]);
+        request.extend([retire_timeout, private, features]);
     }
     let request: Vec<u8> = request.iter().flat_map(|word| word.to_ne_bytes()).collect();
     socket::set_option(fd, libc::SOL_PACKET, PACKET_RX_RING, &request)?;
@@ -87,7 +87,7 @@ impl Filling<'_> {
             }
         }
         // The kernel may begin the next block as soon as that is its own.
-        let others = (0..ring.blocks).filter(|slot| *slot != ring.next).chain([ring.next]);
+        let others = (0..ring.layout.blocks).filter(|slot| *slot != ring.next).chain([ring.next]);
         for slot in others.filter(|slot| unread(ring).all(|kept| kept.slot != *slot)) {
             self.set_status(slot, KERNEL)?;
         }
@@ -97,10 +97,10 @@ impl Filling<'_> {
     /// Leads the kernel to the next block, where it waits, for that is not its own.
     fn lead(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let Self { memory: _, ring } = self;
-        let mut feeder = Feeder::new(fd, ring.block_size.saturating_sub(ring.private))?;
+        let mut feeder = Feeder::new(fd, ring.layout.block_size.saturating_sub(ring.layout.private))?;
         // Blocks behind the next one are of an earlier round, and have numbers only then.
         if unread(ring).any(|kept| kept.slot >= ring.next) {
-            self.close(ring.blocks - 1, &mut feeder)?;
+            self.close(ring.layout.blocks - 1, &mut feeder)?;
         }
         if ring.next != 0 {
             self.set_status(ring.next, USER)?;
@@ -113,7 +113,7 @@ impl Filling<'_> {
     /// Sends packets until the kernel closes a block.
     fn close(&self, slot: u32, feeder: &mut Feeder<'_>) -> io::Result<()> {
         let Self { memory, ring } = self;
-        let most = u64::from(ring.blocks) * u64::from(ring.block_size / PACKET_MIN);
+        let most = u64::from(ring.layout.blocks) * u64::from(ring.layout.block_size / PACKET_MIN);
         for _ in 0..most {
             feeder.send()?;
             if memory.word(ring.at(slot) + block::STATUS)? != KERNEL {

@@ -1,7 +1,7 @@
 //! Connections: made in repair mode, in which nothing is sent, and brought to life when nothing can fail any more.
 
 use super::packet;
-use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Tcp, Window};
+use crate::image::model::socket::tcp::{Connection, Incoming, Outgoing, Tcp, Window};
 use crate::image::model::socket::{Socket, SocketOption, inet};
 use crate::resources::socket::options;
 use crate::restore::sockets::settings::{Point, Settings};
@@ -27,9 +27,8 @@ pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<
     };
     socket::bind(fd, local).map_err(told("bind to", local))?;
     tcp::connect(fd, peer).map_err(told("repaired connection with", peer))?;
-    let Agreed { mss, scales, sack, timestamp } = *agreed;
-    if mss != 0 {
-        tcp::agree(fd, tcp::Agreed { mss, scales, sack, timestamp }).map_err(doing("setting what it has agreed on"))?;
+    if agreed.mss != 0 {
+        tcp::agree(fd, *agreed).map_err(doing("setting what it has agreed on"))?;
     }
     let sent = outgoing.bytes.len() - outgoing.unsent as usize;
     if !outgoing.bytes.is_empty() {

@@ -160,6 +160,8 @@ pub enum Pretence {
     NoTimerIds,
     /// Its CPU has no AVX.
     NoAvx,
+    /// It has no core scheduling (CONFIG_SCHED_CORE).
+    NoCoreScheduling,
 }
 
 /// Whether `SNAP_FAULT` asks for this.
@@ -171,6 +173,7 @@ pub fn pretends(pretence: Pretence) -> bool {
         Pretence::SealedVdso => "sealed-vdso",
         Pretence::NoTimerIds => "no-timer-ids",
         Pretence::NoAvx => "no-avx",
+        Pretence::NoCoreScheduling => "no-core-scheduling",
     };
     std::env::var_os("SNAP_FAULT").is_some_and(|wanted| wanted == name)
 }

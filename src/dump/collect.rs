@@ -23,6 +23,7 @@ use crate::proc::sysvipc::{self, SemaphoreSet};
 use crate::resources::aio::{self, Rings};
 use crate::resources::border::{self, Outsider, Tie};
 use crate::resources::copy_on_write::Above;
+use crate::resources::core_scheduling::Cookies;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
 use crate::resources::file::FileTable;
 use crate::resources::keyring::Descriptions;
@@ -39,7 +40,7 @@ use crate::resources::socket::tcp::tree::{Manner, Policy, Step};
 use crate::resources::syscall_restart::Samples;
 use crate::resources::sysv::undo::Adjustment;
 use crate::resources::sysv::{self, Uses};
-use crate::resources::{CollectError, Findings, robust, scheduling, settings, zombie};
+use crate::resources::{CollectError, Findings, robust, settings, zombie};
 use crate::tracer::{self, FrozenTree, Twin};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -129,6 +130,8 @@ pub fn collect(
     let ended = tree.zombies().iter().map(tracer::Process::pid);
     let mut zombies = zombie::collect(ended, &mut builder.findings)?;
     let inside: Vec<Pid> = living.iter().copied().chain(zombies.iter().map(|zombie| zombie.pid)).collect();
+    let cookies = Cookies::collect(living.iter().flat_map(|pid| tree.threads_of(*pid)).map(|thread| thread.tid()))?;
+    builder.findings.warnings.extend(warnings::shared_cookie(&cookies, &inside));
     let view = builder.view(tree, &living, &inside, (samples, frozen_at))?;
     for (at, &pid) in living.iter().enumerate() {
         builder.process(tree, at, pid, &view)?;
@@ -147,6 +150,7 @@ pub fn collect(
     builder.findings.warnings.extend(warnings::shared_locks(&builder.descriptors, &inside));
     builder.findings.warnings.extend(warnings::unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
+    cookies.give_groups(&mut builder.processes);
     let charged: Vec<_> = builder.descriptors.sockets.charged().collect();
     let maps = std::mem::take(&mut builder.descriptors.bpf_maps);
     let maps = maps.finish((&outsiders, &inside), border.leaks, &mut builder.findings);
@@ -220,7 +224,6 @@ impl Builder {
             children,
             namespaces: Namespaces::own(),
             own_speculation: settings::own_speculation(),
-            has_core_cookies: scheduling::has_core_cookies(),
             has_labels: own_label.is_ok_and(|own| !own.is_empty()),
         })
     }

@@ -43,7 +43,6 @@ pub(super) struct View<'a> {
     pub exposed: HashSet<usize>,
     pub namespaces: Namespaces,
     pub own_speculation: [u32; 3],
-    pub has_core_cookies: bool,
     pub has_labels: bool,
 }
 
@@ -206,7 +205,6 @@ impl Builder {
             frozen_at: view.frozen_at,
             seccomp: &mut self.seccomp,
             own_speculation: view.own_speculation,
-            has_core_cookies: view.has_core_cookies,
             has_labels: view.has_labels,
             findings: &mut self.findings,
             buffer: &mut self.buffer,

@@ -3,6 +3,7 @@
 use crate::image::model::id::Pid;
 use crate::image::model::process::Process;
 use crate::image::model::thread::Resume;
+use crate::resources::core_scheduling::Cookies;
 use crate::resources::descriptor::Descriptors;
 
 /// Says of which locks somebody outside has the description too: flock(1) keeps one for the command that it runs.
@@ -23,6 +24,14 @@ pub fn shared_locks(descriptors: &Descriptors, inside: &[Pid]) -> Vec<String> {
         ))
     });
     said.collect()
+}
+
+/// Says who outside may share a core with threads of the tree, and will not after a restore.
+pub fn shared_cookie(cookies: &Cookies, inside: &[Pid]) -> Option<String> {
+    let outsider = cookies.outsider(inside)?;
+    Some(format!(
+        "core scheduling: {outsider} has the cookie of a thread too, and is outside; a restored tree has cookies of its own"
+    ))
 }
 
 /// Says which threads wait for longer than they would have.

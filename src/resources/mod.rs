@@ -5,6 +5,7 @@ pub mod ask;
 pub mod border;
 pub mod bpf;
 pub mod copy_on_write;
+pub mod core_scheduling;
 pub mod credentials;
 pub mod descriptor;
 pub mod event;

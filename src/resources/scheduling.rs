@@ -5,17 +5,11 @@ use crate::image::model::id::Tid;
 use crate::image::model::thread::Scheduling;
 use crate::sys::{affinity, sched};
 
-/// Whether threads can have a cookie of core scheduling: not before 5.14, without CONFIG_SCHED_CORE, or without SMT.
-#[must_use]
-pub fn has_core_cookies() -> bool {
-    sched::core_cookie(Tid(0)).is_ok()
-}
-
-/// Asks for the scheduling attributes of a thread.
+/// Asks for the scheduling attributes of a thread, all but its core scheduling group ([`super::core_scheduling`]).
 ///
 /// # Errors
 /// The call that failed.
-pub fn collect(tid: Tid, timer_slack: u64, has_core_cookies: bool) -> Result<Scheduling, CollectError> {
+pub fn collect(tid: Tid, timer_slack: u64) -> Result<Scheduling, CollectError> {
     let attributes = sched::attributes(tid).map_err(CollectError::at(tid, "sched_getattr"))?;
     Ok(Scheduling {
         policy: attributes.policy,
@@ -27,6 +21,6 @@ pub fn collect(tid: Tid, timer_slack: u64, has_core_cookies: bool) -> Result<Sch
         affinity: affinity::get(tid).map_err(CollectError::at(tid, "sched_getaffinity"))?,
         io_priority: sched::io_priority(tid).map_err(CollectError::at(tid, "ioprio_get"))?,
         timer_slack,
-        core_cookie: if has_core_cookies { sched::core_cookie(tid).unwrap_or(0) } else { 0 },
+        core_group: 0,
     })
 }

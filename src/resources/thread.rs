@@ -42,8 +42,6 @@ pub struct Threads<'a> {
     pub seccomp: &'a mut SeccompTable,
     /// What PR_GET_SPECULATION_CTRL tells snap itself.
     pub own_speculation: [u32; 3],
-    /// Whether threads can have a cookie of core scheduling.
-    pub has_core_cookies: bool,
     /// Whether a security module labels tasks.
     pub has_labels: bool,
     /// Blockers.
@@ -70,11 +68,7 @@ impl Threads<'_> {
         let answers = settings::ask(asker, tid, &known)?;
         let thread = asker.thread(tid)?;
         check(&status, thread, self.findings);
-        let scheduling = scheduling::collect(tid, answers.timer_slack, self.has_core_cookies)?;
-        if scheduling.core_cookie != 0 {
-            let reason = "its cookie of core scheduling cannot be made again: not supported yet";
-            self.findings.block(format!("tid {tid}"), "core scheduling", reason, "");
-        }
+        let scheduling = scheduling::collect(tid, answers.timer_slack)?;
         let sample = sample.map(|sample| sample.compared(status.voluntary_switches));
         let (cpu, blocked) = cpu(asker, thread, sample, self.frozen_at)?;
         let (head, len) = sys_task::robust_list(tid).map_err(CollectError::at(tid, "get_robust_list"))?;

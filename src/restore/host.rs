@@ -2,6 +2,7 @@
 
 use super::aio::AioFacts;
 use super::bpf::BpfFacts;
+use super::core_scheduling::CoreScheduling;
 use super::holders::{self, Holder};
 use super::locks::{self, Foreign};
 use super::queues::{self, Present};
@@ -95,6 +96,8 @@ pub struct HostFacts {
     pub queues: Vec<Present>,
     /// What contexts of Linux AIO can be had.
     pub aio: AioFacts,
+    /// Core scheduling.
+    pub core_scheduling: CoreScheduling,
     /// System V IPC.
     pub system_v: SystemV,
     /// The program of `snap`: path, device and inode number.
@@ -178,6 +181,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         bpf: BpfFacts::probe(snapshot),
         queues: queues::probe(snapshot),
         aio: AioFacts::probe(&mut buffer),
+        core_scheduling: CoreScheduling::probe(),
         system_v: SystemV::probe(snapshot)?,
         exe: own_program(),
     })

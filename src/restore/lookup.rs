@@ -67,3 +67,8 @@ pub fn has_terminal(snapshot: &Snapshot) -> bool {
         matches!(description.object, OpenObject::OutsideTerminal(_) | OpenObject::ControllingTerminal(_))
     })
 }
+
+/// Whether a signal waits for a whole process.
+pub fn is_pending(process: &Process, signal: i32) -> bool {
+    process.pending.iter().any(|queued| queued.info.first_chunk() == Some(&signal.to_le_bytes()))
+}

@@ -8,6 +8,7 @@ mod cgroup;
 mod check;
 mod clocks;
 mod contents;
+mod core_scheduling;
 mod credentials;
 mod descriptors;
 pub mod ending;

@@ -2,9 +2,11 @@
 
 use super::assemble::{Builder, World};
 use super::check::Findings;
+use super::core_scheduling::Cookies;
 use super::genealogy::{Being, Genealogy};
 use super::host::HostFacts;
 use super::layout::find_hole;
+use super::lookup::is_pending;
 use super::numbers::number;
 use super::opening::{Opening, Source};
 use super::resume::{self, TimedCall};
@@ -61,6 +63,8 @@ pub struct RestorePlan {
     pub made: Vec<FileId>,
     /// POSIX message queues that are made again.
     pub queues: Vec<QueueId>,
+    /// Who gets which cookie of core scheduling.
+    pub cookies: Cookies,
     /// Robust futexes that were marked when their holders died, and that these hold again.
     pub marked: Vec<(PathBuf, HeldFutex)>,
     /// From the first arena to the end of the script: what the host unmaps at the end.
@@ -174,6 +178,7 @@ pub fn plan(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> Re
         replaced: findings.replaced,
         made: findings.made,
         marked: findings.marked,
+        cookies: findings.cookies,
         queues: findings.queues,
         script,
         places,
@@ -253,11 +258,6 @@ fn stops_of_children(snapshot: &Snapshot) -> HashMap<Pid, Vec<([u64; 6], bool)>>
         stops.entry(process.ppid).or_default().push((args, is_known));
     }
     stops
-}
-
-/// Whether a signal waits for a whole process.
-fn is_pending(process: &Process, signal: i32) -> bool {
-    process.pending.iter().any(|queued| queued.info.first_chunk() == Some(&signal.to_le_bytes()))
 }
 
 /// Places of arenas, attachments, the scratch range and the script in one hole.
@@ -361,6 +361,7 @@ impl fmt::Display for RestorePlan {
         for (start, _) in self.processes.iter().filter_map(|process| process.old_vdso.as_ref()) {
             writeln!(f, "  let the vdso at {start} call that of this kernel")?;
         }
+        write!(f, "{}", self.cookies)?;
         for (path, held) in &self.marked {
             writeln!(f, "  give the lock at {:#x} of {} back to its holder", held.offset, path.display())?;
         }

@@ -70,6 +70,7 @@ pub fn build(
     built.map_err(|error| building.own_failure().unwrap_or(error))?;
     fault::pass(Point::Barrier).map_err(step("restore"))?;
     objects.settle(snapshot).map_err(|e| Error::Step { step: e.what, source: e.source })?;
+    plan.cookies.give().map_err(step("giving core scheduling cookies"))?;
     let finished = building.tracees.finish(plan, snapshot, own_layout, stay_stopped);
     finished
         .map_err(|error| Error::Step { step: format!("tid {}: {}", error.tid, error.action), source: error.source })?;

@@ -311,18 +311,6 @@ pub fn protection_key() -> Result<u64> {
     checked(unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) }).map(|key| key as u64)
 }
 
-/// Whether core scheduling cookies can be asked for; returns the cookie of this thread.
-///
-/// # Errors
-/// EINVAL without CONFIG_SCHED_CORE, ENODEV without SMT.
-pub fn core_cookie() -> Result<u64> {
-    const PR_SCHED_CORE_GET: libc::c_int = 0;
-    let mut cookie = 0u64;
-    // SAFETY: the kernel writes one word.
-    checked(unsafe { libc::prctl(libc::PR_SCHED_CORE, PR_SCHED_CORE_GET, 0, 0, &raw mut cookie) }.into())?;
-    Ok(cookie)
-}
-
 /// PTRACE_SET_SYSCALL_INFO of a stopped tracee with what PTRACE_GET_SYSCALL_INFO said. Outside of a stop for a system call the
 /// kernel answers EINVAL, and EIO where it does not know the request at all.
 ///

@@ -81,15 +81,52 @@ pub fn set_own_io_priority(priority: u32) -> Result<()> {
 /// # Errors
 /// EINVAL on a kernel without core scheduling, ENODEV on a CPU without SMT, ESRCH, EPERM.
 pub fn core_cookie(tid: Tid) -> Result<u64> {
-    const PR_SCHED_CORE: i32 = 62;
     const PR_SCHED_CORE_GET: usize = 0;
-    const PIDTYPE_PID: usize = 0;
     let mut cookie = 0u64;
     // SAFETY: the kernel writes one 64-bit word to `cookie`.
-    checked(i64::from(unsafe {
-        libc::prctl(PR_SCHED_CORE, PR_SCHED_CORE_GET, tid.0 as usize, PIDTYPE_PID, &raw mut cookie)
-    }))?;
+    unsafe { core_scheduling(PR_SCHED_CORE_GET, tid, &raw mut cookie) }?;
     Ok(cookie)
+}
+
+/// PR_SCHED_CORE_CREATE: gives a thread a cookie that nobody else has.
+///
+/// # Errors
+/// As [`core_cookie`], and ENOMEM.
+pub fn make_core_cookie(tid: Tid) -> Result<()> {
+    const PR_SCHED_CORE_CREATE: usize = 1;
+    // SAFETY: without a pointer.
+    unsafe { core_scheduling(PR_SCHED_CORE_CREATE, tid, std::ptr::null_mut()) }
+}
+
+/// PR_SCHED_CORE_SHARE_TO: gives a thread the cookie of the calling one, or none if that has none.
+///
+/// # Errors
+/// As [`core_cookie`].
+pub fn give_core_cookie(to: Tid) -> Result<()> {
+    const PR_SCHED_CORE_SHARE_TO: usize = 2;
+    // SAFETY: without a pointer.
+    unsafe { core_scheduling(PR_SCHED_CORE_SHARE_TO, to, std::ptr::null_mut()) }
+}
+
+/// PR_SCHED_CORE_SHARE_FROM: gives the calling thread the cookie of another one, or none if that has none.
+///
+/// # Errors
+/// As [`core_cookie`].
+pub fn take_core_cookie(from: Tid) -> Result<()> {
+    const PR_SCHED_CORE_SHARE_FROM: usize = 3;
+    // SAFETY: without a pointer.
+    unsafe { core_scheduling(PR_SCHED_CORE_SHARE_FROM, from, std::ptr::null_mut()) }
+}
+
+/// PR_SCHED_CORE of one thread (PR_SCHED_CORE_SCOPE_THREAD).
+///
+/// # Safety
+/// The kernel writes one word to `cookie`, where the command is PR_SCHED_CORE_GET; it must be null otherwise.
+unsafe fn core_scheduling(command: usize, tid: Tid, cookie: *mut u64) -> Result<()> {
+    const SCOPE_THREAD: usize = 0;
+    // SAFETY: by the contract of this function.
+    checked(i64::from(unsafe { libc::prctl(libc::PR_SCHED_CORE, command, tid.0 as usize, SCOPE_THREAD, cookie) }))
+        .map(drop)
 }
 
 /// The nice value of a thread, which it has under every policy: sched_getattr(2) tells none of it for those of real time.

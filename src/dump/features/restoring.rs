@@ -1,7 +1,8 @@
 //! Features that put a process back where it was.
 
 use super::{Feature, Need, fact, feature, line, nothing};
-use crate::sys::{self, probe};
+use crate::image::model::id::Tid;
+use crate::sys::{self, probe, sched};
 use nix::errno::Errno;
 
 /// The limit where /proc does not say.
@@ -58,7 +59,7 @@ pub fn probe() -> Vec<Feature> {
             "core scheduling",
             Need::Sometimes,
             "programs with a core scheduling cookie",
-            probe::core_cookie(),
+            sched::core_cookie(Tid(0)),
             nothing,
         ),
         namespaces(

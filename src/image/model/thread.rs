@@ -183,7 +183,7 @@ pub struct SeccompFilter {
     pub program: Vec<u64>,
 }
 
-/// sched_getattr(2), affinity, I/O priority and timer slack.
+/// sched_getattr(2), affinity, I/O priority, timer slack and core scheduling.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scheduling {
     /// SCHED_*.
@@ -204,8 +204,8 @@ pub struct Scheduling {
     pub io_priority: u32,
     /// Timer slack in nanoseconds.
     pub timer_slack: u64,
-    /// Core scheduling cookie, 0 if none; tasks with equal cookies share one afterwards.
-    pub core_cookie: u64,
+    /// Core scheduling: which threads have one cookie, numbered from 1 in the order of the first of each; 0 without a cookie.
+    pub core_group: u32,
 }
 
 /// What prctl(2), arch_prctl(2) and set_mempolicy(2) keep for each thread.

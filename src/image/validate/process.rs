@@ -26,6 +26,7 @@ pub fn processes(snapshot: &Snapshot) -> Result<(), Error> {
         return Err(Error::Model { object: "the process tree".into(), reason: "is empty".into() });
     };
     ensure(root.pid == snapshot.inventory.root, || "the root".into(), "is not the process that was dumped")?;
+    let mut groups = 0;
     let mut tids = HashSet::new();
     let mut pids = HashSet::new();
     for (i, p) in snapshot.processes.iter().enumerate() {
@@ -39,6 +40,9 @@ pub fn processes(snapshot: &Snapshot) -> Result<(), Error> {
             let object = || format!("process {}: thread {}", p.pid, t.tid);
             ensure((1..PID_LIMIT).contains(&t.tid.0), object, "has an impossible id")?;
             ensure(tids.insert(t.tid), object, "is there twice")?;
+            let group = t.scheduling.core_group;
+            ensure(group <= groups + 1, object, "has a core scheduling group out of order")?;
+            groups = groups.max(group);
             thread::thread(t, snapshot)?;
         }
         process(p, snapshot)?;

@@ -111,6 +111,7 @@ fn processes_and_threads_must_form_a_tree() {
             |s| s.processes[0].threads[1].tid = Tid(0),
             |s| s.processes[0].threads[1].tid = Tid(-5),
             |s| s.processes[0].threads[1].tid = Tid(4 << 20),
+            |s| s.processes[0].threads[1].scheduling.core_group = 2,
         ],
     );
     assert_refused(

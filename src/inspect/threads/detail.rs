@@ -86,7 +86,7 @@ pub struct Scheduling {
     pub cpus: String,
     pub io_priority: String,
     pub timer_slack_ns: u64,
-    pub core_cookie: Hex,
+    pub core_group: Option<u32>,
     pub memory_policy: Option<String>,
 }
 
@@ -169,7 +169,7 @@ pub fn scheduling(from: &thread::Scheduling, memory: Option<&MemoryPolicy>) -> S
         cpus: tasks::cpus(&from.affinity),
         io_priority: tasks::io_priority(from.io_priority),
         timer_slack_ns: from.timer_slack,
-        core_cookie: Hex(from.core_cookie),
+        core_group: (from.core_group != 0).then_some(from.core_group),
         memory_policy: memory.map(names::memory::policy),
     }
 }

@@ -224,12 +224,21 @@ mod tests {
         assert_eq!(thread["signal_mask"], serde_json::json!(["SIGHUP"]));
         assert_eq!(thread["kernel"]["rseq"]["signature"], "0x53053053");
         assert_eq!(json["threads"][1]["place"], serde_json::Value::Null);
+        assert_eq!(json["threads"][0]["scheduling"]["core_group"], serde_json::Value::Null);
+        assert_eq!(json["threads"][1]["scheduling"]["core_group"], 1);
     }
 
     #[test]
     fn text_says_what_each_thread_is_doing() {
         let text = report(&with_registers()).text(Some(100));
-        for part in ["nanosleep(0x1, 0x2)", "1.0 us left", "sample+0x1123", "blocked  SIGHUP", "r15 ffffffffffffffff"] {
+        for part in [
+            "nanosleep(0x1, 0x2)",
+            "1.0 us left",
+            "sample+0x1123",
+            "blocked  SIGHUP",
+            "r15 ffffffffffffffff",
+            "core scheduling group 1",
+        ] {
             assert!(text.contains(part), "{part} in\n{text}");
         }
     }

@@ -87,12 +87,13 @@ fn state(out: &mut String, thread: &One) {
     let scheduling = &thread.scheduling;
     let _ = writeln!(
         out,
-        "  schedule {} nice {} priority {}, cpus {}, used {} of CPU time",
+        "  schedule {} nice {} priority {}, cpus {}, used {} of CPU time{}",
         escape_controls(&scheduling.policy),
         scheduling.nice,
         scheduling.priority,
         scheduling.cpus,
-        nanos(kernel.cpu_time_ns)
+        nanos(kernel.cpu_time_ns),
+        scheduling.core_group.map_or_else(String::new, |group| format!(", core scheduling group {group}"))
     );
 }
 

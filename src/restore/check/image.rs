@@ -48,18 +48,12 @@ fn mapping(snapshot: &Snapshot, process: &Process, vma: &Vma) -> Option<Blocker>
 }
 
 fn threads<'a>(snapshot: &'a Snapshot, process: &'a Process) -> impl Iterator<Item = Blocker> + 'a {
-    let own_directory =
-        process.others().iter().filter(|thread| thread.fs != process.threads[0].fs).filter_map(|thread| {
-            let path = task_path(snapshot, snapshot.fs_contexts[thread.fs.0 as usize].cwd)?;
-            let object = format!("tid {}: /proc/{}", thread.tid, String::from_utf8_lossy(path));
-            let reason = "a thread has it as a working directory of its own";
-            Some(blocker(process.pid, object, reason, "no option; not supported yet"))
-        });
-    let cookies = process.threads.iter().filter(|thread| thread.scheduling.core_cookie != 0).map(|thread| {
-        let object = format!("tid {}: core scheduling", thread.tid);
-        blocker(process.pid, object, "its cookie cannot be made again", "no option; not supported yet")
-    });
-    own_directory.chain(cookies)
+    process.others().iter().filter(|thread| thread.fs != process.threads[0].fs).filter_map(|thread| {
+        let path = task_path(snapshot, snapshot.fs_contexts[thread.fs.0 as usize].cwd)?;
+        let object = format!("tid {}: /proc/{}", thread.tid, String::from_utf8_lossy(path));
+        let reason = "a thread has it as a working directory of its own";
+        Some(blocker(process.pid, object, reason, "no option; not supported yet"))
+    })
 }
 
 #[cfg(test)]
@@ -76,9 +70,6 @@ mod tests {
             assert_eq!(blockers.len(), before + 1, "{blockers:?}");
             assert!(blockers.iter().any(|blocker| format!("{blocker:?}").contains(words)), "{blockers:?}");
         };
-        snapshot.processes[0].threads[0].scheduling.core_cookie = 7;
-        named(&snapshot, "core scheduling");
-        snapshot.processes[0].threads[0].scheduling.core_cookie = 0;
         let mm = snapshot.processes[0].mm.0 as usize;
         snapshot.mms[mm].vmas[0].flags |= VmaFlags::SYNC;
         named(&snapshot, "MAP_SYNC");

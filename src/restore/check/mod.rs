@@ -8,6 +8,7 @@ mod outside;
 
 pub use image::unrestorable;
 
+use super::core_scheduling::{self, Cookies};
 use super::genealogy::{Genealogy, genealogy};
 use super::host::HostFacts;
 use super::vdso::Vdso;
@@ -44,6 +45,8 @@ pub struct Findings {
     pub made: Vec<FileId>,
     /// Robust futexes that were marked when their holders died, and that these hold again.
     pub marked: Vec<(PathBuf, HeldFutex)>,
+    /// Who gets which cookie of core scheduling.
+    pub cookies: Cookies,
     /// POSIX message queues that are made again.
     pub queues: Vec<QueueId>,
     /// System V objects that are replaced.
@@ -94,6 +97,10 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts, choices: &Choices<'_>) -> F
     checker.findings.blockers.extend(aio::check(snapshot, facts.aio));
     let (notices, blockers) = bpf::check(snapshot, facts);
     checker.findings.notices.extend(notices);
+    checker.findings.blockers.extend(blockers);
+    let (cookies, notice, blockers) = core_scheduling::plan(snapshot, facts.core_scheduling);
+    checker.findings.cookies = cookies;
+    checker.findings.notices.extend(notice);
     checker.findings.blockers.extend(blockers);
     let (queues, blockers) = queues::check(snapshot, facts, choices);
     checker.findings.queues = queues;

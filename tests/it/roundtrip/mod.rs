@@ -6,6 +6,7 @@ mod bpf;
 pub(crate) mod cgroup;
 mod clocks;
 mod copying;
+mod core_scheduling;
 mod credentials;
 mod datagram;
 mod debug;

@@ -74,6 +74,7 @@ pub fn snapshot() -> Snapshot {
     enrich(process);
     process.threads[0].undo = vec![Undo { set: 0, semaphore: 1, adjustment: -3 }];
     process.threads.push(thread(101));
+    process.threads[1].scheduling.core_group = 1;
     process.threads.iter_mut().for_each(occupy);
     let mm = &mut snapshot.mms[0];
     mm.vmas = vmas();

@@ -97,7 +97,7 @@ pub fn thread(tid: i32) -> Thread {
             affinity: Vec::new(),
             io_priority: 0,
             timer_slack: 50_000,
-            core_cookie: 0,
+            core_group: 0,
         },
         settings: ThreadSettings {
             parent_death_signal: 0,

@@ -10,12 +10,13 @@ use crate::dump::{self, After, Border, Error, Options, Output, Policy, Report, i
 use crate::image::model::id::Pid;
 use crate::inspect::text::{bytes, count, nanos};
 use crate::restore;
+use crate::tracer::Urgency;
 use serde::Serialize;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-/// Dumps, and says what was done.
-pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
+/// Dumps, and says what was done; as urgently as it was begun.
+pub fn run(args: &DumpArgs, streams: Streams, urgency: Option<Urgency>) -> Result<Exit, Failure> {
     let output = destination(args)?;
     if output == Output::Stdout && io::stdout().is_terminal() {
         return Err(Failure::new(
@@ -28,7 +29,7 @@ pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
         Failure::new(Code::Internal, format!("installing handlers of SIGINT and SIGTERM: {source}"), "")
     })?;
     let bar = Bar::new(streams);
-    let report = dump::run(&Options {
+    let options = Options {
         pid: Pid(args.pid),
         output: output.clone(),
         after: after(args),
@@ -46,8 +47,9 @@ pub fn run(args: &DumpArgs, streams: Streams) -> Result<Exit, Failure> {
         },
         unrestorable: restore::unrestorable,
         progress: &bar,
-    })
-    .map_err(|error| explain(args.pid, error))?;
+    };
+    let done = dump::run(&options, urgency.unwrap_or_else(Urgency::take));
+    let report = done.map_err(|error| explain(args.pid, error))?;
     bar.finish();
     tell(args, &output, &report, streams)?;
     Ok(Exit::Code(Code::Ok))

@@ -18,6 +18,7 @@ mod output;
 mod progress_bar;
 mod restore;
 
+use crate::tracer::Urgency;
 use args::{Cli, Command};
 use clap::Parser;
 use exit::Exit;
@@ -29,13 +30,16 @@ use std::process::ExitCode;
 /// Parses the command line, runs the command, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
+    // On a busy machine a dump waits for its first instants as for any other.
+    let urgency = Urgency::take();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
+    let urgency = matches!(cli.command, Command::Dump(_)).then_some(urgency);
     log::start(cli.quiet, cli.verbose);
     let output = Output { quiet: cli.quiet, json: wants_json(&cli.command) };
-    match run(&cli.command, output) {
+    match run(&cli.command, output, urgency) {
         Ok(exit) => exit.leave(),
         Err(failure) => {
             failure.tell(output);
@@ -44,9 +48,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, output: Output) -> Result<Exit, Failure> {
+fn run(command: &Command, output: Output, urgency: Option<Urgency>) -> Result<Exit, Failure> {
     match command {
-        Command::Dump(args) => dump::run(args, output),
+        Command::Dump(args) => dump::run(args, output, urgency),
         Command::Restore(args) => restore::run(args, output),
         Command::Inspect(args) => inspect::run(args, output),
         Command::Check(args) => check::run(args, output),

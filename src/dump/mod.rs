@@ -53,12 +53,12 @@ use std::fs::File;
 use std::io;
 use std::time::{Duration, Instant};
 
-/// Dumps a tree.
+/// Dumps a tree, as urgently as may be.
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(options: &Options<'_>) -> Result<Report, Error> {
-    Dump { options, started: Instant::now(), urgency: Urgency::take() }.run()
+pub fn run(options: &Options<'_>, urgency: Urgency) -> Result<Report, Error> {
+    Dump { options, started: Instant::now(), urgency }.run()
 }
 
 /// How often a dump is tried whose only obstacles pass by themselves; with a time limit, as often as that allows.
@@ -118,7 +118,7 @@ impl Dump<'_> {
 
     fn attempt(&self) -> Result<Report, Failure> {
         let options = self.options;
-        self.urgency.freezing();
+        self.urgency.real_time();
         let own = Own::look(options.output == Output::Stdout);
         let members = tracer::descendants(options.pid);
         preflight::tracers(&members)?;
@@ -126,7 +126,6 @@ impl Dump<'_> {
         options.progress.phase("freezing");
         let frozen_at = Instant::now();
         let mut tree = self.freeze()?;
-        self.urgency.working();
         timeout::measure(&mut tree, &mut samples, frozen_at);
         let (threads, microseconds) = (tree.threads().len(), frozen_at.elapsed().as_micros());
         tracing::info!("{threads} threads stand still after {microseconds} us");
@@ -151,6 +150,7 @@ impl Dump<'_> {
         let connections =
             Connections { files: std::mem::take(&mut collected.connections), lock: collected.lock.take() };
         options.progress.phase("writing pages");
+        self.urgency.high();
         let mut image = self.create(stats(&tree, &collected))?;
         image.writer.snapshot(&collected.snapshot).map_err(|e| self.write_error(e))?;
         self.write_frozen(&mut image, &mut collected, &mut tree)?;
@@ -196,7 +196,7 @@ impl Dump<'_> {
     }
 
     fn thaw(&self, tree: FrozenTree) -> Result<(), Error> {
-        self.urgency.freezing();
+        self.urgency.real_time();
         let thawed = tree.thaw();
         self.urgency.afterwards();
         thawed.map_err(|e| self.tracer_error(e))

@@ -29,6 +29,8 @@ use std::time::Instant;
 
 /// Bytes of pages up to which they are written as fast as a copy is made.
 const LITTLE_MEMORY: u64 = 4 << 20;
+/// The same for each thread: looking at one takes longer than writing them. And a copy is read while the target runs, which may leave us little of a CPU.
+const LITTLE_FOR_A_THREAD: u64 = 16 << 10;
 
 /// What holds for the whole tree.
 pub(super) struct View<'a> {
@@ -179,7 +181,11 @@ impl Builder {
                 let surveyed = survey.finish(&mut asker, tids[0], task_policy, (greeting, found))?;
                 let mm = self.address_space(shown_as, facts, (greeting, &answers), surveyed)?;
                 self.mapped.ask(shown_as, &mut asker, tids[0])?;
-                let twin = if !adopts && self.is_worth_a_twin(mm, dir) { fork_twin(&mut session)? } else { None };
+                let twin = if !adopts && self.is_worth_a_twin(mm, dir, threads.len()) {
+                    fork_twin(&mut session)?
+                } else {
+                    None
+                };
                 self.copied += twin.as_ref().map_or(0, |_| self.pages[mm.0 as usize].len());
                 self.twins.push(twin);
                 self.known.mms.insert(memory, mm);
@@ -259,13 +265,13 @@ impl Builder {
     }
 
     /// Whether a copy shortens the pause: of more than a little memory, and when all of them together leave enough to the program.
-    fn is_worth_a_twin(&mut self, mm: MmId, dir: &TaskDir) -> bool {
+    fn is_worth_a_twin(&mut self, mm: MmId, dir: &TaskDir, threads: usize) -> bool {
         let pages = self.pages[mm.0 as usize].len();
         // The kernel lets nobody change a ring of a socket, or freeze a map, as long as anybody maps it, a copy too.
         let has_ring = |vma: &Vma| matches!(vma.backing, Backing::PacketRing { .. } | Backing::BpfMap { .. });
         self.wants_twins
             && !self.mms[mm.0 as usize].vmas.iter().any(has_ring)
-            && pages > LITTLE_MEMORY
+            && pages > LITTLE_MEMORY.max(LITTLE_FOR_A_THREAD * threads as u64)
             && self.findings.blockers.is_empty()
             && pages + self.copied < memory_left(dir, &mut self.buffer) / 2
     }

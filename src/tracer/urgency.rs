@@ -1,9 +1,9 @@
-//! Being urgent while a target is frozen and thawed: on a busy machine a dump is mostly the time that we wait for a CPU, and it is often the
-//! target itself that keeps the machine busy.
+//! Being urgent while a target stands still: on a busy machine a dump is mostly the time that we wait for a CPU, and it is often the target itself that
+//! keeps the machine busy.
 //!
 //! Among a thousand threads that want a CPU the kernel lets an ordinary one run once in some seconds, and one of the highest nice value gets a
-//! sixth of a CPU. So that only real time is soon enough while they are gone through one by one, to look at them, to seize them, and to let them
-//! go. While they are stopped, and for the work in between, the highest nice value does: they have to run in order to stop.
+//! sixth of a CPU. So only real time is soon enough to go through threads one by one: to seize and interrupt them, to ask them, to let them go. While all of
+//! them are to stop, and for large work, the highest nice value does: they have to run in order to stop.
 
 use crate::image::model::id::Tid;
 use crate::sys::{own, sched};
@@ -28,22 +28,22 @@ impl Urgency {
         let attributes = sched::attributes(Tid(0)).ok();
         let found = attributes.filter(|found| matches!(found.policy as i32, libc::SCHED_OTHER | libc::SCHED_BATCH));
         let mut urgency = Self { found, real_time: !own::has_real_time_limit() };
-        urgency.real_time = urgency.freezing();
+        urgency.real_time = urgency.real_time();
         urgency
     }
 
     /// Before all that is ordinary, where that is allowed; true then.
-    pub fn freezing(&self) -> bool {
+    pub fn real_time(&self) -> bool {
         let first = |found| sched::SchedAttr { policy: libc::SCHED_RR as u32, nice: 0, priority: Self::LEAST, ..found };
         let allowed = self.real_time && self.set(first);
         if !allowed {
-            self.working();
+            self.high();
         }
         allowed
     }
 
     /// The highest priority that is not real-time, where that is allowed.
-    pub fn working(&self) {
+    pub fn high(&self) {
         self.set(|found| sched::SchedAttr { nice: Self::MOST, ..found });
     }
 
@@ -84,11 +84,11 @@ mod tests {
             let urgency = Urgency::take();
             let allowed = urgency.real_time;
             assert_eq!(now().0 == libc::SCHED_RR, allowed);
-            urgency.working();
+            urgency.high();
             assert_eq!(now().0, libc::SCHED_OTHER);
             if allowed {
                 assert_eq!(now().1, Urgency::MOST);
-                assert!(urgency.freezing());
+                assert!(urgency.real_time());
                 assert_eq!(now().0, libc::SCHED_RR);
             }
             drop(urgency);
@@ -115,7 +115,7 @@ mod tests {
             let allowed = sched::set_attributes(Tid(0), &fifo).is_ok();
             let urgency = Urgency::take();
             assert!(!urgency.real_time, "nothing is taken");
-            urgency.working();
+            urgency.high();
             assert_eq!(now().0 == libc::SCHED_FIFO, allowed);
         });
     }

@@ -15,6 +15,7 @@ use crate::image::model::id::Pid;
 use crate::inspect::text::{bytes, count as counted, nanos};
 use crate::progress::Silent;
 use crate::restore;
+use crate::tracer::Urgency;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -62,7 +63,7 @@ fn dump_and_kill(place: &Workplace, say: &dyn Fn(&str) -> Result<(), Failure>) -
     ))?;
     let image = place.image();
     say(&format!("2. $ snap dump {pid} -o {} --kill", image.display()))?;
-    let report = dump::run(&Options {
+    let options = Options {
         pid,
         output: dump::Output::File(image),
         after: After::Kill,
@@ -71,8 +72,9 @@ fn dump_and_kill(place: &Workplace, say: &dyn Fn(&str) -> Result<(), Failure>) -
         border: dump::Border::default(),
         unrestorable: restore::unrestorable,
         progress: &Silent,
-    })
-    .map_err(|error| super::dump::explain(pid.0, error))?;
+    };
+    let done = dump::run(&options, Urgency::take());
+    let report = done.map_err(|error| super::dump::explain(pid.0, error))?;
     program.reap()?;
     let last = place.last()?;
     let stats = &report.stats;

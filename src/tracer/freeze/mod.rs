@@ -39,7 +39,7 @@ pub struct FreezeOptions<'a> {
     pub bound: Duration,
     /// Asked again and again; `true` ends the attempt.
     pub cancelled: &'a dyn Fn() -> bool,
-    /// How urgent the caller is until all are seized; it is less so while it waits for them.
+    /// How urgent the caller is; it is less so while it waits for stops.
     pub urgency: Option<&'a Urgency>,
 }
 
@@ -61,14 +61,9 @@ impl FrozenTree {
         freezer.adopt(root)?;
         freezer.seize_newcomers()?;
         fault::pass(fault::Point::Seized)?;
-        // In order to stop they have to run.
-        if let Some(urgency) = options.urgency {
-            urgency.working();
-        }
         freezer.settle_fragile()?;
         loop {
-            freezer.interrupt_running();
-            freezer.await_stops()?;
+            freezer.stop_running()?;
             if freezer.seize_newcomers()? == 0 {
                 break;
             }

@@ -22,22 +22,29 @@ impl Freezer<'_> {
         let (fragile, others): (Vec<_>, Vec<_>) =
             running.into_iter().zip(calls).partition(|(_, call)| call.is_some_and(call::ends_when_stopped));
         self.tree.running.extend(fragile.into_iter().map(|(thread, _)| thread));
-        self.interrupt_running();
-        let settled = self.await_stops();
+        let settled = self.stop_running();
         self.tree.running.extend(others.into_iter().map(|(thread, _)| thread));
         settled
     }
 
-    /// Asks every running thread to stop. One that is gone is found by the wait.
-    pub(super) fn interrupt_running(&self) {
+    /// Asks every running thread to stop, and waits until they have. One that is gone is found by the wait.
+    pub(super) fn stop_running(&mut self) -> Result<(), Error> {
         for &(_, tid) in &self.tree.running {
             let _ = ptrace::interrupt(tid);
         }
+        let Some(urgency) = self.options.urgency.filter(|_| !self.tree.running.is_empty()) else {
+            return self.await_stops();
+        };
+        // In order to stop they have to run.
+        urgency.high();
+        let stopped = self.await_stops();
+        urgency.real_time();
+        stopped
     }
 
     /// Waits until no seized thread runs. Moves from one to the next that has not stopped yet: all of them must in the end, so that the
     /// order does not matter, but one may have to be helped along before another can stop.
-    pub(super) fn await_stops(&mut self) -> Result<(), Error> {
+    fn await_stops(&mut self) -> Result<(), Error> {
         let mut patience = Patience::new(self.options.bound);
         let mut idle = 0;
         loop {

@@ -45,7 +45,7 @@ pub fn read(map: &BpfMap, file: BorrowedFd<'_>, cpus: u32) -> Result<MapContent,
         _ => {}
     }
     let mut reading = Reading { map, file, stride: map.stride(cpus) as usize, keys: Vec::new(), values: Vec::new() };
-    if !reading.batches().map_err(|errno| unreadable(errno.into()))? {
+    if !reading.batches(|errno| unreadable(errno.into()))? {
         reading.one_by_one().map_err(|errno| unreadable(errno.into()))?;
     }
     let Reading { keys, values, map: _, file: _, stride: _ } = reading;
@@ -72,6 +72,12 @@ fn small_enough(bytes: u64) -> Result<(), String> {
     Err(format!("{} MiB are in it, and more than {} are not supported yet", bytes >> 20, MOST >> 20))
 }
 
+/// The next larger number of elements to ask for; `None` when one bucket was said to hold more than the map, which it does only while elements are being replaced.
+fn more_than(room: usize, max_entries: u32) -> Option<usize> {
+    let most = 2 * max_entries as usize;
+    (room < most).then(|| (2 * room.max(1)).min(most))
+}
+
 struct Reading<'a> {
     map: &'a BpfMap,
     file: BorrowedFd<'a>,
@@ -83,19 +89,22 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     /// Whether this kind of map is read in batches.
-    fn batches(&mut self) -> Result<bool, Errno> {
+    fn batches(&mut self, failed: impl Fn(Errno) -> String) -> Result<bool, String> {
         let key_size = self.map.key_size as usize;
         let mut room = TOGETHER.min((MOST as usize / self.stride.max(1)).max(1)).min(self.map.max_entries as usize);
         let mut from = None;
         loop {
             let (mut keys, mut values) = (vec![0; key_size * room], vec![0; self.stride * room]);
             let before = from.clone();
-            let (count, last) = match bpf::lookup_batch(self.file, &mut from, (&mut keys, &mut values), room)? {
+            let found = bpf::lookup_batch(self.file, &mut from, (&mut keys, &mut values), room);
+            let (count, last) = match found.map_err(&failed)? {
                 Found::Some(count) => (count, false),
                 Found::Last(count) => (count, true),
                 // More elements than these are in one bucket.
                 Found::TooMany => {
-                    (from, room) = (before, room.saturating_mul(2));
+                    small_enough(((key_size + self.stride) * room) as u64)?;
+                    let more = more_than(room, self.map.max_entries);
+                    (from, room) = (before, more.ok_or("the kernel finds more in it than it can hold")?);
                     continue;
                 }
                 Found::Never => return Ok(false),
@@ -145,5 +154,20 @@ impl Reading<'_> {
 
     fn is_too_much(&self) -> bool {
         (self.keys.len() + self.values.len()) as u64 > MOST
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_is_asked_for_than_a_map_can_hold() {
+        let mut asked = vec![4096];
+        while let Some(more) = more_than(asked[asked.len() - 1], 5000) {
+            asked.push(more);
+        }
+        assert_eq!(asked, [4096, 8192, 10_000]);
+        assert_eq!((more_than(0, 1), more_than(2, 1)), (Some(2), None));
     }
 }

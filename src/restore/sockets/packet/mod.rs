@@ -9,7 +9,7 @@ use crate::image::model::socket::datagram::Device;
 use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::resources::socket::packet::SOCK_PACKET;
-use crate::sys::{socket, tun};
+use crate::sys::{packet_ring, socket, tun};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -61,16 +61,29 @@ pub fn set_up(made: &File, wanted: &Socket, options: &[SocketOption], state: &Pa
         socket::option(fd, libc::SOL_SOCKET, libc::SO_ERROR)?;
     }
     if wanted.kind == SOCK_PACKET {
-        // It has received since it was made, when it had no filter and no device yet.
-        while socket::waiting(fd)? & libc::POLLIN != 0 {
-            let mut packets = made;
-            let _ = packets.read(&mut [0])?;
-        }
+        empty(made)?;
     }
-    if ring.as_ref().is_some_and(ring::is_used) {
+    if wanted.kind == SOCK_PACKET || ring.as_ref().is_some_and(ring::is_used) {
         let is_filter = |option: &&SocketOption| (option.level, option.name) == (libc::SOL_SOCKET, SO_ATTACH_FILTER);
         let filter = options.iter().find(is_filter).map_or(&[][..], |option| &option.value);
         socket::attach_filter(fd, filter)?;
+    }
+    Ok(())
+}
+
+/// Takes out what one of SOCK_PACKET has received since it was made, when it had no filter and no device yet. A filter keeps more from coming, however
+/// much there is, until another takes its place.
+fn empty(mut made: &File) -> io::Result<()> {
+    // include/uapi/linux/filter.h: BPF_RET
+    const NOTHING: [u8; 8] = [6, 0, 0, 0, 0, 0, 0, 0];
+    let fd = made.as_fd();
+    socket::attach_filter(fd, &NOTHING)?;
+    // A CPU may be about to put a packet there that the old filter has let through. Kernels with CPUs without a tick do not tell when it has.
+    if packet_ring::can_settle() {
+        packet_ring::settle()?;
+    }
+    while socket::waiting(fd)? & libc::POLLIN != 0 {
+        let _ = made.read(&mut [0])?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ pub use family::descendants;
 pub use freeze::{FreezeOptions, Scope};
 pub use gathering::Gathering;
 pub use memory::{Memory, Plain, RemotePtr};
-pub use remainder::{MESSAGE_LEN, MOST_COUNT, Pieces, Remainder, Rest, Vector, Way};
+pub use remainder::{MESSAGE_LEN, MOST_COUNT, Pieces, Remainder, Rest, Stream, StreamPart, StreamPlace, Vector, Way};
 pub use seccomp::{Call, Policy};
 pub use session::{RemoteSession, SCRATCH, let_out};
 pub use shorten::{Form, Shortened, Slots, milliseconds, put};

@@ -72,6 +72,43 @@ pub enum Way {
     Length,
     /// In an array of `struct mmsghdr`: this and their number are the second and third argument, and there is no sixth.
     Messages,
+    /// The same on a stream, where a part of one may be done.
+    Stream(Stream),
+}
+
+/// What is left of messages that are sent to a stream, or received from one until each is full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// Of the one that was begun last.
+    pub part: Option<StreamPart>,
+    /// Behind that one: the first `struct mmsghdr`, and how many there are.
+    pub behind: (Addr, u64),
+    /// Most pieces that any of them has, if each is to be sent.
+    pub most: usize,
+}
+
+/// What is left of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamPart {
+    /// Where its length is noted.
+    pub noted: Addr,
+    /// Bytes of the whole.
+    pub total: u64,
+    /// And what is left of them.
+    pub left: u64,
+    /// Where they are.
+    pub place: StreamPlace,
+    /// Flags of the call for them.
+    pub flags: u64,
+}
+
+/// Where the rest of a message is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StreamPlace {
+    /// In pieces that are sent by sendmsg(2).
+    Sent(Vector),
+    /// In one piece that recvfrom(2) fills.
+    Filled(Addr),
 }
 
 /// What is left of a vector that is sent.
@@ -137,7 +174,10 @@ impl FrozenTree {
         let memory = Memory::open(Pid(tid.0))?;
         let next = match standing_in(thread.regs.rip, &memory) {
             Some(mut own) => {
-                let next = own.next(&thread.regs);
+                let next = match own.next(&thread.regs, rest) {
+                    Ok(next) => next,
+                    Err(why) => return Ok(Err(why)),
+                };
                 if !own.can_be_shared() {
                     // The kernel has read it, and does so again only with the registers that are set below.
                     write_verified(own.at(), own.bytes(), &memory)?;
@@ -145,7 +185,10 @@ impl FrozenTree {
                 next
             }
             None => match prepare(thread, rest, self.threads_of(thread.pid), &memory)? {
-                Ok(mut made) => made.first(&thread.regs, rest),
+                Ok(mut made) => match made.first(&thread.regs, rest) {
+                    Ok(first) => first,
+                    Err(why) => return Ok(Err(why)),
+                },
                 Err(why) => return Ok(Err(why)),
             },
         };
@@ -216,11 +259,16 @@ fn prepare(
         Room::At(at) => made(at),
         Room::None => return Ok(Err("there is no room left for code of ours behind that of the program".to_owned())),
     };
-    let first = room.first(regs, rest);
-    let args = [first.rdi, first.rsi, first.rdx, first.r10, first.r8, first.r9];
-    let call = Call { number: rest.number, args, ip: room.after() };
-    if let Some(why) = Policy::of(thread)?.refusal(&call) {
-        return Ok(Err(format!("the rest would meet {why}")));
+    let first = match room.first(regs, rest) {
+        Ok(first) => first,
+        Err(why) => return Ok(Err(why)),
+    };
+    let policy = Policy::of(thread)?;
+    for regs in [first, room.later(&first, rest)] {
+        let args = [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9];
+        if let Some(why) = policy.refusal(&Call { number: regs.orig_rax, args, ip: room.after() }) {
+            return Ok(Err(format!("the rest would meet {why}")));
+        }
     }
     write_verified(room.at(), room.bytes(), memory)?;
     fault::pass(fault::Point::RemainderWritten)?;
@@ -235,12 +283,14 @@ enum Room {
     None,
 }
 
-/// Finds room for a remainder in a process, whose `threads` are these. Those whose thread has ended are taken away.
+/// Finds room for a remainder in a process, whose `threads` are these. Those whose thread has ended are taken away, and those of the same thread at the same place of its stack:
+/// it makes another call from there, so it is not in a handler that would return to them.
 fn room_for(pid: Pid, wanted: &Remainder, threads: &[StoppedThread], memory: &Memory) -> Result<Room, Error> {
     let has_ended = |remainder: &Remainder| {
         let owner = remainder.owner();
         owner.pid == pid && !threads.iter().any(|thread| thread.tid == owner.tid || remainder.contains(thread.regs.rip))
     };
+    let is_over = |old: &Remainder| old.owner() == wanted.owner() && old.stack() == wanted.stack();
     let len = wanted.bytes().len();
     let (mut free, mut taken) = (None, 0);
     for (start, end) in padding::tails(&read_maps(memory.pid())?, threads.len() >= MANY, memory)? {
@@ -248,7 +298,7 @@ fn room_for(pid: Pid, wanted: &Remainder, threads: &[StoppedThread], memory: &Me
         for old in positions(start, end).filter_map(|place| at(place, memory)) {
             if old.can_be_shared() && old.is_same(wanted) {
                 return Ok(Room::There(old));
-            } else if has_ended(&old) {
+            } else if has_ended(&old) || is_over(&old) {
                 write_verified(old.at(), &vec![0; old.bytes().len()], memory)?;
             } else {
                 taken += old.bytes().len() / LEN;

@@ -82,7 +82,11 @@ const FILLING: Kind = Kind { arguments: &["filling", "tolerant"], ..PIECES };
 const SENT_FILE: Kind = Kind { arguments: &["file", "tolerant"], ..PIECES };
 /// Threads in the middle of several messages that are sent or received.
 const MESSAGES: Kind = Kind { arguments: &["messages", "tolerant"], transfers: 3, ..TRANSFERS };
-/// The same in C programs.
+/// The same on streams, where a part of one is moved.
+const STREAM_SENT: Kind = Kind { arguments: &["stream-sent", "tolerant"], ..PIECES };
+/// The same that are received.
+const STREAM_FILLED: Kind = Kind { arguments: &["stream-filled", "tolerant"], ..PIECES };
+/// Messages in C programs.
 const C_MESSAGES: Kind = Kind { program: "c-messages", arguments: &["tolerant"], answers: true, transfers: 2, ..PLAIN };
 const STATIC_MESSAGES: Kind = Kind { program: "c-messages-static", ..C_MESSAGES };
 /// Enough memory for a copy of it, in which threads of ours work.

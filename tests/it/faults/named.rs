@@ -2,8 +2,8 @@
 
 use super::{
     BLOCKED, BUSY, C_MESSAGES, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES,
-    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENT_FILE, SOCKETS, STATIC, STATIC_MESSAGES, STOPPED, SUBREAPER, Subject,
-    TRANSFERS, VECTOR,
+    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENT_FILE, SOCKETS, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED,
+    STREAM_SENT, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -142,6 +142,16 @@ fn dump_of_a_file_in_the_middle_of_its_sending_dies() {
 #[test]
 fn dump_of_several_messages_in_their_middle_dies() {
     dump_dies_everywhere(|| MESSAGES);
+}
+
+#[test]
+fn dump_of_messages_that_are_sent_to_a_stream_dies() {
+    dump_dies_everywhere(|| STREAM_SENT);
+}
+
+#[test]
+fn dump_of_messages_that_are_filled_from_a_stream_dies() {
+    dump_dies_everywhere(|| STREAM_FILLED);
 }
 
 #[test]

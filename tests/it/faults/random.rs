@@ -2,13 +2,14 @@
 
 use super::{
     BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES,
-    RINGS, RSEQ, SENT_FILE, STATIC, STATIC_MESSAGES, STOPPED, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    RINGS, RSEQ, SENT_FILE, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED, STREAM_SENT, SUBREAPER, Subject,
+    TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 22;
+const SHARES: u64 = 24;
 
 /// Kills in all when the environment says nothing.
 const MODEST: u64 = 160;
@@ -172,6 +173,16 @@ fn of_a_file_in_the_middle_of_its_sending() {
 #[test]
 fn of_several_messages_in_their_middle() {
     dies_anywhere(|| MESSAGES);
+}
+
+#[test]
+fn of_messages_that_are_sent_to_a_stream() {
+    dies_anywhere(|| STREAM_SENT);
+}
+
+#[test]
+fn of_messages_that_are_filled_from_a_stream() {
+    dies_anywhere(|| STREAM_FILLED);
 }
 
 #[test]

@@ -32,13 +32,32 @@ pub(super) enum Buffer {
     /// In pieces, as a `struct msghdr` says.
     Message(Addr),
     /// In so many messages: an array of `struct mmsghdr`, of which the call has returned how many it has begun.
-    Messages { at: Addr, count: u64 },
+    Messages { at: Addr, count: u64, begun: u64 },
     /// In a file: so many bytes.
     File { total: u64 },
     /// In a file, for another one: so many bytes.
     Range { total: u64 },
     /// In a pipe, from which they are spliced: at most so many.
     Pipe { total: u64 },
+}
+
+/// A message that is begun.
+pub(super) struct Begun {
+    pub message: Message,
+    pieces: Vec<(Addr, u64)>,
+    /// Where its length is noted.
+    pub noted: Addr,
+    /// Bytes of the whole.
+    pub total: u64,
+    /// And those that are moved.
+    pub done: u64,
+}
+
+impl Begun {
+    /// What is left of its pieces.
+    pub(super) fn left(&self) -> Option<Vec<(Addr, u64)>> {
+        from(&self.pieces, self.done)
+    }
 }
 
 /// A `struct msghdr`.
@@ -73,10 +92,10 @@ impl Transfer {
             libc::SYS_sendto => ("sendto", false, regs.r10, plain(regs.r8)),
             libc::SYS_sendmsg => ("sendmsg", false, regs.rdx, message),
             libc::SYS_sendmmsg => {
-                ("sendmmsg", false, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx })
+                ("sendmmsg", false, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx, begun: regs.rax })
             }
             libc::SYS_recvmmsg => {
-                ("recvmmsg", true, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx })
+                ("recvmmsg", true, regs.r10, Buffer::Messages { at: Addr(regs.rsi), count: regs.rdx, begun: regs.rax })
             }
             libc::SYS_recvfrom => ("recvfrom", true, regs.r10, plain(regs.r8)),
             libc::SYS_recvmsg => ("recvmsg", true, regs.rdx, message),
@@ -93,7 +112,7 @@ impl Transfer {
             | Buffer::File { total }
             | Buffer::Range { total }
             | Buffer::Pipe { total } => regs.rax < total,
-            Buffer::Messages { at: _, count } => regs.rax < count || !receives,
+            Buffer::Messages { at: _, count, begun } => begun < count || !receives || flags & WAITALL != 0,
             Buffer::Vector { .. } | Buffer::Message(_) => true,
         };
         is_short.then_some(Self { name, receives, flags, buffer })
@@ -114,6 +133,11 @@ impl Transfer {
         matches!(self.buffer, Buffer::Messages { .. })
     }
 
+    /// Whether it was to receive messages of whatever length.
+    pub(super) fn counts_messages(self) -> bool {
+        self.is_of_messages() && self.is_read()
+    }
+
     /// Bytes, or messages that it receives, that it was to move, and has moved, of which it has returned `done`.
     pub(super) fn progress(self, tid: Tid, done: u64) -> Option<(u64, u64)> {
         match self.buffer {
@@ -123,17 +147,37 @@ impl Transfer {
             | Buffer::Range { total }
             | Buffer::Pipe { total } => Some((total, done)),
             Buffer::Vector { .. } | Buffer::Message(_) => Some((length(&self.pieces(tid)?), done)),
-            Buffer::Messages { at: _, count } if self.receives => Some((count.min(MOST_MESSAGES), done)),
-            Buffer::Messages { at, count } => progress_of_messages(tid, at, count, done),
+            Buffer::Messages { at: _, count, begun } if self.counts_messages() => Some((count, begun)),
+            Buffer::Messages { at, count, begun } => progress_of_messages(tid, at, self.most(count), begun),
         }
     }
 
-    /// Whether the last one of so many messages that are begun is sent as a whole.
-    pub(super) fn ends_with_message(self, tid: Tid, begun: u64) -> Option<bool> {
-        let Buffer::Messages { at, count: _ } = self.buffer else { return Some(false) };
+    /// How many of so many messages it takes at once.
+    pub(super) fn most(self, count: u64) -> u64 {
+        if self.receives { count } else { count.min(MOST_MESSAGES) }
+    }
+
+    /// Whether it has begun the last one of several messages.
+    pub(super) fn is_at_last(self) -> bool {
+        matches!(self.buffer, Buffer::Messages { at: _, count, begun } if begun >= self.most(count))
+    }
+
+    /// The last one of several messages that are begun.
+    pub(super) fn last(self, tid: Tid) -> Option<Begun> {
+        let Buffer::Messages { at, count: _, begun } = self.buffer else { return None };
         let at = at.add(begun.checked_sub(1)? * MESSAGE_LEN);
         let message = Message::at(tid, at)?;
-        Some(sent(tid, at)? == length(&pieces(tid, message.pieces, message.count)?))
+        let pieces = pieces(tid, message.pieces, message.count)?;
+        let (total, done) = (length(&pieces), moved(tid, at)?);
+        Some(Begun { message, pieces, noted: at.add(NOTED), total, done })
+    }
+
+    /// Most pieces that one of its messages has, from the last one on that is begun.
+    pub(super) fn most_pieces(self, tid: Tid) -> Option<u64> {
+        let Buffer::Messages { at, count, begun } = self.buffer else { return None };
+        let from = begun.checked_sub(1)?;
+        let counts = (from..self.most(count)).map(|index| Message::at(tid, at.add(index * MESSAGE_LEN)));
+        counts.map(|message| message.map(|message| message.count)).try_fold(0, |most, count| Some(count?.max(most)))
     }
 
     /// Its pieces, each with its length in bytes, if it has several.
@@ -164,11 +208,7 @@ impl Transfer {
 
     /// The same, to be sent.
     pub(super) fn left_to_send(self, tid: Tid, done: u64) -> Option<Vec<(Addr, u64)>> {
-        let mut pieces = self.pieces(tid)?;
-        let Pieces { end: _, at, len, behind } = left(Addr::NULL, &pieces, done)?;
-        pieces.drain(..pieces.len() - 1 - behind as usize);
-        pieces[0] = (at, len);
-        Some(pieces)
+        from(&self.pieces(tid)?, done)
     }
 }
 
@@ -216,25 +256,27 @@ pub(super) enum Carried {
     More,
 }
 
-/// How many messages one call takes.
+/// How many messages one call sends.
 const MOST_MESSAGES: u64 = libc::UIO_MAXIOV as u64;
 
 fn progress_of_messages(tid: Tid, at: Addr, count: u64, begun: u64) -> Option<(u64, u64)> {
     let (mut total, mut done) = (0u64, 0u64);
-    for index in 0..count.min(MOST_MESSAGES) {
+    for index in 0..count {
         let at = at.add(index * MESSAGE_LEN);
         let message = Message::at(tid, at)?;
         total = total.saturating_add(length(&pieces(tid, message.pieces, message.count)?));
         if index < begun {
-            done += sent(tid, at)?;
+            done += moved(tid, at)?;
         }
     }
     Some((total, done))
 }
 
-/// What was sent of a `struct mmsghdr`, which stands behind its `struct msghdr`.
-fn sent(tid: Tid, at: Addr) -> Option<u64> {
-    Some(words(tid, at.add(48))?[1] & u64::from(u32::MAX))
+/// Where it is noted in a `struct mmsghdr` how much of it is moved: behind its `struct msghdr`.
+const NOTED: u64 = 56;
+
+fn moved(tid: Tid, at: Addr) -> Option<u64> {
+    Some(words(tid, at.add(NOTED - 8))?[1] & u64::from(u32::MAX))
 }
 
 fn length(pieces: &[(Addr, u64)]) -> u64 {
@@ -257,6 +299,14 @@ fn left(end: Addr, pieces: &[(Addr, u64)], done: u64) -> Option<Pieces> {
         before += len;
     }
     None
+}
+
+/// The pieces that are left when so much is done.
+fn from(pieces: &[(Addr, u64)], done: u64) -> Option<Vec<(Addr, u64)>> {
+    let Pieces { end: _, at, len, behind } = left(Addr::NULL, pieces, done)?;
+    let mut pieces = pieces[pieces.len() - 1 - behind as usize..].to_vec();
+    pieces[0] = (at, len);
+    Some(pieces)
 }
 
 fn words(tid: Tid, at: Addr) -> Option<[u64; 2]> {
@@ -305,7 +355,13 @@ mod tests {
         let regs = UserRegs { rsi: messages.as_ptr() as u64, ..returned(libc::SYS_sendmmsg, 2, 3) };
         let cut = Transfer::of(&regs).expect("a transfer");
         assert_eq!(cut.progress(own, 2), Some((290, 157)));
-        assert_eq!([1, 2].map(|begun| cut.ends_with_message(own, begun)), [Some(true), Some(false)]);
+        let last = [1, 2].map(|begun| {
+            let cut = Transfer::of(&UserRegs { rax: begun, ..regs }).expect("a transfer");
+            cut.last(own).map(|last| (last.total, last.done, last.left()))
+        });
+        let left = vec![(Addr(0x3007), 63), (Addr(0x4000), 0)];
+        assert_eq!(last, [Some((150, 150, None)), Some((70, 7, Some(left)))]);
+        assert_eq!(cut.most_pieces(own), Some(2));
     }
 
     #[test]

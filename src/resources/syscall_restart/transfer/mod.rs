@@ -10,7 +10,7 @@ mod call;
 mod file;
 mod socket;
 
-use call::{Buffer, Carried, Message, Transfer};
+use call::{Begun, Buffer, Carried, Message, Transfer};
 use file::{Found, Kind};
 
 use super::{Left as TimeLeft, Sample, Samples};
@@ -19,7 +19,9 @@ use crate::image::model::id::{Fd, Pid, Tid};
 use crate::proc::TaskDir;
 use crate::resources::{CollectError, process};
 use crate::sys::process_vm;
-use crate::tracer::{FrozenTree, MOST_COUNT, Rest, Stop, StoppedThread, Vector, Way};
+use crate::tracer::{
+    FrozenTree, MESSAGE_LEN, MOST_COUNT, Rest, Stop, StoppedThread, Stream, StreamPart, StreamPlace, Vector, Way,
+};
 use std::time::Instant;
 
 /// Why the rest is not made.
@@ -58,7 +60,7 @@ pub fn go_on(tree: &mut FrozenTree, samples: &mut Samples, frozen_at: Instant) -
             Err(left) => left,
         };
         if let Left::Cut(why) = left {
-            let unit = if transfer.is_of_messages() && transfer.receives { "messages" } else { "bytes" };
+            let unit = if transfer.counts_messages() { "messages" } else { "bytes" };
             warnings.push(format!("tid {tid}: {}(2) of {total} {unit} returns after {done}: {why}", transfer.name));
         }
     }
@@ -117,7 +119,7 @@ fn plan(
         Rest { number: number as u64, flags, address, tells_errors, way }
     };
     // Those that are received have a timeout of their own, which is looked at when one has come.
-    let has_timeout = found.has_timeout || kind == Kind::Messages && transfer.receives && regs.r8 != 0;
+    let has_timeout = found.has_timeout || transfer.is_of_messages() && transfer.receives && regs.r8 != 0;
     Ok(Plan { rest: rest(way), otherwise: otherwise.map(rest), has_timeout })
 }
 
@@ -164,7 +166,7 @@ fn call(thread: &StoppedThread, kind: Kind, transfer: Transfer, way: &Way) -> (i
         // One that has done something does not wait for room in its pipe. To a socket, it would not wait for that either.
         (Kind::Source, Way::Length) => (same, regs.r9 | u64::from(libc::SPLICE_F_NONBLOCK)),
         (_, Way::Length) => (same, regs.r9),
-        (_, Way::First | Way::Count | Way::Messages) => (same, regs.r10),
+        (_, Way::First | Way::Count | Way::Messages | Way::Stream(_)) => (same, regs.r10),
         (Kind::Source, _) if transfer.receives => (libc::SYS_read, regs.r10),
         (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal, Way::Pieces(_)) => (libc::SYS_write, regs.r10),
         (Kind::Source | Kind::Pipe | Kind::Packets | Kind::Terminal, Way::Vector(_)) => (libc::SYS_writev, regs.r10),
@@ -181,7 +183,7 @@ fn call(thread: &StoppedThread, kind: Kind, transfer: Transfer, way: &Way) -> (i
 /// Where its rest is, and the address of the other side if its call has one in its fifth argument.
 fn way(thread: &StoppedThread, found: Found, transfer: Transfer) -> Result<(Way, u64), Left> {
     let (tid, done, kind) = (thread.tid(), thread.regs().rax, found.kind);
-    if found.end > MOST_COUNT {
+    if found.end > MOST_COUNT && !transfer.is_of_messages() {
         return Err(cut("it was to transfer more than one call can"));
     }
     let mut control = (Addr::NULL, 0);
@@ -192,7 +194,11 @@ fn way(thread: &StoppedThread, found: Found, transfer: Transfer) -> Result<(Way,
         Buffer::Plain { total: _, address } => return Ok((Way::Bytes { end: found.end }, address)),
         Buffer::Random { total: _ } => return Ok((Way::First, 0)),
         Buffer::Pipe { total: _ } => return Ok((Way::Length, 0)),
-        Buffer::Messages { .. } => return messages(thread, transfer).map(|()| (Way::Messages, 0)),
+        Buffer::Messages { at, count, begun } => {
+            is_not_over(thread, transfer)?;
+            let behind = (at.add(begun * MESSAGE_LEN), transfer.most(count) - begun);
+            return messages(tid, kind, transfer, behind).map(|way| (way, 0));
+        }
         Buffer::Message(at) => {
             control = beside(&Message::at(tid, at).ok_or(Left::Ended)?, tid, kind, transfer.receives)?
         }
@@ -227,20 +233,54 @@ fn way(thread: &StoppedThread, found: Found, transfer: Transfer) -> Result<(Way,
     }
 }
 
-/// Whether messages that are left can be sent or received by themselves.
-fn messages(thread: &StoppedThread, transfer: Transfer) -> Result<(), Left> {
-    let (tid, regs) = (thread.tid(), thread.regs());
-    if !transfer.receives {
-        let is_whole = transfer.ends_with_message(tid, regs.rax).ok_or(Left::Ended)?;
-        return if is_whole {
-            Ok(())
-        } else {
-            Err(cut("a part of one of its messages is sent, and nobody else can note how much in its array"))
+/// Messages that are left: those that are not begun are sent or received by themselves, and on a stream so is what is left of one.
+fn messages(tid: Tid, kind: Kind, transfer: Transfer, behind: (Addr, u64)) -> Result<Way, Left> {
+    let last = transfer.last(tid).ok_or(Left::Ended)?;
+    let is_whole = last.done == last.total;
+    if !matches!(kind, Kind::Unix | Kind::Tcp) {
+        return match transfer.receives || is_whole {
+            true => Ok(Way::Messages),
+            false => {
+                Err(cut("a part of one of its messages is sent, and what its socket does with the rest is not known"))
+            }
         };
     }
-    // The kernel has written what was left when the last one came.
+    let part = if is_whole { None } else { Some(part(tid, kind, transfer, &last)?) };
+    if part.is_none() && behind.1 == 0 {
+        return Err(Left::Ended);
+    }
+    let most = if transfer.receives { 0 } else { transfer.most_pieces(tid).ok_or(Left::Ended)? };
+    Ok(Way::Stream(Stream { part, behind, most: most as usize }))
+}
+
+/// What is left of a message on a stream.
+fn part(tid: Tid, kind: Kind, transfer: Transfer, last: &Begun) -> Result<StreamPart, Left> {
+    let control = beside(&last.message, tid, kind, transfer.receives)?;
+    let pieces = last.left().ok_or(Left::Ended)?;
+    let (place, flags) = if transfer.receives {
+        let [(at, _), rest @ ..] = &pieces[..] else { return Err(Left::Ended) };
+        if rest.iter().any(|(_, len)| *len > 0) {
+            return Err(cut("a part of one of its messages has come, and the rest is in several pieces"));
+        }
+        (StreamPlace::Filled(*at), transfer.flags & libc::MSG_NOSIGNAL as u64 | libc::MSG_WAITALL as u64)
+    } else {
+        let vector = Vector::new(&pieces, control).ok_or_else(|| cut("more pieces are left than there is room for"))?;
+        // What has done something raises no SIGPIPE.
+        (StreamPlace::Sent(vector), transfer.flags | libc::MSG_NOSIGNAL as u64)
+    };
+    let (noted, total, left) = (last.noted, last.total, last.total - last.done);
+    if total > MOST_COUNT {
+        return Err(cut("it was to transfer more than one call can"));
+    }
+    Ok(StreamPart { noted, total, left, place, flags })
+}
+
+/// Whether the timeout of messages that are received has not passed: the kernel has written what was left when the last one came.
+fn is_not_over(thread: &StoppedThread, transfer: Transfer) -> Result<(), Left> {
+    let (tid, regs) = (thread.tid(), thread.regs());
     let mut left = [0; 16];
-    let has_passed = regs.r8 != 0
+    let has_passed = transfer.receives
+        && regs.r8 != 0
         && process_vm::read(Pid(tid.0), Addr(regs.r8), &mut left).is_ok_and(|_| left.iter().all(|byte| *byte == 0));
     if has_passed { Err(Left::Ended) } else { Ok(()) }
 }

@@ -70,15 +70,22 @@ fn messages(fd: BorrowedFd<'_>, transfer: Transfer) -> io::Result<Result<Kind, L
     const ERESTARTSYS: i32 = 512;
     const ENDS: u64 = (libc::MSG_WAITFORONE | libc::MSG_ERRQUEUE) as u64;
     let number = |name| socket::number(fd, libc::SOL_SOCKET, name);
+    let is_stream = number(libc::SO_TYPE)? == libc::SOCK_STREAM;
     if !transfer.receives {
-        return Ok(Ok(Kind::Messages));
+        // Whole ones can be sent in any case.
+        let kind = if is_stream { stream(fd, transfer)?.unwrap_or(Kind::Messages) } else { Kind::Messages };
+        return Ok(Ok(kind));
     }
-    if transfer.flags & ENDS != 0 || socket::waiting(fd)? & libc::POLLERR == 0 {
+    let is_filled = is_stream && transfer.flags & libc::MSG_WAITALL as u64 != 0;
+    if is_filled && transfer.is_at_last() {
+        return stream(fd, transfer);
+    }
+    if transfer.is_at_last() || transfer.flags & ENDS != 0 || socket::waiting(fd)? & libc::POLLERR == 0 {
         return Ok(Err(Left::Ended));
     }
     Ok(match number(libc::SO_ERROR)? {
-        ERESTARTSYS | libc::EINTR if transfer.flags & libc::MSG_WAITALL as u64 == 0 => Ok(Kind::Messages),
-        ERESTARTSYS | libc::EINTR => Err(cut("a part of a message may have come (MSG_WAITALL)")),
+        ERESTARTSYS | libc::EINTR if is_filled => stream(fd, transfer)?,
+        ERESTARTSYS | libc::EINTR => Ok(Kind::Messages),
         0 => Err(Left::Ended),
         error => {
             let error = io::Error::from_raw_os_error(error);

@@ -19,6 +19,15 @@ fn long_vector(count: usize) -> Vector {
     Vector::new(&vec![(Addr(0x5000), 9); count], (Addr::NULL, 0)).expect("not too many")
 }
 
+fn part(place: StreamPlace) -> StreamPart {
+    StreamPart { noted: Addr(0x9078), total: 0x50, left: 0x30, place, flags: 0x4040 }
+}
+
+/// Three messages behind the one that is sent in part, if there is one.
+fn stream(part: Option<StreamPart>) -> Way {
+    Way::Stream(Stream { part, behind: (Addr(0x9080), 3), most: 3 })
+}
+
 fn regs() -> UserRegs {
     UserRegs {
         rdi: 0x1000,
@@ -42,7 +51,9 @@ fn every() -> impl Iterator<Item = Rest> {
     let ways = || {
         let sent = [vector(), long_vector(7), long_vector(MOST_PIECES)].map(Way::Vector);
         let small = [BYTES, Way::First, Way::Count, Way::Length, Way::Messages, Way::Pieces(PIECES)];
-        small.into_iter().chain(sent)
+        let sent_part = Some(part(StreamPlace::Sent(vector())));
+        let streams = [None, sent_part, Some(part(StreamPlace::Filled(Addr(0x5010))))].map(stream);
+        small.into_iter().chain(sent).chain(streams)
     };
     [false, true].into_iter().flat_map(move |told| ways().map(move |way| rest(way, told)))
 }
@@ -53,15 +64,13 @@ fn made(rest: &Rest) -> Remainder {
 
 fn decoded(rest: &Rest) -> Vec<Instruction> {
     let made = made(rest);
-    let mut code: Vec<Instruction> = Decoder::with_ip(64, made.code(), AT, DecoderOptions::NONE).iter().collect();
-    let end = code.iter().rposition(|i| i.code() == Code::Jmp_rm64).expect("a jump back");
-    code.truncate(end + 1);
-    code
+    let code = &made.code()[..Assembly::of(made.shape, rest.tells_errors).code.len()];
+    Decoder::with_ip(64, code, AT, DecoderOptions::NONE).iter().collect()
 }
 
 #[test]
-fn no_flag_no_stack_no_store() {
-    for instruction in every().flat_map(|rest| decoded(&rest)) {
+fn no_flag_no_stack_and_one_store() {
+    for (rest, instruction) in every().flat_map(|rest| decoded(&rest).into_iter().map(move |i| (rest.clone(), i))) {
         let harmless = matches!(
             instruction.mnemonic(),
             Mnemonic::Mov
@@ -77,21 +86,24 @@ fn no_flag_no_stack_no_store() {
         assert!(harmless, "{instruction:?}");
         let changed = if instruction.code() == Code::Syscall { 0 } else { instruction.rflags_modified() };
         assert_eq!(changed, 0, "{instruction:?}");
-        assert_ne!(instruction.op0_kind(), OpKind::Memory, "{instruction:?}");
+        // The length of a message is stored.
+        let stores = instruction.op0_kind() == OpKind::Memory;
+        let is_length = instruction.memory_base() == Register::RDX && instruction.op1_register() == Register::EAX;
+        assert!(!stores || is_length && matches!(rest.way, Way::Stream(_)), "{instruction:?}");
         assert_ne!(instruction.op0_register(), Register::RSP, "{instruction:?}");
     }
 }
 
 #[test]
-fn every_jump_leads_to_an_instruction_and_one_is_the_last() {
+fn every_jump_leads_to_an_instruction_and_one_leads_back() {
     for rest in every() {
         let code = decoded(&rest);
         for jump in code.iter().filter(|i| i.op0_kind() == OpKind::NearBranch64) {
             let target = jump.near_branch_target();
             assert!(code.iter().any(|i| i.ip() == target), "{rest:?}: {jump:?}");
         }
-        let last = code.last().map(|i| (i.mnemonic(), i.op0_register()));
-        assert_eq!(last, Some((Mnemonic::Jmp, Register::RCX)));
+        assert!(code.last().is_some_and(|i| i.mnemonic() == Mnemonic::Jmp), "{rest:?}");
+        assert_eq!(code.iter().filter(|i| i.code() == Code::Jmp_rm64 && i.op0_register() == Register::RCX).count(), 1);
         let calls = code.iter().filter(|i| i.mnemonic() == Mnemonic::Syscall).map(Instruction::ip);
         assert_eq!(calls.collect::<Vec<_>>(), [AT], "the one call stands at its beginning");
     }
@@ -131,8 +143,8 @@ fn progress_is_in_the_registers() {
     let told = |way| {
         let rest = rest(way, false);
         let mut made = made(&rest);
-        let first = made.first(&regs(), &rest);
-        let next = made.next(&UserRegs { rax: 8, ..first });
+        let first = made.first(&regs(), &rest).expect("room");
+        let next = made.next(&UserRegs { rax: 8, ..first }, &rest).expect("room");
         [first, next].map(|regs| (regs.rsi, regs.rdx, regs.r10, regs.r9))
     };
     let of = |done: u64| (0x5000 + done, (1 << 20) - done, 0x4000, 5);
@@ -146,8 +158,8 @@ fn progress_is_in_the_registers() {
     assert_eq!(told(Way::Messages), [of(0x10), of(0x18)]);
     let rest = Rest { flags: 7, ..rest(Way::Length, false) };
     let mut made = made(&rest);
-    let first = made.first(&UserRegs { r8: u64::MAX, ..regs() }, &rest);
-    let next = made.next(&UserRegs { rax: 8, ..first });
+    let first = made.first(&UserRegs { r8: u64::MAX, ..regs() }, &rest).expect("room");
+    let next = made.next(&UserRegs { rax: 8, ..first }, &rest).expect("room");
     assert_eq!([first, next].map(|regs| (regs.r8, regs.r9)), [(MOST_COUNT - 0x10, 7), (MOST_COUNT - 0x18, 7)]);
 }
 
@@ -155,7 +167,7 @@ fn progress_is_in_the_registers() {
 fn what_is_to_be_done_at_least_may_be_less_than_the_whole() {
     let rest = rest(Way::Bytes { end: 0x30 }, false);
     let mut made = made(&rest);
-    let first = made.first(&regs(), &rest);
+    let first = made.first(&regs(), &rest).expect("room");
     assert_eq!((first.rsi, first.rdx), (0x5010, 0x20));
     assert!(loads(&rest).contains(&(Register::RDX, 1 << 20)));
 }
@@ -165,17 +177,45 @@ fn what_is_left_of_a_vector_stands_behind_the_code() {
     for number in [libc::SYS_writev, libc::SYS_sendmsg] {
         let rest = Rest { number: number as u64, ..rest(Way::Vector(vector()), true) };
         let mut made = made(&rest);
-        let first = made.first(&regs(), &rest);
+        let first = made.first(&regs(), &rest).expect("room");
         let is_message = number == libc::SYS_sendmsg;
         let wanted = if is_message { (AT + 80, 0x4000, 0x10) } else { (AT + 136, 2, 0x10) };
         assert_eq!((first.rsi, first.rdx, first.r9), wanted);
-        let next = made.next(&UserRegs { rax: 0x14, ..first });
+        let next = made.next(&UserRegs { rax: 0x14, ..first }, &rest).expect("room");
         assert_eq!((next.rsi, next.rdx, next.r9), (wanted.0, if is_message { 0x4000 } else { 1 }, 0x24));
         let word = |at: usize| super::number(&made.bytes[at..]);
         assert_eq!([80 + 16, 80 + 24, 136, 144, 152].map(word), [AT + 136, 1, 0x7004, 0x1c, 0]);
         assert_eq!([80 + 32, 80 + 40].map(word), [0x8000, 0x20], "control data");
         assert_eq!(Remainder::decode(Addr(AT), &made.bytes), Some(made));
     }
+}
+
+#[test]
+fn messages_on_a_stream_are_done_one_part_after_another() {
+    const MINUS_0X30: u64 = 0xffff_ffd0_0000_0000;
+    let told = |way, number: i64| {
+        let rest = Rest { number: number as u64, flags: 3, ..rest(way, true) };
+        let mut made = made(&rest);
+        let first = made.first(&UserRegs { rax: 2, ..regs() }, &rest).expect("room");
+        let done = if first.r9 >> 32 == 0 { 1 } else { 0x14 };
+        let next = made.next(&UserRegs { rax: done, ..first }, &Rest { way: stream(None), ..rest }).expect("room");
+        (made, [first, next].map(|regs| (regs.orig_rax.cast_signed(), regs.rsi, regs.rdx, regs.r8, regs.r9)))
+    };
+    let (sent, calls) = told(stream(Some(part(StreamPlace::Sent(vector())))), libc::SYS_sendmmsg);
+    let place = (AT + 232, 0x4040, 4);
+    let of = |left| (libc::SYS_sendmsg, place.0, place.1, place.2, left | 2);
+    assert_eq!(calls, [of(MINUS_0X30), of(MINUS_0X30 + (0x14 << 32))]);
+    let word = |at: usize| number(&sent.bytes[at..]);
+    assert_eq!([232 + 16, 232 + 24, 288, 296].map(word), [AT + 288, 1, 0x7004, 0x1c]);
+    let (_, calls) = told(stream(Some(part(StreamPlace::Filled(Addr(0x5010))))), libc::SYS_recvmmsg);
+    let of = |done: u64| (libc::SYS_recvfrom, 0x5010 + done, 0x30 - done, 0, (MINUS_0X30 + (done << 32)) | 2);
+    assert_eq!(calls, [of(0), of(0x14)]);
+    let (_, calls) = told(stream(None), libc::SYS_sendmmsg);
+    assert_eq!(calls, [2, 3].map(|begun| (libc::SYS_sendmmsg, 0x9080, 3, 4, begun)));
+    let rest = rest(stream(Some(part(StreamPlace::Sent(long_vector(4))))), false);
+    assert_eq!(made(&rest).first(&regs(), &rest).map(drop), Ok(()), "there is room for four");
+    let rest = Rest { way: stream(Some(part(StreamPlace::Sent(long_vector(5))))), ..rest };
+    assert!(made(&rest).first(&regs(), &rest).is_err());
 }
 
 #[test]

@@ -211,7 +211,7 @@ fn explain_as(what: &str, pid: i32, error: Error) -> Failure {
         Error::Blocked(blockers) => Failure {
             code: Code::Unsupported,
             message: format!(
-                "cannot dump pid {pid}: {}. It was not changed, and runs on.",
+                "cannot dump pid {pid}: {}. It was not changed, and goes on as before.",
                 count(blockers.len() as u64, "reason")
             ),
             remedy: String::new(),
@@ -242,7 +242,7 @@ fn explain_as(what: &str, pid: i32, error: Error) -> Failure {
             if path == "standard output" {
                 "whoever reads the image must read all of it, and have room for it"
             } else {
-                "write to a directory with room and permission: -o FILE"
+                "write to a directory that exists, with room and permission: -o FILE"
             },
         ),
         Error::Kernel { .. } => Failure::new(

@@ -148,6 +148,7 @@ pub fn collect(
     let pipes =
         pipes.finish(descriptions, &outsiders, &left_out, border.leaks, Some(&inside), &mut builder.findings)?;
     builder.findings.warnings.extend(warnings::shared_locks(&builder.descriptors, &inside));
+    builder.findings.warnings.extend(warnings::unknown_externals(&builder.descriptors));
     builder.findings.warnings.extend(warnings::unknown_timeouts(&builder.processes));
     own.leave_out(&mut builder.processes, &builder.signal_handlers, &mut zombies, &mut builder.findings)?;
     cookies.give_groups(&mut builder.processes);

@@ -1,5 +1,6 @@
 //! What should be known about an image that is made all the same.
 
+use crate::image::model::file::OpenObject;
 use crate::image::model::id::Pid;
 use crate::image::model::process::Process;
 use crate::image::model::thread::Resume;
@@ -32,6 +33,17 @@ pub fn shared_cookie(cookies: &Cookies, inside: &[Pid]) -> Option<String> {
     Some(format!(
         "core scheduling: {outsider} has the cookie of a thread too, and is outside; a restored tree has cookies of its own"
     ))
+}
+
+/// Says which names of `--external` nothing has.
+pub fn unknown_externals(descriptors: &Descriptors) -> Vec<String> {
+    let has = |link: &str| {
+        let mut objects = descriptors.descriptions.iter().map(|description| &description.object);
+        objects.any(|object| matches!(object, OpenObject::External(external) if external == link))
+    };
+    let mut unknown: Vec<&String> = descriptors.externals.iter().filter(|link| !has(link)).collect();
+    unknown.sort();
+    unknown.into_iter().map(|link| format!("--external {link}: no descriptor of the tree is open on it")).collect()
 }
 
 /// Says which threads wait for longer than they would have.

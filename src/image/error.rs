@@ -13,6 +13,9 @@ pub enum Error {
     /// The magic is missing.
     #[error("not a snap image")]
     NotAnImage,
+    /// There is not a byte.
+    #[error("it is empty")]
+    Empty,
     /// The header does not fit its checksum or its own rules.
     #[error("the header is damaged")]
     HeaderDamaged,
@@ -157,6 +160,7 @@ impl Error {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::NotAnImage => "name a file that snap dump has written",
+            Self::Empty => "see what the dump has said that should have written it",
             Self::Newer { what: _, read_by: _ } => "install that version of snap",
             Self::Architecture(_) | Self::PageSize(_) => "restore it on a host of the kind that it comes from",
             Self::Io { offset: _, source } => unreadable(source),

@@ -33,7 +33,11 @@ impl Opened {
                     Error::Image { image: name.clone(), reason: error.to_string(), remedy }
                 };
                 let file = File::open(path).map_err(unreadable)?;
-                let image = if file.metadata().map_err(unreadable)?.is_file() {
+                let kind = file.metadata().map_err(unreadable)?.file_type();
+                if kind.is_dir() {
+                    return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+                }
+                let image = if kind.is_file() {
                     Image::open(file_map::map(&file).map_err(unreadable)?)
                 } else {
                     Image::stream(file)

@@ -9,6 +9,7 @@ pub use values::Compression;
 use values::{compression, inherited, mapped, pid, seconds};
 
 use super::exit_code::Code;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -121,7 +122,7 @@ Examples:
   snap dump \"$(pidof -s myprog)\" --timeout 5 give up if it takes longer than 5 seconds")]
 pub struct DumpArgs {
     /// The process to dump
-    #[arg(value_name = "PID", value_parser = pid)]
+    #[arg(value_name = "PID", value_parser = pid, allow_negative_numbers = true)]
     pub pid: i32,
     /// Where to write the image; - is standard output [default: snap-PID.snap]
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -136,15 +137,15 @@ pub struct DumpArgs {
     #[arg(long, group = "after")]
     pub leave_running: bool,
     /// Give up after so many seconds; the process runs on
-    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    #[arg(long, value_name = "SECS", value_parser = seconds, allow_negative_numbers = true)]
     pub timeout: Option<Duration>,
     /// How to store pages: none, zstd, or zstd:LEVEL with LEVEL from -7 to 22
     #[arg(long, value_name = "METHOD", default_value = "none", value_parser = compression)]
     pub compress: Compression,
     /// Let a restore put something else in the place of this descriptor, named as in /proc/PID/fd, such as `pipe:[4711]`; may be given more than once
-    #[arg(long, value_name = "LINK")]
+    #[arg(long, value_name = "LINK", value_parser = NonEmptyStringValueParser::new())]
     pub external: Vec<String>,
-    /// Dump pipes of which a process outside has an end, as if it had closed it
+    /// Dump pipes, sockets, BPF maps and System V objects that a process outside has too, as if it had let go of them
     #[arg(long)]
     pub allow_leak: bool,
     /// Give up events of inotify and fanotify that the program has not read yet: nothing but reading shows them
@@ -278,7 +279,7 @@ pub enum Report {
     Timers,
     /// Every file that is mapped, open or run
     Files,
-    /// System V shared memory, semaphores and message queues, and POSIX message queues
+    /// System V shared memory, semaphores and message queues, POSIX message queues, BPF maps
     Ipc,
     /// Arguments, environment and auxiliary vector
     Env,
@@ -295,7 +296,7 @@ Examples:
   snap check 4711 --json | jq '.blockers[].object'")]
 pub struct CheckArgs {
     /// The process to look at
-    #[arg(value_name = "PID", value_parser = pid)]
+    #[arg(value_name = "PID", value_parser = pid, allow_negative_numbers = true)]
     pub pid: Option<i32>,
     /// Write it as JSON
     #[arg(long)]

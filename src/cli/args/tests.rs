@@ -2,6 +2,7 @@
 
 use super::*;
 use clap::CommandFactory;
+use std::collections::BTreeSet;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(line.split(' '))
@@ -58,6 +59,7 @@ fn what_makes_no_sense_is_refused() {
         "snap dump 1 --timeout 0",
         "snap dump 1 --timeout nan",
         "snap dump 1 --timeout -1",
+        "snap dump 1 --external=",
         "snap dump 1 --compress lz4",
         "snap dump 1 --compress zstd:23",
         "snap dump 1 --compress zstd:",
@@ -68,6 +70,35 @@ fn what_makes_no_sense_is_refused() {
         "snap",
     ] {
         assert!(parse(line).is_err(), "{line}");
+    }
+}
+
+/// Each option of a verb stands in its section of docs/options.md, and nothing else does; so do the exit codes.
+#[test]
+fn the_options_are_those_of_the_documentation() {
+    let text = include_str!("../../../docs/options.md");
+    let documented = |section: &str| -> BTreeSet<String> {
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| ")?.split(" | ").next());
+        let code = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        code.filter_map(|code| Some(code.strip_prefix("--")?.split(' ').next()?.to_owned())).collect()
+    };
+    let defined = |command: &clap::Command| -> BTreeSet<String> {
+        command.get_arguments().filter_map(clap::Arg::get_long).map(str::to_owned).collect()
+    };
+    let mut sections = text.split("\n## ");
+    let of_all = documented(sections.next().expect("the options of every verb"));
+    let own = ["help", "version"].map(str::to_owned);
+    assert_eq!(of_all, defined(&Cli::command()).into_iter().chain(own).collect());
+    for verb in Cli::command().get_subcommands().filter(|verb| !verb.is_hide_set()) {
+        let name = format!("`snap {}", verb.get_name());
+        let section = text.split("\n## ").find(|section| section.starts_with(&name)).unwrap_or_default();
+        let all: BTreeSet<String> = std::iter::once(verb).chain(verb.get_subcommands()).flat_map(defined).collect();
+        assert_eq!(documented(section), all, "{name}");
+    }
+    let plain = text.replace('`', "");
+    for code in Code::ALL {
+        let row = format!("| {} | {} |", code.number(), code.meaning());
+        assert!(plain.contains(&row), "docs/options.md lacks {row}");
     }
 }
 

@@ -57,7 +57,8 @@ pub(super) fn refuse_by_nature(pid: Pid, status: &Status, findings: &mut Finding
     let mut refuse = |object: &str, reason: String, remedy: String| findings.block(&task, object, reason, remedy);
     let has_ended = matches!(status.state, b'Z' | b'X');
     if status.kernel_thread == Some(true) || status.memory.is_none() && !has_ended {
-        refuse("kernel thread", "it is a part of the kernel".into(), String::new());
+        let remedy = "name a process that runs a program (ps shows those of the kernel in brackets)";
+        refuse("kernel thread", "it is a part of the kernel".into(), remedy.into());
     } else if is_over(status) {
         let parent = status.ppid;
         refuse(

@@ -38,6 +38,7 @@ impl<R: Read> Walk<R> {
         let mut bytes = [0; HEADER_LEN];
         let mut position = 0;
         fill(&mut input, &mut position, &mut bytes).map_err(|e| match e {
+            Error::Truncated { offset: 0, needed: _ } => Error::Empty,
             // What is too short for a header may not be an image at all.
             Error::Truncated { .. } if !bytes.starts_with(b"\x89SNAP") => Error::NotAnImage,
             other => other,

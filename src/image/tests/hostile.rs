@@ -49,15 +49,12 @@ fn with_header(at: usize, bytes: &[u8]) -> Vec<u8> {
 
 #[test]
 fn what_is_no_image_is_called_so() {
-    for bytes in [
-        &b""[..],
-        b"x",
-        b"\x7fELF",
-        &[0; 4096],
-        b"\x89PNG\r\n\x1a\n and so on and so on and so on and so on and so on ..",
-    ] {
+    for bytes in
+        [&b"x"[..], b"\x7fELF", &[0; 4096], b"\x89PNG\r\n\x1a\n and so on and so on and so on and so on and so on .."]
+    {
         assert_refused!(bytes, Error::NotAnImage);
     }
+    assert_refused!(&b""[..], Error::Empty);
 }
 
 #[test]

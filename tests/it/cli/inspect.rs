@@ -58,9 +58,16 @@ fn an_image_that_cannot_be_read_has_one_exit_code() {
         let bytes = std::fs::read(&image).expect("the image");
         std::fs::write(room.path("cut.snap"), &bytes[..bytes.len() / 2]).expect("a file");
         std::fs::write(room.path("other.snap"), "no image").expect("a file");
-        for name in ["cut.snap", "other.snap", "missing.snap", "."] {
+        std::fs::write(room.path("empty.snap"), "").expect("a file");
+        for (name, why) in [
+            ("cut.snap", "truncated: "),
+            ("other.snap", "not a snap image"),
+            ("empty.snap", "it is empty"),
+            ("missing.snap", "No such file"),
+            (".", "is a directory"),
+        ] {
             for command in [&["restore"][..], &["inspect"], &["restore", "--dry-run"]] {
-                room.snap(command.iter().copied().chain([name])).run().expect(6).says("cannot");
+                room.snap(command.iter().copied().chain([name])).run().expect(6).says("cannot").says(why);
             }
             let json = room.snap(["inspect", name, "--json"]).run().expect(6).json();
             assert_eq!((&json["error"]["kind"], &json["error"]["code"]), (&"bad-image".into(), &6.into()), "{name}");

@@ -127,7 +127,11 @@ fn exam_18_another_pipe_takes_the_place_of_one_that_leads_outside() {
         let link = std::fs::read_link(format!("/proc/{pid}/fd/0")).expect("a link");
         let link = link.to_str().expect("text");
         assert_refused(room, pid, &[&format!("--external '{link}'"), "--allow-leak"]);
-        let image = room.dump(pid, "x.snap", &["--kill", "--external", link]);
+        let image = room.path("x.snap");
+        let dump = ["dump", &pid.to_string(), "--kill", "--external", link, "--external", "pipe:[1]", "-o"];
+        let dumped = room.snap(dump).arg(&image).run().expect(0);
+        assert!(dumped.stdout.contains("--external pipe:[1]: no descriptor"), "{dumped}");
+        assert!(!dumped.stdout.contains(link), "{dumped}");
         child.wait().expect("its end");
         drop(writer);
         room.snap(["restore", "--detach"]).arg(&image).run().expect(3).says(&format!("--inherit 'FD:{link}'"));

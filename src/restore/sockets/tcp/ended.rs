@@ -9,7 +9,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 /// Longest wait for what the loopback interface does at once.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Makes of a new socket one whose connection has ended, with what was still to be read.
 pub fn again(made: &File, Ended { unread, failed }: &Ended) -> io::Result<()> {
@@ -69,7 +69,9 @@ fn await_that(mut holds: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     while !holds()? {
         if Instant::now() > end {
-            return Err(io::ErrorKind::TimedOut.into());
+            let reason =
+                "a connection to ourselves on the loopback interface, which is to end as it had, does not get on";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         }
         yield_now();
     }

@@ -71,7 +71,7 @@ pub struct HostFacts {
     /// Addresses of sockets of the image that cannot be had here.
     pub addresses: Vec<Taken>,
     /// What stands under the path of each file of the image.
-    pub files: Vec<Result<Found, String>>,
+    pub files: Vec<Result<Found, Lost>>,
     /// Shared memory whose name is gone, and which is made again.
     pub missing: BTreeSet<FileId>,
     /// Locks that others hold of files of the image.
@@ -135,6 +135,15 @@ pub struct Found {
     pub build_id: Option<Vec<u8>>,
     pub in_memory: Option<u32>,
     pub held: Vec<u32>,
+}
+
+/// Why nothing is seen under a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// In words.
+    pub reason: String,
+    /// Whether another user might see something.
+    pub is_denied: bool,
 }
 
 /// Gathers them.
@@ -232,9 +241,13 @@ fn own_program() -> Option<(Vec<u8>, u64, u64)> {
     Some((path.as_os_str().as_bytes().to_vec(), meta.dev(), meta.ino()))
 }
 
-fn find(file: &File) -> Result<Found, String> {
-    let path = path(file).ok_or("it has no name")?;
-    let meta = std::fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+fn find(file: &File) -> Result<Found, Lost> {
+    let path = path(file).ok_or_else(|| Lost { reason: "it has no name".into(), is_denied: false })?;
+    let lost = |error: io::Error| Lost {
+        reason: error.to_string(),
+        is_denied: error.kind() == io::ErrorKind::PermissionDenied,
+    };
+    let meta = std::fs::symlink_metadata(path).map_err(lost)?;
     Ok(Found {
         dev: meta.dev(),
         ino: meta.ino(),

@@ -7,7 +7,7 @@ use crate::image::model::memory::Backing;
 use crate::image::model::process::Process;
 use crate::resources::robust;
 use crate::restore::FilesPolicy;
-use crate::restore::host::Found;
+use crate::restore::host::{Found, Lost};
 use crate::restore::locks::{self, Foreign};
 use crate::restore::lookup::{has_terminal, name, path, task_file, task_path};
 use std::collections::BTreeSet;
@@ -28,16 +28,21 @@ impl Checker<'_> {
             let path = String::from_utf8_lossy(&file.path).into_owned();
             match found {
                 Err(_) if self.facts.missing.contains(&file.id) => self.make_again(process, file),
-                Err(error) if file.mode & libc::S_IFMT == libc::S_IFIFO => {
-                    self.block(process, path.clone(), error.clone(), format!("make it again: mkfifo {path}"));
+                Err(Lost { reason, is_denied: true }) => {
+                    self.block(process, path, reason.clone(), "run snap restore as a user who may open it, or as root");
                 }
-                Err(error) if file.in_memory.is_some() => {
+                Err(Lost { reason, is_denied: false }) if file.mode & libc::S_IFMT == libc::S_IFIFO => {
+                    self.block(process, path.clone(), reason.clone(), format!("make it again: mkfifo {path}"));
+                }
+                Err(Lost { reason, is_denied: false }) if file.in_memory.is_some() => {
                     let parent = Path::new(&path).parent().unwrap_or(Path::new("/")).display();
                     let remedy =
                         format!("put it back; or its directory alone, in which it is made again: mkdir -p {parent}");
-                    self.block(process, path.clone(), error.clone(), remedy);
+                    self.block(process, path.clone(), reason.clone(), remedy);
                 }
-                Err(error) => self.block(process, path, error.clone(), "put the file back"),
+                Err(Lost { reason, is_denied: false }) => {
+                    self.block(process, path, reason.clone(), "put the file back");
+                }
                 Ok(found) if found.mode & libc::S_IFMT != file.mode & libc::S_IFMT => {
                     self.block(process, path, "it is of another type now", "put the file back");
                 }

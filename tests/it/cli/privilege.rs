@@ -131,3 +131,22 @@ fn the_image_of_somebody_else_has_the_exit_code_of_one_that_cannot_be_read() {
         }
     });
 }
+
+#[test]
+fn a_file_that_this_user_may_not_look_at_is_named_as_that() {
+    isolated(|room| {
+        require_root!("to become another user");
+        let closed = room.path("closed");
+        fs::create_dir(&closed).expect("a directory");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).expect("chmod");
+        fs::copy(crate::support::victim::program("c-static"), closed.join("program")).expect("a copy");
+        let directory = Victim::directory_in(room, "closed");
+        let mut command = Command::new(closed.join("program"));
+        command.arg(&directory);
+        let victim = Victim::start_command(command, directory);
+        let image = room.dump(victim.pid(), "x.snap", &[]);
+        fs::set_permissions(&image, fs::Permissions::from_mode(0o644)).expect("chmod");
+        let run = snap(room, &["restore", "--dry-run", "x.snap"]).run().expect(3);
+        run.says(&closed.join("program").display().to_string()).says("as a user who may open it");
+    });
+}

@@ -37,7 +37,8 @@ pub fn seed() -> u64 {
 
 /// A number of the environment.
 pub fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is `{text}`, which is no number")))
 }
 
 fn dies_anywhere<Test: Fn() -> Kind>(kind: Test) {

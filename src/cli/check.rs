@@ -6,8 +6,8 @@ use super::exit_code::Code;
 use super::failure::{Failure, list};
 use super::output::{self, Output};
 use crate::blocker::Blocker;
-use crate::dump;
 use crate::dump::features::{self, Feature, Need, State};
+use crate::dump::{self, Preflight};
 use crate::image::model::id::Pid;
 use crate::inspect::table::{lines, table};
 use crate::inspect::text::{count, escape_controls};
@@ -58,17 +58,17 @@ struct ProcessDocument<'a> {
 }
 
 fn process(pid: i32, output: Output) -> Result<Exit, Failure> {
-    let blockers = dump::preflight(Pid(pid)).map_err(|error| super::dump::explain_check(pid, error))?;
-    let later = dump::SEEN_ONLY_WHEN_FROZEN;
+    let preflight = dump::preflight(Pid(pid)).map_err(|error| super::dump::explain_check(pid, error))?;
+    let Preflight { blockers, seen_only_when_frozen } = preflight;
     if output.json {
         output.document(&ProcessDocument {
             schema: "snap.check.process/1",
             pid,
             blockers: &blockers,
-            seen_only_when_frozen: later,
+            seen_only_when_frozen,
         })?;
     } else {
-        output.text(&process_text(pid, &blockers, later))?;
+        output.text(&process_text(pid, &blockers, seen_only_when_frozen))?;
     }
     Ok(Exit::Code(if blockers.is_empty() { Code::Ok } else { Code::Unsupported }))
 }
@@ -78,7 +78,9 @@ fn process_text(pid: i32, blockers: &[Blocker], later: &[&str]) -> String {
         0 => format!("Nothing that can be seen from outside stands in the way of dumping pid {pid}.\n"),
         number => format!("Pid {pid} cannot be dumped: {}.\n{}", count(number as u64, "reason"), list(blockers)),
     };
-    text.push_str("\nOnly once it is frozen can be seen (a dump refuses then, and it runs on unchanged):\n");
+    if !later.is_empty() {
+        text.push_str("\nOnly once it is frozen can be seen (a dump refuses then, and it runs on unchanged):\n");
+    }
     for what in later {
         text.push_str(&format!("  - {what}\n"));
     }

@@ -24,7 +24,7 @@ mod warnings;
 
 pub use error::Error;
 pub use options::{After, Options, Output, Report};
-pub use preflight::{SEEN_ONLY_WHEN_FROZEN, preflight};
+pub use preflight::{Preflight, preflight};
 
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;

@@ -23,8 +23,16 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use tree::{thread_of, whole_tree};
 
-/// What a dump may refuse although [`preflight`] found nothing, by name.
-pub const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
+/// What can be said of a process that nobody has stopped.
+#[derive(Debug)]
+pub struct Preflight {
+    /// Every reason not to dump it that shows; none is no promise.
+    pub blockers: Vec<Blocker>,
+    /// What a dump may refuse all the same, by name: nothing where there is no process that could be frozen.
+    pub seen_only_when_frozen: &'static [&'static str],
+}
+
+const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
     "segments of modify_ldt(2), and permissions of ioperm(2)",
     "code that switches to 32-bit mode by itself",
     "seccomp filters that forbid the system calls which a dump makes in its place, and filters that cannot be read back",
@@ -36,17 +44,17 @@ pub const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
     "descriptors, mappings and processes that appear until then",
 ];
 
-/// Every reason not to dump `pid` that can be seen without touching it; none is no promise.
+/// Looks at the tree of `pid` without touching it.
 ///
 /// # Errors
 /// [`Error::Vanished`]; [`Error::Permission`] where nothing can be said because the kernel does not let us look.
-pub fn preflight(pid: Pid) -> Result<Vec<Blocker>, Error> {
+pub fn preflight(pid: Pid) -> Result<Preflight, Error> {
     let gone = |error: proc::Error| explain(pid, error.into());
     let dir = TaskDir::process(pid).map_err(gone)?;
     let mut findings = Findings::default();
     let status = status::read(&dir, &mut Vec::new()).map_err(gone)?;
     if refuse_by_nature(pid, &status, &mut findings) {
-        return Ok(findings.blockers);
+        return Ok(Preflight { blockers: findings.blockers, seen_only_when_frozen: &[] });
     }
     let mut sleepers = Vec::new();
     let members = tracer::descendants(pid);
@@ -59,7 +67,7 @@ pub fn preflight(pid: Pid) -> Result<Vec<Blocker>, Error> {
     }
     findings.blockers.extend(whole_tree(pid)?);
     refuse_sleepers(&sleepers, &mut findings);
-    Ok(findings.blockers)
+    Ok(Preflight { blockers: findings.blockers, seen_only_when_frozen: SEEN_ONLY_WHEN_FROZEN })
 }
 
 /// Looks at what one process has of its own; notes its threads that are in uninterruptible sleep.

@@ -37,13 +37,13 @@ impl Drop for Running {
 #[test]
 fn a_plain_program_has_no_blocker() {
     let sleep = Running::sleep(Stdio::null());
-    assert_eq!(preflight(sleep.pid()).expect("it can be looked at"), []);
+    assert_eq!(preflight(sleep.pid()).expect("it can be looked at").blockers, []);
 }
 
 #[test]
 fn a_pipe_with_an_outside_end_is_named() {
     let sleep = Running::sleep(Stdio::piped());
-    let blockers = preflight(sleep.pid()).expect("it can be looked at");
+    let blockers = preflight(sleep.pid()).expect("it can be looked at").blockers;
     assert_eq!(blockers.len(), 1, "{blockers:?}");
     assert!(blockers[0].object.starts_with("fd 1: pipe:["), "{blockers:?}");
 }
@@ -52,7 +52,7 @@ fn a_pipe_with_an_outside_end_is_named() {
 fn a_kernel_thread_is_one() {
     // Pid 2 is kthreadd, but for pid namespaces that do not have it.
     if std::fs::read_to_string("/proc/2/comm").is_ok_and(|comm| comm == "kthreadd\n") {
-        let blockers = preflight(Pid(2)).expect("a blocker");
+        let blockers = preflight(Pid(2)).expect("a blocker").blockers;
         assert_eq!(blockers[0].object, "kernel thread");
     }
 }
@@ -64,13 +64,14 @@ fn a_zombie_is_one() {
     let id = nix::sys::wait::Id::Pid(nix::unistd::Pid::from_raw(pid.0));
     let flags = nix::sys::wait::WaitPidFlag::WEXITED | nix::sys::wait::WaitPidFlag::WNOWAIT;
     nix::sys::wait::waitid(id, flags).expect("its end");
-    let blockers = preflight(pid).expect("a blocker");
+    let Preflight { blockers, seen_only_when_frozen } = preflight(pid).expect("a blocker");
     assert_eq!(blockers[0].object, "zombie");
+    assert!(seen_only_when_frozen.is_empty(), "there is nothing to freeze");
     child.wait().expect("its status");
     assert!(matches!(preflight(pid), Err(Error::Vanished(gone)) if gone == pid));
 }
 
 #[test]
 fn this_process_is_refused() {
-    assert_eq!(preflight(task::own_pid()).expect("a blocker")[0].object, "snap");
+    assert_eq!(preflight(task::own_pid()).expect("a blocker").blockers[0].object, "snap");
 }

@@ -1,11 +1,10 @@
 //! TCP connections between two network namespaces: one end is killed and comes back, in its namespace or in another one that has taken over its address.
 
 use crate::support::exchange::{Exchange, Use};
-use crate::support::network::{Bridge, Namespace, received};
+use crate::support::half_closed::HalfClosed;
+use crate::support::network::{Bridge, Namespace};
 use crate::support::{Room, Victim, isolated, require_root, wait};
-use fixtures::inet::stream;
-use std::io::{Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 /// Addresses of the two ends.
@@ -117,29 +116,14 @@ fn exam_16_half_closed_ends_move_to_a_third_namespace() {
         require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         let mut net = Net::new(V4);
         let mut machine = net.victim(room, "machine");
-        let [closed, shut, stuck] = ["closed", "shut", "stuck"].map(|name| connected(&net, &machine, name));
-        (&closed).write_all(&stream(1, 0, 100)).expect("a write");
-        closed.shutdown(Shutdown::Write).expect("shutdown");
-        machine.ask("send shut 2 0 100");
-        machine.ask("shut shut wr");
-        let stuffed: usize = machine.ask("stuff stuck 3 0 8000000").parse().expect("a number");
-        machine.ask("shut stuck wr");
-        for (name, state) in [("closed", "8"), ("shut", "5"), ("stuck", "4")] {
+        let connections = HalfClosed::between(&machine, |name| connected(&net, &machine, name));
+        for (name, state) in HalfClosed::STATES {
             wait::until(name, || (machine.ask(&format!("state {name}")) == state).then_some(()));
         }
         let image = net.killed(room, &mut machine);
         net.moved(room, &image);
         net.near.inside(|| assert_eq!(room.restore(&image, &[]), machine.pid()));
-        machine.ask("receive closed 1 0 100");
-        machine.ask("end closed");
-        machine.ask("send closed 5 0 100");
-        assert_eq!(received(&closed, 100), stream(5, 0, 100));
-        assert_eq!(received(&shut, 100), stream(2, 0, 100));
-        assert_eq!((&shut).read(&mut [0]).expect("the end"), 0);
-        (&shut).write_all(&stream(6, 0, 100)).expect("a write");
-        machine.ask("receive shut 6 0 100");
-        assert_eq!(received(&stuck, stuffed), stream(3, 0, stuffed));
-        assert_eq!((&stuck).read(&mut [0]).expect("the end"), 0);
+        connections.go_on(&machine);
         machine.end();
     });
 }

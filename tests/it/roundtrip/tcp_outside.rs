@@ -1,5 +1,6 @@
 //! TCP connections whose other end is outside of the tree: it sees nothing but a delay.
 
+use crate::support::half_closed::HalfClosed;
 use crate::support::network::{own_network, received};
 use crate::support::{Room, Victim, isolated, require_root, wait};
 use fixtures::inet::stream;
@@ -97,18 +98,9 @@ fn exam_16_every_state_with_an_end_outside() {
         own_network();
         let mut machine = room.victim("machine", &[]);
         let make = |name: &str| connected(&machine, name, "127.0.0.1");
-        let (closed, shut, stuck, last, deaf) =
-            (make("closed"), make("shut"), make("stuck"), make("last"), make("deaf"));
-        // The other side has ended: CLOSE-WAIT.
-        (&closed).write_all(&stream(1, 0, 100)).expect("a write");
-        closed.shutdown(Shutdown::Write).expect("shutdown");
-        // The machine has: FIN-WAIT-2.
-        machine.ask("send shut 2 0 100");
-        machine.ask("shut shut wr");
-        // It has, behind bytes that the other side has no room for: FIN-WAIT-1.
-        let stuffed: usize = machine.ask("stuff stuck 3 0 8000000").parse().expect("a number");
-        machine.ask("shut stuck wr");
-        // Both have, and the same: LAST-ACK.
+        let half_closed = HalfClosed::between(&machine, make);
+        let (last, deaf) = (make("last"), make("deaf"));
+        // Both sides have ended, the machine behind bytes for which there is no room: LAST-ACK.
         let more: usize = machine.ask("stuff last 4 0 8000000").parse().expect("a number");
         last.shutdown(Shutdown::Write).expect("shutdown");
         machine.ask("shut last wr");
@@ -128,17 +120,8 @@ fn exam_16_every_state_with_an_end_outside() {
                 (machine.ask(&format!("state {name}")) == state).then_some(())
             });
         }
-        machine.ask("receive closed 1 0 100");
-        machine.ask("end closed");
-        machine.ask("send closed 5 0 100");
-        assert_eq!(received(&closed, 100), stream(5, 0, 100));
-        assert_eq!(received(&shut, 100), stream(2, 0, 100));
-        assert_eq!((&shut).read(&mut [0]).expect("the end"), 0);
-        (&shut).write_all(&stream(6, 0, 100)).expect("a write");
-        machine.ask("receive shut 6 0 100");
-        assert_eq!(received(&stuck, stuffed), stream(3, 0, stuffed));
-        assert_eq!((&stuck).read(&mut [0]).expect("the end"), 0);
-        (&stuck).write_all(&stream(7, 0, 100)).expect("a write");
+        half_closed.go_on(&machine);
+        (&half_closed.stuck).write_all(&stream(7, 0, 100)).expect("a write");
         machine.ask("receive stuck 7 0 100");
         assert_eq!(received(&last, more), stream(4, 0, more));
         assert_eq!((&last).read(&mut [0]).expect("the end"), 0);

@@ -3,6 +3,7 @@
 pub mod code;
 pub mod exchange;
 pub mod facts;
+pub mod half_closed;
 pub mod huge_pages;
 pub mod namespace;
 pub mod needs;

@@ -18,7 +18,7 @@ mod output;
 mod progress_bar;
 mod restore;
 
-use crate::tracer::Urgency;
+use crate::dump::Urgency;
 use args::{Cli, Command};
 use clap::Parser;
 use exit::Exit;

@@ -38,7 +38,7 @@ const SEEN_ONLY_WHEN_FROZEN: &[&str] = &[
     "seccomp filters that forbid the system calls which a dump makes in its place, and filters that cannot be read back",
     "descriptors of threads that do not share those of their process (unshare(2))",
     "a vfork parent, or a task in uninterruptible sleep, that does not stop in time",
-    "what waits in sockets, and descriptors that are on their way through them",
+    "options of sockets, what waits in them, and descriptors that are on their way through them",
     "AIO contexts with requests in flight, and rings of contexts of another process",
     "a program without room for the stub behind its code",
     "descriptors, mappings and processes that appear until then",

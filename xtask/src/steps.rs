@@ -115,7 +115,8 @@ fn strictness() -> &'static str {
     }
 }
 
-/// The workspace: the directory above this package.
+/// The workspace: the directory above this package, as `cargo run` tells it. A build directory that was copied has a binary of elsewhere in it.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package).parent().map(Path::to_path_buf).unwrap_or_default()
 }

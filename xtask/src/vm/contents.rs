@@ -16,9 +16,9 @@ const INIT: &str = include_str!("init.sh");
 /// Programs of this machine that the tests call, or the first program.
 const PROGRAMS: &[&str] = &[
     "bash", "sh", "busybox", "env", "cat", "sleep", "true", "mkdir", "mknod", "chmod", "ln", "ls", "head", "tail",
-    "wc", "mount", "umount", "unshare", "setpriv", "setsid", "prlimit", "flock", "ipcrm", "nsenter", "ip", "stty",
-    "kill", "ps", "grep", "sed", "uname", "dmesg", "strace", "tmux", "script", "id", "chroot", "nice", "cp", "rm",
-    "mv",
+    "wc", "chown", "mount", "umount", "unshare", "setpriv", "setsid", "prlimit", "flock", "ipcrm", "nsenter", "ip",
+    "stty", "kill", "ps", "grep", "sed", "uname", "dmesg", "strace", "tmux", "script", "id", "chroot", "nice", "cp",
+    "rm", "mv",
 ];
 
 /// Tests that need no program beside the victims and say what a kernel can do: the default.

@@ -116,6 +116,30 @@ fn no_file_is_too_large() {
     assert!(large.is_empty(), "files of more than 800 lines:\n  {}", large.join("\n  "));
 }
 
+/// Links, and files that are named in backticks. `KIND` stands for any.
+#[test]
+fn what_the_documentation_refers_to_is_there() {
+    const FOLDERS: &[&str] = &["src/", "docs/", "tests/", "fixtures/", "benches/", "xtask/", "parasite-blob/"];
+    let docs = fs::read_dir(root().join("docs")).expect("docs").flatten().map(|entry| entry.path());
+    let mut missing = String::new();
+    let mut seen = 0;
+    for path in docs.chain(["README.md", "CHANGELOG.md"].map(|name| root().join(name))) {
+        let (text, folder) = (fs::read_to_string(&path).expect("a text"), path.parent().expect("a folder"));
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+        let links = links.filter(|link| !link.contains("://")).map(|link| folder.join(link));
+        let code = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+        let named = code.filter(|name| FOLDERS.iter().any(|folder| name.starts_with(folder)) && !name.contains("KIND"));
+        for target in links.chain(named.map(|name| root().join(name))) {
+            seen += 1;
+            if !target.exists() && !target.with_extension("rs").exists() {
+                writeln!(missing, "  {}: {}", path.display(), target.display()).expect("a string");
+            }
+        }
+    }
+    assert!(seen > 50, "{seen} references only");
+    assert!(missing.is_empty(), "what is referred to and is not there:\n{missing}");
+}
+
 #[test]
 fn no_room_is_named_for_what_it_is_not() {
     let named: Vec<String> = sources(ROOMS)

@@ -22,8 +22,7 @@ fn attend(snap: Snap, victim: &Victim) -> Running {
 fn ends_with_the_exit_code_whatever_its_parent_did_with_sigchld() {
     isolated(|room| {
         let mut victim = room.victim("threads", &["3"]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         for option in ["--ignore-signal=CHLD", "--block-signal=CHLD"] {
             let snap = room.snap(["restore"]).arg(&image).through(&["env", option], Path::new(BINARY));
             let run = attend(snap, &victim);
@@ -42,8 +41,7 @@ fn send(pid: i32, signal: Signal) {
 fn ends_with_the_exit_code_of_the_program() {
     isolated(|room| {
         let mut victim = room.victim("threads", &["3"]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         for code in [0, 1, 42, 255] {
             let run = foreground(room, &image, &victim);
             assert_eq!(facts::status(victim.pid(), "PPid"), run.pid().to_string());
@@ -58,8 +56,7 @@ fn ends_with_the_exit_code_of_the_program() {
 fn ends_with_the_signal_of_the_program() {
     isolated(|room| {
         let mut victim = room.victim("c-static", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGUSR1] {
             let run = foreground(room, &image, &victim);
             send(victim.pid(), signal);
@@ -74,8 +71,7 @@ fn ends_with_the_signal_of_the_program() {
 fn forwards_signals() {
     isolated(|room| {
         let mut victim = room.victim("c-static", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
             let run = foreground(room, &image, &victim);
             send(run.pid(), signal);
@@ -90,8 +86,7 @@ fn forwards_signals() {
 fn stops_and_continues_with_the_program() {
     isolated(|room| {
         let mut victim = room.victim("c-static", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let run = foreground(room, &image, &victim);
         send(run.pid(), Signal::SIGTSTP);
         wait::until("the program to stop", || (victim.state() == Some('T')).then_some(()));

@@ -13,8 +13,7 @@ const MEMORY: &str = "--as=1073741824:";
 
 fn image(room: &Room) -> (i32, Vec<u8>) {
     let mut victim = room.victim("c-nolibc", &[]);
-    let path = room.dump(victim.pid(), "good.snap", &["--kill"]);
-    victim.killed();
+    let path = room.dump_and_kill(&mut victim, "good.snap");
     (victim.pid(), fs::read(path).expect("the image"))
 }
 

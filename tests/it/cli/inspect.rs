@@ -9,8 +9,7 @@ fn every_view_as_text_and_as_json() {
     isolated(|room| {
         let mut victim = room.victim("threads", &["5"]);
         let maps = std::fs::read_to_string(format!("/proc/{}/maps", victim.pid())).expect("maps");
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let overview = room.snap(["inspect"]).arg(&image).run().expect(0);
         assert!(
             overview.stdout.contains(&victim.pid().to_string()) && overview.stdout.contains("threads"),

@@ -17,8 +17,7 @@ fn exam_14_fifty_restores_in_a_row() {
         let mut victim = room.victim("threads", &["8"]);
         victim.check();
         let before = Facts::of(victim.pid());
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         for turn in 0..50 {
             assert_eq!(room.restore(&image, &[]), victim.pid(), "restore {turn}");
             before.assert_same(&Facts::of(victim.pid()), &format!("after restore {turn}"));
@@ -34,8 +33,7 @@ fn what_was_restored_is_dumped_and_restored_again() {
         let mut victim = room.victim("threads", &["8"]);
         let before = Facts::of(victim.pid());
         for turn in 0..10 {
-            let image = room.dump(victim.pid(), &format!("{turn}.snap"), &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, &format!("{turn}.snap"));
             room.restore(&image, &[]);
             before.assert_same(&Facts::of(victim.pid()), &format!("generation {turn}"));
             victim.check();
@@ -79,8 +77,7 @@ fn exam_12_a_pid_of_a_group_is_refused_and_its_members_named() {
         let mut victim = room.victim("threads", &["4"]);
         let mut member = Command::new("sleep");
         let mut member = member.arg("1000").process_group(victim.pid()).spawn().expect("sleep of coreutils");
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
         let named = format!("of pid {} (sleep)", member.id());
         let _ = run.says("taken by a process group or session").says(&named).says("end its members");
@@ -114,8 +111,7 @@ fn stopped_leaves_it_at_the_instant_of_the_dump() {
         let mut victim = room.victim("threads", &["4"]);
         victim.check();
         let before = Facts::of(victim.pid());
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let run = room.snap(["restore", "--stopped"]).arg(&image).run().expect(0);
         assert!(run.stdout.contains(&victim.pid().to_string()), "{run}");
         // Its threads pass through the kernel into the stop, without an instruction of their own.
@@ -131,8 +127,7 @@ fn stopped_leaves_it_at_the_instant_of_the_dump() {
 fn a_dry_run_prints_the_plan_and_starts_nothing() {
     isolated(|room| {
         let mut victim = room.victim("threads", &["4"]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         // Where our own mappings are is a fact of the host, which setarch holds still.
         let dry = || {
             let run = room.snap(["restore", "--dry-run"]).arg(&image);
@@ -155,8 +150,7 @@ fn a_dry_run_prints_the_plan_and_starts_nothing() {
 fn detach_as_json() {
     isolated(|room| {
         let mut victim = room.victim("c-static", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let run = room.snap(["restore", "--detach", "--json"]).arg(&image).run().expect(0);
         assert_eq!(run.json()["schema"], "snap.restore/1");
         assert_eq!(run.json()["pid"], victim.pid());
@@ -169,8 +163,7 @@ fn files_open_for_writing_follow_the_policy() {
     isolated(|room| {
         let mut victim = room.victim("files", &["regular"]);
         victim.check();
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let path = victim.path("append");
         let size = fs::metadata(&path).expect("the file").len();
         File::options().append(true).open(&path).and_then(|mut file| file.write_all(b"grown")).expect("growth");
@@ -190,8 +183,7 @@ fn exam_26_a_cpu_without_registers_that_are_in_use_is_refused() {
     isolated(|room| {
         require_cpu!("avx512bw", "the CPU has no AVX-512, which the victim uses");
         let mut victim = room.victim("c-vector", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         let restore = room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", "no-avx");
         restore.run().expect(3).says("XSAVE component 2").says("this CPU does not have it");
         assert_eq!(victim.state(), None, "something runs");
@@ -211,8 +203,7 @@ fn exam_26_a_program_that_was_replaced_is_refused_by_its_name() {
         let mut command = Command::new(&program);
         command.arg(&directory);
         let mut victim = crate::support::Victim::start_command(command, directory);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         fs::remove_file(&program).expect("rm");
         fs::copy(crate::support::victim::program("c-static"), &program).expect("another program");
         room.snap(["restore", "--detach"]).arg(&image).run().expect(3).says("program").says("--ignore-changed");
@@ -228,8 +219,7 @@ fn exam_27_a_restore_leaves_nothing_of_ours_behind() {
         let mut victim = room.victim("c-dynamic", &[]);
         victim.check();
         let before = Facts::of(victim.pid());
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         room.restore(&image, &[]);
         before.assert_same(&Facts::of(victim.pid()), "exam 27: after the restore");
         assert_eq!(facts::status(victim.pid(), "TracerPid"), "0");

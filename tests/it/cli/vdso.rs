@@ -41,8 +41,7 @@ fn exam_14_another_vdso_takes_the_calls_of_the_old_one() {
             let mut victim = room.victim("vdso", &[]);
             victim.check();
             let known = known_to_program(victim.pid());
-            let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, "x.snap");
             for turn in 0..3 {
                 let when = format!("{pretence} {turn}");
                 room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
@@ -61,8 +60,7 @@ fn what_calls_another_vdso_is_dumped_and_restored_again() {
     isolated(|room| {
         let mut victim = room.victim("vdso", &[]);
         for (turn, pretence) in ["other-vdso", "", "bare-vdso", "other-vdso", "sealed-vdso", ""].iter().enumerate() {
-            let image = room.dump(victim.pid(), &format!("{turn}.snap"), &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, &format!("{turn}.snap"));
             room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
             assert_stand_in(&victim, &format!("{turn} {pretence}"));
             victim.check();
@@ -77,8 +75,7 @@ fn threads_that_do_nothing_else_than_call_it_go_on() {
         let mut victim = room.victim("vdso", &["3"]);
         for turn in 0..10 {
             victim.check();
-            let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, "x.snap");
             let pretence = PRETENCES[turn % PRETENCES.len()];
             room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
             victim.check();
@@ -95,8 +92,7 @@ fn another_vdso_after_another_boot_tells_the_time_of_the_program() {
         require_root!("to give a program clocks of its own (CAP_SYS_TIME)");
         let mut victim = room.victim("vdso", &["1"]);
         victim.check();
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         room.reboot();
         for pretence in PRETENCES {
             room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
@@ -114,8 +110,7 @@ fn a_signal_handler_returns_into_the_old_one() {
     isolated(|room| {
         for pretence in PRETENCES {
             let mut victim = room.victim("vdso", &["0", "handler"]);
-            let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, "x.snap");
             room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
             victim.check();
             victim.check();
@@ -130,8 +125,7 @@ fn programs_that_know_the_vdso_by_themselves_go_on() {
             for pretence in PRETENCES {
                 let mut victim = room.victim(kind, &[]);
                 victim.check();
-                let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-                victim.killed();
+                let image = room.dump_and_kill(&mut victim, "x.snap");
                 room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", pretence).run().expect(0);
                 victim.check();
                 victim.ask("final");

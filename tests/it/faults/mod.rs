@@ -169,8 +169,7 @@ impl Subject {
 
     /// Dumps it once more, kills it, restores it; its last check must hold.
     pub fn assert_survives(mut self, room: &Room) {
-        let image = room.dump(self.pid(), "afterwards.snap", &["--kill"]);
-        self.victim.killed();
+        let image = room.dump_and_kill(&mut self.victim, "afterwards.snap");
         // A copy of its memory that died with snap before it had a session of its own is a zombie in the victim's until its parent, which
         // is this test, reaps it.
         wait::alone();

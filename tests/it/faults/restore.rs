@@ -56,8 +56,7 @@ fn names(directory: &Path) -> Vec<OsString> {
 fn fails_everywhere(room: &Room, kind: &str, arguments: &[&str]) {
     let mut victim = room.victim(kind, arguments);
     victim.check();
-    let image = room.dump(victim.pid(), "kept.snap", &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(&mut victim, "kept.snap");
     wait::alone();
     // A question that whoever runs would answer.
     fs::write(victim.path("ask"), "999 check\n").expect("a question");
@@ -120,8 +119,7 @@ fn of_a_tree_with_adoptions_is_killed_at_any_instant() {
 fn killed_at_any_instant(room: &Room, kind: &str, arguments: &[&str], living: usize, ways: &[&[&str]], turns: u64) {
     let is_stopped_alone = |pid: i32| facts::state(pid) == Some('T') && facts::status(pid, "TracerPid") == "0";
     let mut victim = room.victim(kind, arguments);
-    let image = room.dump(victim.pid(), "kept.snap", &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(&mut victim, "kept.snap");
     wait::alone();
     let has_zombie = arguments.contains(&"zombie");
     for way in ways {
@@ -158,8 +156,7 @@ fn killed_at_any_instant(room: &Room, kind: &str, arguments: &[&str], living: us
 fn waits_for_pages_and_is_killed() {
     isolated(|room| {
         let mut victim = room.victim("ballast", &["8"]);
-        let image = room.dump(victim.pid(), "kept.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "kept.snap");
         let bytes = fs::read(&image).expect("the image");
         for way in WAYS {
             let (reader, mut writer) = std::io::pipe().expect("a pipe");
@@ -181,8 +178,7 @@ fn waits_for_pages_and_is_killed() {
 fn a_signal_at_any_instant_ends_it_or_the_program() {
     isolated_for(LIMIT, |room| {
         let mut victim = room.victim("c-static", &[]);
-        let image = room.dump(victim.pid(), "kept.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "kept.snap");
         for way in [&[][..], &["--new-pid-namespace"]] {
             for turn in 0..40 {
                 let run = room.snap(["restore"]).args(way).arg(&image).spawn();

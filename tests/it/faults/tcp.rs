@@ -62,8 +62,7 @@ impl Connected {
     }
 
     fn finish(mut self, room: &Room) {
-        let image = room.dump(self.victim.pid(), "afterwards.snap", &["--kill"]);
-        self.victim.killed();
+        let image = room.dump_and_kill(&mut self.victim, "afterwards.snap");
         room.restore(&image, &[]);
         self.assert_alive(room, "at the end");
         self.exchanges.into_iter().for_each(Exchange::finish);
@@ -121,8 +120,7 @@ fn a_restore_of_connections_dies_at_every_point_and_the_next_one_has_them() {
     isolated_for(LIMIT, |room| {
         require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         let mut connected = Connected::start(room);
-        let image = room.dump(connected.victim.pid(), "died.snap", &["--kill"]);
-        connected.victim.killed();
+        let image = room.dump_and_kill(&mut connected.victim, "died.snap");
         for point in Point::ALL.into_iter().filter(|point| *point >= Point::SkeletonBorn) {
             for failure in ["", ":error"] {
                 let fault = format!("{}{failure}", point.name());

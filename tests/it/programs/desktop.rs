@@ -67,8 +67,7 @@ fn xvfb_twm_xterm_and_vim() {
         victim.check();
         let painted = still_screen();
         assert!(painted != before, "nothing was painted");
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         wait::alone();
         for (image, screen) in [(second, painted), (first, before)] {
             assert_eq!(room.restore(&image, &["--files", "ignore"]), victim.pid());

@@ -54,8 +54,7 @@ fn traps_of_bash_fire_after_a_restore() {
         let pid = Pid::from_raw(victim.pid());
         kill(pid, Signal::SIGUSR1).expect("kill");
         assert_eq!(victim.ask("trapped"), "1");
-        let image = room.dump(victim.pid(), "bash.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "bash.snap");
         room.restore(&image, &[]);
         assert_eq!(victim.ask("trapped"), "1");
         kill(pid, Signal::SIGUSR1).expect("kill");

@@ -147,8 +147,7 @@ fn bash_with_a_pipeline_and_background_jobs() {
 }
 
 fn come_back(room: &Room, victim: &mut Victim, image: &str) {
-    let image = room.dump(victim.pid(), image, &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(victim, image);
     wait::alone();
     assert_eq!(room.restore(&image, &[]), victim.pid());
     victim.check();

@@ -166,8 +166,7 @@ fn whoever_may_not_make_maps_is_told_before_anything_is_made() {
         let dump = room.snap(["dump", &pid, "-o", "x.snap"]).through(&powerless, Path::new(BINARY)).run().expect(3);
         dump.says("who else in the kernel has this BPF map cannot be told").says("CAP_SYS_ADMIN");
         victim.check();
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let restore = room.snap(["restore", "--detach"]).arg(&image).through(&powerless, Path::new(BINARY)).run();
         restore.expect(3).says("of type hash").says("this kernel makes no such map for snap").says("CAP_SYS_ADMIN");
         wait::alone();

@@ -95,8 +95,7 @@ fn that_are_gone_are_named() {
         let mut victim = room.victim("threads", &["4"]);
         group.take(victim.pid());
         require!(!group.0.is_empty(), "no cgroup takes a process");
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let count = group.0.len();
         drop(group);
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(0);

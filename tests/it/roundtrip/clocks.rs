@@ -61,8 +61,7 @@ fn a_program_with_clocks_of_its_own_is_refused_by_a_dump_from_outside() {
     isolated(|room| {
         require_root!("to give a program clocks of its own (CAP_SYS_TIME)");
         let mut victim = room.victim("sleeper", &[]);
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         room.reboot();
         room.restore(&image, &[]);
         room.snap(["dump", &victim.pid().to_string(), "-o", "again.snap"]).run().expect(3).says("time");

@@ -43,8 +43,7 @@ fn a_cookie_of_snap_is_not_handed_on() {
             return;
         }
         let mut victim = room.victim("core_scheduling", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         crate::support::wait::alone();
         let restored = thread::scope(|scope| {
             let restore = scope.spawn(|| {
@@ -66,8 +65,7 @@ fn a_cookie_that_cannot_be_kept_from_a_program_is_told_of() {
             return;
         }
         let mut victim = room.victim("c-dynamic", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         make_cookie(PROCESS);
         let restore = room.snap(["restore", "--detach"]).arg(&image).run().expect(0);
         restore.says("core scheduling: snap has a cookie, and a thread of the program");
@@ -100,8 +98,7 @@ fn without_core_scheduling_a_program_with_cookies_is_refused() {
             return;
         }
         let mut victim = room.victim("core_scheduling", &[]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         crate::support::wait::alone();
         let restore = room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", "no-core-scheduling");
         restore.run().expect(3).says("core scheduling").says("CONFIG_SCHED_CORE");

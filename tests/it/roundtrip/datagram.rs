@@ -36,8 +36,7 @@ fn exam_16_empty_datagrams_that_nobody_has_read() {
     isolated(|room| {
         own_network();
         let mut victim = room.victim("datagram", &["queued-empty"]);
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         assert_eq!(room.restore(&image, &[]), victim.pid());
         victim.check();
         victim.ask("final");
@@ -110,8 +109,7 @@ fn an_udp_port_that_is_taken_is_named_with_its_holder_before_anything_runs() {
         own_network();
         let mut victim = room.victim("datagram", &["more-soon"]);
         let port: u16 = victim.ask("port").parse().expect("a port");
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let holder = UdpSocket::bind(("127.0.0.1", port)).expect("a free port");
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
         let run = run.says(&format!("UDP socket bound to 127.0.0.1:{port}"));

@@ -65,8 +65,7 @@ fn devices_and_files_that_are_the_same_here() {
 
         let first = room.dump(victim.pid(), "first.snap", &[]);
         facts.assert_same(&Facts::of(victim.pid()), "after a dump that left it running");
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         for image in [second, first] {
             assert_eq!(room.restore(&image, &[]), victim.pid());
             victim.check();

@@ -22,8 +22,7 @@ fn killed(room: &Room, part: &str) -> (Victim, PathBuf, Facts, String) {
     let name = victim.ask("names").trim().to_owned();
     victim.check();
     let facts = Facts::of(victim.pid());
-    let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(&mut victim, "killed.snap");
     wait::alone();
     (victim, image, facts, name)
 }
@@ -89,8 +88,7 @@ fn messages_stay_in_their_queue_and_come_back_without_it() {
         let running = room.dump(victim.pid(), "running.snap", &[]);
         before.assert_same(&Facts::of(victim.pid()), "after a dump that left it running");
         victim.check();
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         wait::alone();
         let ipc = room.snap(["inspect"]).arg(&image).arg("ipc").run().expect(0).stdout;
         assert!(ipc.contains("5 messages with 27 B, up to 5 of 200 B"), "{ipc}");

@@ -44,8 +44,7 @@ fn exam_25_a_program_that_fills_its_cgroup_is_dumped_without_having_its_memory_t
             victim.check();
             assert_eq!(killed(&place), "0", "dump {turn}");
         }
-        room.dump(victim.pid(), "last.snap", &["--kill"]);
-        victim.killed();
+        room.dump_and_kill(&mut victim, "last.snap");
         assert_eq!(room.restore(&room.path("last.snap"), &[]), victim.pid());
         victim.check();
         victim.end();

@@ -38,8 +38,7 @@ fn killed_of(room: &Room, mut victim: Victim) -> (Victim, PathBuf, Facts, Names)
     let names = Names::of(&mut victim);
     victim.check();
     let facts = Facts::of(victim.pid());
-    let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(&mut victim, "killed.snap");
     wait::alone();
     (victim, image, facts, names)
 }

@@ -11,8 +11,7 @@ fn what_this_process_never_touched_is_not_lost() {
     isolated(|room| {
         let mut victim = room.victim("nameless", &["untouched"]);
         let first = room.dump(victim.pid(), "first.snap", &[]);
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         for image in [second, first] {
             assert_eq!(room.restore(&image, &[]), victim.pid());
             victim.check();
@@ -44,8 +43,7 @@ fn exam_24_pages_of_shared_memory_that_nobody_touched_stay_untouched() {
         assert_sparse(&victim, "after a dump that left it running");
         let size = image.metadata().expect("the image").len();
         assert!(size < 4 << 20, "{size} bytes for {TOUCHED} pages");
-        let image = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "second.snap");
         assert_eq!(room.restore(&image, &[]), victim.pid());
         assert_sparse(&victim, "after the restore");
         victim.check();

@@ -33,8 +33,7 @@ fn a_port_id_that_is_taken_ends_the_restore_before_anything_runs() {
     isolated(|room| {
         own_network();
         let mut victim = room.victim("netlink", &["plain"]);
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let mut other = room.victim("netlink", &["plain"]);
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);
         let run = run.says("netlink port 2054815745");

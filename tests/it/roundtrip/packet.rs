@@ -40,8 +40,7 @@ fn a_packet_socket_whose_device_is_gone_ends_the_restore_before_anything_runs() 
     isolated(|room: &Room| {
         network();
         let mut victim = room.victim("packet", &["plain"]);
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         ip("link del asleep");
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);
         let run = run.says("device asleep");

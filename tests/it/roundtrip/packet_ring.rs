@@ -22,8 +22,7 @@ fn exam_30_rings_that_are_filled_all_the_time() {
         for round in 0..3 {
             let image = room.dump(victim.pid(), &format!("running-{round}.snap"), &[]);
             victim.check();
-            let killed = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-            victim.killed();
+            let killed = room.dump_and_kill(&mut victim, "killed.snap");
             // In the rings of the first image are packets that came before.
             assert_eq!(room.restore(if round % 2 == 0 { &killed } else { &image }, &[]), victim.pid());
             victim.check();
@@ -53,8 +52,7 @@ fn without_the_loopback_interface_a_used_ring_ends_the_restore_before_anything_r
     isolated(|room| {
         own_network();
         let mut victim = room.victim("packet_ring", &["all"]);
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         wait::alone();
         ip("link set lo down");
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);

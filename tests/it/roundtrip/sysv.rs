@@ -32,8 +32,7 @@ fn semaphores_with_operations_to_undo() {
         victim.check();
         let first = room.dump(victim.pid(), "first.snap", &[]);
         victim.check();
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         wait::alone();
         // What the processes had to undo is undone; the image knows what was before.
         assert_eq!(room.restore(&second, &[]), victim.pid());
@@ -61,8 +60,7 @@ fn a_thread_with_something_of_its_own_to_undo() {
         victim.check();
         let first = room.dump(victim.pid(), "first.snap", &[]);
         victim.check();
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         wait::alone();
         let ipc = room.snap(["inspect"]).arg(&second).arg("ipc").run().expect(0).stdout;
         let pid = victim.pid();
@@ -90,8 +88,7 @@ fn what_a_process_without_its_main_thread_has_to_undo() {
         let value = || unsafe { libc::semctl(set, 0, libc::GETVAL) };
         let first = room.dump(victim.pid(), "first.snap", &[]);
         victim.check();
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         wait::alone();
         for image in [&second, &first] {
             assert_eq!(room.restore(image, &[]), victim.pid());
@@ -118,8 +115,7 @@ fn exam_01_calls_that_wait_for_system_v_objects_go_on() {
 fn killed(room: &Room, part: &str) -> (Victim, PathBuf) {
     let mut victim = room.victim("sysv", &[part]);
     victim.check();
-    let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(&mut victim, "killed.snap");
     (victim, image)
 }
 

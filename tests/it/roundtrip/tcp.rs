@@ -19,8 +19,7 @@ fn a_port_that_is_taken_is_named_with_its_holder_before_anything_runs() {
         own_network();
         let mut victim = room.victim("tcp", &[]);
         let ports: Vec<u16> = victim.ask("ports").split(' ').map(|port| port.parse().expect("a port")).collect();
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let holders: Vec<TcpListener> =
             ports.iter().map(|port| TcpListener::bind(("127.0.0.1", *port)).expect("a free port")).collect();
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
@@ -56,8 +55,7 @@ fn exam_16_every_state_of_tcp_that_five_operations_lead_to() {
         }
         room.dump(victim.pid(), "first.snap", &[]);
         victim.check();
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         assert_eq!(room.restore(&image, &[]), victim.pid());
         victim.check();
         victim.ask("final");

@@ -37,8 +37,7 @@ fn connections_that_were_kept_are_closed_by_the_restore() {
         peer.write_all(&stream(1, 0, 100)).expect("a write");
         machine.ask(&format!("connect inside 127.0.0.1:{port}"));
         machine.ask("accept listener other");
-        let image = room.dump(machine.pid(), "kept.snap", &["--kill"]);
-        machine.killed();
+        let image = room.dump_and_kill(&mut machine, "kept.snap");
         let dry = room.snap(["restore", "--dry-run", "--tcp-close"]).arg(&image).run().expect(0);
         assert_eq!(dry.stdout.matches(" is restored as reset").count(), 1, "{dry}");
         assert_eq!(room.restore(&image, &["--tcp-close"]), machine.pid());
@@ -70,8 +69,7 @@ fn another_address(room: &Room, old: &str, new: &str) {
     machine.ask(&format!("connect inside {host}:{port}"));
     machine.ask("accept listener other");
     let udp = machine.ask(&format!("udp datagrams {host}:0"));
-    let image = room.dump(machine.pid(), "kept.snap", &["--kill"]);
-    machine.killed();
+    let image = room.dump_and_kill(&mut machine, "kept.snap");
     ip(&format!("address del {old} dev lo"));
     add(new);
 

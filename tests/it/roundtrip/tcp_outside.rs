@@ -31,8 +31,7 @@ fn assert_silent(stream: &TcpStream) {
 
 /// Dumps with `--kill` and restores; meanwhile the others do what they like.
 fn moved(room: &Room, machine: &mut Victim, meanwhile: impl FnOnce()) {
-    let image = room.dump(machine.pid(), "moved.snap", &["--kill"]);
-    machine.killed();
+    let image = room.dump_and_kill(machine, "moved.snap");
     meanwhile();
     assert_eq!(room.restore(&image, &[]), machine.pid());
 }
@@ -264,8 +263,7 @@ fn the_lock_of_an_image_that_is_not_restored_is_taken_away() {
         own_network();
         let mut machine = room.victim("machine", &[]);
         let peer = connected(&machine, "peer", "127.0.0.1");
-        let image = room.dump(machine.pid(), "x.snap", &["--kill"]);
-        machine.killed();
+        let image = room.dump_and_kill(&mut machine, "x.snap");
         assert_silent(&peer);
         let path = image.to_str().expect("text");
         assert!(room.snap(["net", "unlock", path]).run().expect(0).stdout.starts_with("1 lock taken"));

@@ -96,8 +96,7 @@ fn a_blocked_read_goes_on_at_the_terminal_of_the_restore() {
         let mut victim = reader(room, &old);
         old.types("typed before\n");
         assert_reads(&victim, "typed before");
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         drop(old);
         // The name of the old one may be that of another, or of none.
         let (_another, mut new) = (Terminal::new(80, 24), Terminal::new(132, 50));
@@ -121,8 +120,7 @@ fn a_session_leader_has_the_new_terminal_in_the_foreground() {
         victim.ask("foreground");
         old.types("typed before\n");
         assert_reads(&victim, "typed before");
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let mut new = Terminal::new(132, 50);
         drop(old);
         let run = restore_on(room, &image, &new, &victim);
@@ -314,8 +312,7 @@ fn without_a_terminal_the_restore_is_refused() {
     isolated(|room| {
         let old = Terminal::new(80, 24);
         let mut victim = reader(room, &old);
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let run = room.snap(["restore"]).arg(&image).run().expect(3).says("run snap restore on a terminal");
         assert_eq!(victim.state(), None, "something runs: {run}");
     });

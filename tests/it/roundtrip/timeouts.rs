@@ -34,8 +34,7 @@ fn exam_01_calls_that_are_made_again_end_in_time() {
         victim.ask("begin");
         victim.ask("half");
         let frozen = Instant::now();
-        let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = room.dump_and_kill(&mut victim, "second.snap");
         assert_eq!(room.restore(&second, &[]), victim.pid());
         ended_in_time(&victim, frozen.elapsed());
         victim.end();

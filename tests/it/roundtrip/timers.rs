@@ -13,8 +13,7 @@ fn every_kind_of_timer() {
 fn where_the_kernel_gives_ids_in_order() {
     isolated(|room| {
         let mut victim = room.victim("timers", &[]);
-        let image = room.dump(victim.pid(), "timers.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "timers.snap");
         let restore = room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", "no-timer-ids");
         restore.run().expect(0);
         victim.check();
@@ -29,8 +28,7 @@ fn exam_02_a_timer_that_expires_during_a_dump_sends_its_signal_once() {
     isolated(|room| {
         let mut victim = room.victim("timers", &["chains"]);
         for _ in 0..TIMES {
-            let image = room.dump(victim.pid(), "chains.snap", &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, "chains.snap");
             assert_eq!(room.restore(&image, &[]), victim.pid());
             victim.check();
         }

@@ -20,8 +20,7 @@ fn goes_on(room: &Room, mut victim: Victim, last: &str) {
         victim.check();
     }
     for moves in [false, true] {
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         assert_eq!(room.restore(&image, &[]), victim.pid());
         victim.check();
         if moves {
@@ -75,8 +74,7 @@ fn goes_on_elsewhere(room: &Room, mut victim: Victim, in_vdso: bool) {
         let image = room.dump(victim.pid(), "left.snap", &[]);
         std::fs::remove_file(image).expect("an image");
         victim.check();
-        let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
         let maps = room.snap(["inspect", "--json"]).arg(&image).arg("maps").run().expect(0).json();
         let remainders = maps["address_spaces"][0]["remainders"].as_array().expect("a list").len();
         // What a restore has put into a vdso that is another one now is ordinary memory.
@@ -225,8 +223,7 @@ fn a_handler_returns_into_a_transfer_that_was_stopped_before() {
             victim.ask("hold");
             room.dump(victim.pid(), "held.snap", &[]);
             victim.check();
-            let image = room.dump(victim.pid(), "killed.snap", &["--kill"]);
-            victim.killed();
+            let image = room.dump_and_kill(&mut victim, "killed.snap");
             room.restore(&image, &[]);
             victim.ask("release");
             victim.check();

@@ -65,6 +65,13 @@ impl Room {
         path
     }
 
+    /// Dumps a victim into `image` with `--kill`, and waits for its end.
+    pub fn dump_and_kill(&self, victim: &mut Victim, image: &str) -> PathBuf {
+        let image = self.dump(victim.pid(), image, &["--kill"]);
+        victim.killed();
+        image
+    }
+
     /// Restores `image` with `--detach`, successfully, and returns the pid that it reports.
     pub fn restore(&self, image: &Path, more: &[&str]) -> i32 {
         let output = self.snap(["restore", "--detach"]).arg(image).args(more).run().expect(0);
@@ -112,8 +119,7 @@ impl Room {
         victim.check();
 
         let before = facts(&victim);
-        let second = self.dump(victim.pid(), "second.snap", &["--kill"]);
-        victim.killed();
+        let second = self.dump_and_kill(&mut victim, "second.snap");
         ended();
         let restored = self.restore(&second, &[]);
         assert_eq!(restored, victim.pid(), "another pid after the restore");

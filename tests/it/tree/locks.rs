@@ -16,8 +16,7 @@ fn locks_and_leases_are_held_by_their_owners_and_waited_for() {
 fn a_lock_that_somebody_else_has_now_is_an_error_before_anything_runs() {
     isolated(|room| {
         let mut victim = room.victim("locks", &[channel()]);
-        let image = room.dump(victim.pid(), "x.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "x.snap");
         wait::alone();
         let restore = || room.snap(["restore", "--detach"]).arg(&image).run();
         let open = |name: &str| File::options().read(true).write(true).open(victim.path(name)).expect("a file");

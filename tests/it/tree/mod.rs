@@ -90,8 +90,7 @@ pub(crate) fn survives(room: &Room, mut victim: Victim, restless: &[&str]) {
     let first = room.dump(victim.pid(), "first.snap", &[]);
     same("after a dump that left it running");
     victim.check();
-    let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-    victim.killed();
+    let second = room.dump_and_kill(&mut victim, "second.snap");
     wait::alone();
     assert_eq!(room.restore(&second, &[]), victim.pid());
     assert_eq!(sorted(members(victim.pid())), pids);

@@ -22,8 +22,7 @@ fn survives(room: &Room, kinds: &[&str]) {
     let pids = family(&victim);
     let alive: Vec<i32> = pids.iter().copied().filter(|pid| !matches!(facts::state(*pid), Some('Z') | None)).collect();
     let before: Vec<Facts> = alive.iter().map(|pid| Facts::of(*pid)).collect();
-    let image = room.dump(victim.pid(), "first.snap", &["--kill"]);
-    victim.killed();
+    let image = room.dump_and_kill(&mut victim, "first.snap");
     wait::alone();
     assert_eq!(room.restore(&image, &[]), victim.pid());
     for (pid, before) in alive.iter().zip(&before) {

@@ -91,8 +91,7 @@ fn the_whole_tree_is_killed_or_stopped_on_request() {
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(*pid), nix::sys::signal::Signal::SIGCONT).expect("kill");
         }
         victim.check();
-        room.dump(victim.pid(), "y.snap", &["--kill"]);
-        victim.killed();
+        room.dump_and_kill(&mut victim, "y.snap");
         crate::support::wait::alone();
         assert!(pids.iter().all(|pid| facts::state(*pid).is_none()));
     });

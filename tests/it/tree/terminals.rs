@@ -26,8 +26,7 @@ fn is_driven_on(room: &Room, name: &str) {
     victim.check();
     let first = room.dump(victim.pid(), "first.snap", &[]);
     victim.check();
-    let second = room.dump(victim.pid(), "second.snap", &["--kill"]);
-    victim.killed();
+    let second = room.dump_and_kill(&mut victim, "second.snap");
     wait::alone();
     assert_eq!(room.restore(&second, &[]), victim.pid());
     victim.check();

@@ -63,8 +63,7 @@ fn exam_16_a_datagram_socket_is_connected_to_somebody_outside_again() {
         let mut victim = room.victim("unix_edges", &["outwards", path.to_str().expect("text")]);
         victim.check();
         told();
-        let image = room.dump(victim.pid(), "outwards.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "outwards.snap");
         room.restore(&image, &[]);
         victim.check();
         told();
@@ -102,8 +101,7 @@ fn a_name_that_somebody_has_is_refused_before_anything_runs() {
         let names = std::fs::read_to_string("/proc/thread-self/net/unix").expect("names of sockets");
         let abstract_name =
             names.lines().find_map(|line| line.split_once(" @")).expect("an abstract name").1.to_owned();
-        let image = room.dump(victim.pid(), "names.snap", &["--kill"]);
-        victim.killed();
+        let image = room.dump_and_kill(&mut victim, "names.snap");
         let path = victim.directory().join("listener");
         std::fs::remove_file(&path).expect("the old socket");
         let listing = || {

@@ -157,7 +157,7 @@ impl Source<'_> {
         match self {
             Self::Frozen(tree, pid) => {
                 let mut session = RemoteSession::open_with(tree, *pid, size)?;
-                let mut child = session.child(tracer::Fate::DiesWithUs)?;
+                let mut child = session.child(tracer::Fate::DiesWithUs, &[])?;
                 let area = child.scratch();
                 let done = work(child.deputy()?, area, jobs, layout, window, progress);
                 let ended = child.end().and_then(|()| session.close());

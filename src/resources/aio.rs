@@ -3,7 +3,7 @@
 //! An idle ring takes so many requests and then no more (EAGAIN); what one takes less than that is in flight. The requests that fill it wait for a
 //! descriptor that is ready, so that they are done at once. A process of ours in the address space submits them, on every CPU (each holds back a
 //! share of the room), and takes them out again until the ring has gone round once: then it is where it was, to the byte. It does so to the end
-//! even if we die meanwhile, and all threads of the process wait for its end in stubs of theirs. Where other processes have the memory they could see it then.
+//! even if we die meanwhile, and all threads that have the memory, of whatever process, wait for its end in stubs of theirs.
 
 use super::sharing::Sharing;
 use super::{CollectError, Findings};
@@ -71,10 +71,13 @@ pub fn settle(
         if found.is_empty() {
             continue;
         }
-        let shares = (0..tree.processes().len()).filter(|other| sharing.memory(*other) == at).count() > 1;
+        let sharers = (0..tree.processes().len()).filter(|other| *other != at && sharing.memory(*other) == at);
+        let others: Vec<Pid> = sharers.map(|other| tree.processes()[other].pid()).collect();
         // A predecessor that was killed may have left a process of ours at its work.
-        tracer::let_out(tree, pid).map_err(remote(pid, "letting threads out"))?;
-        let space = Space { tree, pid, shown_as, is_alone: !shares };
+        for pid in [pid].iter().chain(&others) {
+            tracer::let_out(tree, *pid).map_err(remote(*pid, "letting threads out"))?;
+        }
+        let space = Space { tree, pid, shown_as, others };
         all.insert(shown_as, space.settle(&found, findings)?);
     }
     Ok(all)
@@ -85,8 +88,8 @@ struct Space<'a> {
     tree: &'a mut FrozenTree,
     pid: Pid,
     shown_as: Pid,
-    /// Whether no other process has it.
-    is_alone: bool,
+    /// Other processes that have it.
+    others: Vec<Pid>,
 }
 
 impl Space<'_> {
@@ -132,12 +135,7 @@ impl Space<'_> {
         if candidates.is_empty() {
             return Ok(Vec::new());
         }
-        if !self.is_alone {
-            return Err(Failure::Refused(
-                "several processes have it, and would see it being asked should snap be killed meanwhile".into(),
-            ));
-        }
-        let size = probe::memory_for(&candidates.iter().map(|(_, ring)| *ring).collect::<Vec<_>>());
+        let size = probe::memory_for(&candidates.iter().map(|(_, ring)| *ring).collect::<Vec<_>>()) + tracer::WORDS;
         let failed = |error| refused_or(pid, "entering the target", error);
         let mut session = RemoteSession::open_with(self.tree, pid, size).map_err(failed)?;
         let (mut own, mut answers) = (Vec::new(), Vec::new());
@@ -150,7 +148,7 @@ impl Space<'_> {
                 Err(errno) => return Err(Failure::Refused(format!("io_submit: {errno}"))),
             }
         }
-        let mut child = session.child(Fate::RunsOn).map_err(|error| match error {
+        let mut child = session.child(Fate::RunsOn, &self.others).map_err(|error| match error {
             Error::Kernel { action, source, .. } => Failure::Refused(format!("{action}: {source}")),
             Error::NoRoom { what, .. } => Failure::Refused(format!("there is no {what}, where they wait meanwhile")),
             error => failed(error),

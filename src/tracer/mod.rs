@@ -41,7 +41,7 @@ pub use deputy::{Deputy, Fate};
 pub use error::Error;
 pub use family::descendants;
 pub use freeze::{FreezeOptions, Scope};
-pub use gathering::Gathering;
+pub use gathering::{Gathering, WORDS};
 pub use memory::{Memory, Plain, RemotePtr};
 pub use remainder::{MESSAGE_LEN, MOST_COUNT, Pieces, Remainder, Rest, Stream, StreamPart, StreamPlace, Vector, Way};
 pub use seccomp::{Call, Policy};

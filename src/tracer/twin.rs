@@ -7,12 +7,12 @@
 use super::deputy::{self, Deputy, Fate};
 use super::driver::Driver;
 use super::error::Error;
-use super::gathering::Bystanders;
+use super::gathering::{self, Bystanders};
 use super::inject::Visit;
 use super::memory::Memory;
 use super::seccomp::Call;
 use super::stub::{self, Stub};
-use crate::image::model::address::PageRange;
+use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::{Pid, Tid};
 use crate::sys::ptrace;
 
@@ -141,7 +141,11 @@ impl<'a> Child<'a> {
     ) -> Result<Self, Error> {
         let stub = host.stub();
         let tid = bear(host)?;
-        let deputy = Deputy::new(tid, stub, fate).and_then(|deputy| others.await_end_of(tid).map(|()| deputy));
+        // The last bytes are theirs.
+        let words = Addr(scratch.end.0.saturating_sub(gathering::WORDS));
+        let scratch = if fate == Fate::RunsOn { PageRange::new(scratch.start.0, words.0) } else { scratch };
+        let deputy = Deputy::new(tid, stub, fate);
+        let deputy = deputy.and_then(|deputy| others.await_end_of(&deputy, words).map(|()| deputy));
         match deputy {
             Ok(deputy) => Ok(Self { deputy: Some(deputy), host, scratch, others }),
             Err(error) => {

@@ -99,7 +99,7 @@ fn a_killed_tracer_leaves_no_child() {
 fn at_work(target: Pid, look: impl FnOnce(&mut Child<'_>, Addr)) {
     let mut tree = FrozenTree::freeze(target, &FreezeOptions::default()).expect("freeze");
     let mut session = RemoteSession::open_with(&mut tree, target, 4 * PAGE_SIZE).expect("open");
-    let mut child = session.child(Fate::DiesWithUs).expect("child");
+    let mut child = session.child(Fate::DiesWithUs, &[]).expect("child");
     let scratch = child.scratch();
     let counter = scratch.start.add(PAGE_SIZE);
     let deputy = child.deputy().expect("deputy");

@@ -68,7 +68,7 @@ impl Member {
         let ops = (ops as u64 * size_of::<Op>() as u64).next_multiple_of(PAGE_SIZE);
         let len = code_len() + PAGE_SIZE + 2 * STACK + ops + room.next_multiple_of(PAGE_SIZE);
         let scratch = padding::hole(&maps, len).ok_or(Error::NoRoom { pid, what: "hole for a mapping of ours" })?;
-        let who = Who { pid, but: 0, taken: None, undo: (Addr::NULL, scratch.len()) };
+        let who = Who { processes: &[(pid, 0)], taken: None, undo: (Addr::NULL, scratch.len()) };
         let Stubs { places, visits } = Stubs::write(tree, who, &maps, &memory)?;
         let mut visits = visits.into_iter();
         let host = visits.next().ok_or(Error::Vanished(pid))?;

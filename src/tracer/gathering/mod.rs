@@ -11,6 +11,7 @@ mod stubs;
 mod way_back;
 
 pub(super) use bystanders::Bystanders;
+pub use bystanders::WORDS;
 
 use super::driver::BOUND;
 use super::error::Error;

@@ -1,4 +1,4 @@
-//! A stub for each of several threads of a process, in padding all over its address space.
+//! A stub for each of several threads of one address space, in padding all over it.
 
 use super::super::error::Error;
 use super::super::inject::Visit;
@@ -12,20 +12,19 @@ use crate::image::model::address::Addr;
 use crate::image::model::id::Pid;
 use crate::proc::maps::Mapping;
 
-/// Threads of a process whose stubs are written, and where these stand.
+/// Threads whose stubs are written, and where these stand.
 #[derive(Debug, Default)]
 pub(in crate::tracer) struct Stubs {
     pub places: Vec<Place>,
-    /// In the order of the process's threads.
+    /// In the order of the processes and their threads.
     pub visits: Vec<Visit>,
 }
 
 /// Which threads are given stubs, and what they have to undo.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::tracer) struct Who {
-    pub pid: Pid,
-    /// How many of its first threads are given none.
-    pub but: usize,
+pub(in crate::tracer) struct Who<'a> {
+    /// Processes with one memory, each with how many of its first threads are given none.
+    pub processes: &'a [(Pid, usize)],
     /// Where stubs stand already, of which that of the guest is free; what is behind them is too.
     pub taken: Option<Place>,
     /// What the first of them has to unmap; the others have nothing to undo.
@@ -37,26 +36,28 @@ impl Stubs {
     ///
     /// # Errors
     /// [`Error::Refused`] when a seccomp filter watches one of them, [`Error::NoRoom`]; the target is as it was before.
-    pub fn write(tree: &mut FrozenTree, who: Who, maps: &[Mapping], memory: &Memory) -> Result<Self, Error> {
-        let threads = tree.threads_of(who.pid).iter().skip(who.but);
-        let count = threads.clone().count();
+    pub fn write(tree: &mut FrozenTree, who: Who<'_>, maps: &[Mapping], memory: &Memory) -> Result<Self, Error> {
+        let count = who.threads(tree).count();
         if count == 0 {
             return Ok(Self::default());
         }
-        threads.clone().try_for_each(is_free)?;
+        who.threads(tree).try_for_each(is_free)?;
         let is_taken = |place: &Place| who.taken.is_some_and(|taken| taken.start() == place.start());
         let found = padding::all_places(maps, memory)?;
         let mut found: Vec<_> = found.into_iter().filter(|(place, _)| !is_taken(place)).collect();
         let lacking = count - usize::from(who.taken.is_some());
         found.truncate(lacking.div_ceil(2));
         if found.len() * 2 < lacking {
-            return Err(Error::NoRoom { pid: who.pid, what: "padding for a stub of each of its threads" });
+            return Err(Error::NoRoom { pid: memory.pid(), what: "padding for a stub of each of its threads" });
         }
         let stale = found.iter().filter(|(_, content)| *content == Content::Stale).map(|(place, _)| *place);
-        session::run_out(tree, who.pid, &stale.collect::<Vec<_>>())?;
+        let stale: Vec<Place> = stale.collect();
         let places: Vec<Place> = found.iter().map(|(place, _)| *place).collect();
-        for thread in tree.threads_of_mut(who.pid).iter_mut().skip(who.but) {
-            session::prepare_registers(thread, memory)?;
+        for &(pid, but) in who.processes {
+            session::run_out(tree, pid, &stale)?;
+            for thread in tree.threads_of_mut(pid).iter_mut().skip(but) {
+                session::prepare_registers(thread, memory)?;
+            }
         }
         match visits(tree, who, &places, memory) {
             Ok(visits) => Ok(Self { places, visits }),
@@ -65,6 +66,12 @@ impl Stubs {
                 Err(error)
             }
         }
+    }
+}
+
+impl Who<'_> {
+    fn threads<'a>(&'a self, tree: &'a FrozenTree) -> impl Iterator<Item = &'a StoppedThread> {
+        self.processes.iter().flat_map(|(pid, but)| tree.threads_of(*pid).iter().skip(*but))
     }
 }
 
@@ -79,11 +86,14 @@ fn is_free(thread: &StoppedThread) -> Result<(), Error> {
     }
 }
 
-fn visits(tree: &FrozenTree, who: Who, places: &[Place], memory: &Memory) -> Result<Vec<Visit>, Error> {
+fn visits(tree: &FrozenTree, who: Who<'_>, places: &[Place], memory: &Memory) -> Result<Vec<Visit>, Error> {
     places.iter().try_for_each(|place| session::write_code(*place, memory))?;
     let stubs = who.taken.map(|place| place.guest).into_iter();
     let stubs = stubs.chain(places.iter().flat_map(|place| [place.host, place.guest]));
     let undo = [who.undo].into_iter().chain(std::iter::repeat(session::NOTHING));
-    let threads = tree.threads_of(who.pid).iter().skip(who.but);
-    threads.zip(stubs).zip(undo).map(|((thread, stub), undo)| Visit::prepare(thread, stub, undo, memory)).collect()
+    who.threads(tree)
+        .zip(stubs)
+        .zip(undo)
+        .map(|((thread, stub), undo)| Visit::prepare(thread, stub, undo, memory))
+        .collect()
 }

@@ -232,12 +232,13 @@ impl<'a> RemoteSession<'a> {
         twin::make(&mut self.host, self.policies[&tid] == Policy::Free)
     }
 
-    /// Makes a child that shares the target's memory, for work that takes many calls. If it is to run on when we die, all other threads wait for its end then.
+    /// Makes a child that shares the target's memory, for work that takes many calls. If it is to run on when we die, all other threads wait for its end then, also
+    /// those of the other processes that have the memory, and it may not use the last [`WORDS`](crate::tracer::WORDS) bytes of the scratch mapping.
     ///
     /// # Errors
     /// [`Error::Refused`] when a seccomp filter would watch it; [`Error::NoRoom`] for a thread that would have to wait; [`Error::Kernel`] when there is no
     /// memory or no pid for it.
-    pub fn child(&mut self, fate: Fate) -> Result<Child<'_>, Error> {
+    pub fn child(&mut self, fate: Fate, others: &[Pid]) -> Result<Child<'_>, Error> {
         let tid = self.host.tid();
         if self.policies[&tid] != Policy::Free {
             let reason = "a seccomp filter watches what it calls".to_owned();
@@ -249,7 +250,7 @@ impl<'a> RemoteSession<'a> {
         self.batch = None;
         let others = match fate {
             Fate::DiesWithUs => Bystanders::none(&self.memory),
-            Fate::RunsOn => Bystanders::prepare(self.tree, self.pid, self.place, &self.memory)?,
+            Fate::RunsOn => Bystanders::prepare(self.tree, self.pid, others, self.place, &self.memory)?,
         };
         Child::make(&mut self.host, self.scratch, fate, others)
     }

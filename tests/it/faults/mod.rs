@@ -71,6 +71,8 @@ const SEMAPHORES: Kind = Kind { program: "sysv", arguments: &["own"], ..PLAIN };
 const CONTEXTS: Kind = Kind { program: "aio", arguments: &["waiting"], contexts: true, ..PLAIN };
 /// AIO contexts that threads use as fast as they can.
 const RINGS: Kind = Kind { arguments: &["threads", "tolerant"], ..CONTEXTS };
+/// The same of processes with one memory.
+const SHARED_RINGS: Kind = Kind { arguments: &["shared", "tolerant"], ..CONTEXTS };
 /// Threads in the middle of a transfer.
 const TRANSFERS: Kind =
     Kind { program: "transfer", arguments: &["two", "tolerant"], answers: false, transfers: 2, ..PLAIN };

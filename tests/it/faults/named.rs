@@ -2,8 +2,8 @@
 
 use super::{
     BLOCKED, BUSY, C_MESSAGES, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES,
-    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENT_FILE, SOCKETS, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED,
-    STREAM_SENT, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENT_FILE, SHARED_RINGS, SOCKETS, STATIC, STATIC_MESSAGES, STOPPED,
+    STREAM_FILLED, STREAM_SENT, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -225,11 +225,25 @@ fn dump_of_contexts_that_threads_use_dies() {
     dump_dies_everywhere(|| RINGS);
 }
 
-/// The process that asks fills the rings when `snap` dies, and no thread may see that.
+#[test]
+fn dump_of_contexts_that_processes_use_together_dies() {
+    dump_dies_everywhere(|| SHARED_RINGS);
+}
+
 #[test]
 fn no_thread_sees_a_ring_that_is_being_asked() {
-    isolated_for(LIMIT, |room| {
-        let subject = Subject::start(room, RINGS);
+    nobody_sees_a_ring_that_is_being_asked(|| RINGS);
+}
+
+#[test]
+fn no_process_sees_a_ring_that_is_being_asked() {
+    nobody_sees_a_ring_that_is_being_asked(|| SHARED_RINGS);
+}
+
+/// The process that asks fills the rings when `snap` dies.
+fn nobody_sees_a_ring_that_is_being_asked<Test: Fn() -> Kind>(kind: Test) {
+    isolated_as::<Test>(LIMIT, |room| {
+        let subject = Subject::start(room, kind());
         for turn in 0..16 {
             let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
             let run = dump.env("SNAP_FAULT", Point::AioProbing.name()).run();

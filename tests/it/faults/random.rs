@@ -2,14 +2,14 @@
 
 use super::{
     BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES,
-    RINGS, RSEQ, SENT_FILE, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED, STREAM_SENT, SUBREAPER, Subject,
-    TRANSFERS, VECTOR,
+    RINGS, RSEQ, SENT_FILE, SHARED_RINGS, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED, STREAM_SENT, SUBREAPER,
+    Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 24;
+const SHARES: u64 = 25;
 
 /// Kills in all when the environment says nothing.
 const MODEST: u64 = 160;
@@ -219,4 +219,9 @@ fn kills_of_contexts() {
 #[test]
 fn kills_of_contexts_that_threads_use() {
     dies_anywhere(|| RINGS);
+}
+
+#[test]
+fn kills_of_contexts_that_processes_use_together() {
+    dies_anywhere(|| SHARED_RINGS);
 }

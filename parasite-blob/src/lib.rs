@@ -86,6 +86,7 @@ unsafe fn perform(op: *const Op) -> i64 {
             pseudo::PUT_MESSAGES => mailbox::put(a(0)),
             pseudo::GONE => gone(a(0)),
             pseudo::AIO_PROBE => aio::probe(a(0)),
+            pseudo::USE_TILE => syscall::use_tile(),
             pseudo::STORE => {
                 (a(0) as *mut u64).write_volatile(a(1));
                 0

@@ -23,7 +23,7 @@ use crate::proc::maps::{self, Mapping};
 use crate::proc::status;
 use crate::resources::file::path;
 use crate::resources::{credentials, named_memory, robust};
-use crate::sys::{cpuid, event, own, tun};
+use crate::sys::{cpuid, event, own, probe, tun};
 use std::collections::BTreeSet;
 use std::fs::Metadata;
 use std::io;
@@ -48,6 +48,8 @@ pub struct HostFacts {
     pub xsave: XsaveLayout,
     /// XSAVE components that `snap` may use.
     pub xcomp_permitted: u64,
+    /// XSAVE components that CPU and kernel have for a process that may use them.
+    pub xcomp_supported: u64,
     /// What `snap` may do.
     pub credentials: Credentials,
     /// Whether this user namespace forbids setgroups(2).
@@ -165,6 +167,7 @@ pub fn probe(snapshot: &Snapshot) -> io::Result<HostFacts> {
         vdso: vdso_parts,
         xsave: pretended(xsave_layout()),
         xcomp_permitted: own::xcomp_permitted(),
+        xcomp_supported: probe::xcomp_supported().unwrap_or(0),
         credentials: credentials::collect(&status, own::securebits(), Vec::new(), String::new()),
         setgroups_denied: std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny"),
         speculation: own::speculation(),

@@ -11,6 +11,7 @@ use super::vdso::Home;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::{BpfMapId, FileId, ShmId};
+use crate::image::model::inventory::XTILE_DATA;
 use crate::image::model::memory::{Backing, MemoryPolicy, Mm, Prot, SharedMemoryKind, Vma, VmaFlags};
 use std::collections::HashMap;
 
@@ -279,9 +280,10 @@ pub fn settle(list: &mut List, script: &mut Script, mm: &Mm, sources: &Sources) 
     for bit in (0..32).filter(|bit| mm.membarrier >> bit & 1 == 1) {
         list.call(Label::Number("membarrier command", 1 << bit), libc::SYS_membarrier, &[1 << bit, 0, 0]);
     }
-    for feature in (0..64).filter(|bit| (mm.xcomp_permitted & !sources.xcomp_permitted) >> bit & 1 == 1) {
-        let label = Label::Number("permission for XSAVE component", feature);
-        list.call(label, libc::SYS_arch_prctl, &[ARCH_REQ_XCOMP_PERM, feature as u64]);
+    // Those that need no permission are among them too.
+    if mm.xcomp_permitted & XTILE_DATA & !sources.xcomp_permitted != 0 {
+        let args = [ARCH_REQ_XCOMP_PERM, u64::from(XTILE_DATA.trailing_zeros())];
+        list.call("permission to use AMX tiles", libc::SYS_arch_prctl, &args);
     }
 }
 

@@ -106,6 +106,11 @@ impl List {
         self.push(label.into(), op(pseudo::STORE, check::ANY, 0, &[at.0, word]));
     }
 
+    /// Uses an AMX tile.
+    pub fn use_tile(&mut self, label: impl Into<Label>) {
+        self.push(label.into(), op(pseudo::USE_TILE, check::ANY, 0, &[]));
+    }
+
     /// Copies bytes.
     pub fn copy(&mut self, label: impl Into<Label>, to: Addr, from: Addr, len: u64) {
         self.push(label.into(), op(pseudo::COPY, check::ANY, 0, &[to.0, from.0, len]));

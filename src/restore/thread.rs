@@ -2,8 +2,10 @@
 
 use super::credentials;
 use super::script::{Label, List, Script};
+use super::xstate;
 use crate::image::model::credentials::Credentials;
 use crate::image::model::id::Pid;
+use crate::image::model::inventory::XTILE_DATA;
 use crate::image::model::process::EndedLeader;
 use crate::image::model::signal::QueuedSignal;
 use crate::image::model::thread::{AltStack, Scheduling, Thread, ThreadSettings};
@@ -62,6 +64,10 @@ pub fn give(
         list.call("registering rseq", libc::SYS_rseq, &args);
     }
     alternate_stack(list, script, &thread.alt_stack);
+    // PTRACE_SETREGSET puts no tiles into a thread that has never used any (`validate_user_xstate_header` in arch/x86/kernel/fpu/xstate.c).
+    if xstate::in_use(&thread.cpu.xsave).is_some_and(|used| used & XTILE_DATA != 0) {
+        list.use_tile("using a tile");
+    }
     schedule(list, script, &thread.scheduling);
     settings(list, script, &thread.settings, inherited.speculation);
     let groups_stay = inherited.groups_stay;

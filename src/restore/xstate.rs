@@ -5,6 +5,12 @@ use crate::image::model::inventory::XsaveLayout;
 /// The x87 and SSE part, and the header behind it.
 const LEGACY: usize = 512 + 64;
 
+/// XSTATE_BV of an XSAVE area.
+#[must_use]
+pub fn in_use(area: &[u8]) -> Option<u64> {
+    area.get(512..520)?.try_into().ok().map(u64::from_le_bytes)
+}
+
 /// `area` in the layout of this host, `size` bytes long as PTRACE_GETREGSET gives it here.
 #[must_use]
 pub fn convert(area: &[u8], from: &XsaveLayout, to: &XsaveLayout, size: usize) -> Vec<u8> {

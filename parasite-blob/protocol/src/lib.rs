@@ -67,6 +67,8 @@ pub mod pseudo {
     pub const GONE: u32 = FIRST + 12;
     /// Finds out how many requests are in flight in the ring of the [`super::AioProbe`] at `args[0]`.
     pub const AIO_PROBE: u32 = FIRST + 13;
+    /// Uses an AMX tile and releases all of them, so that the kernel gives this thread room for their content.
+    pub const USE_TILE: u32 = FIRST + 14;
 }
 
 impl Op {

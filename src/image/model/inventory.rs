@@ -59,6 +59,28 @@ pub struct XsaveComponent {
     pub size: u32,
 }
 
+/// Names of the state components of XSAVE, by their bits.
+pub const XSAVE_COMPONENTS: &[(u64, &str)] = &[
+    (1 << 0, "x87"),
+    (1 << 1, "SSE"),
+    (1 << 2, "AVX"),
+    (1 << 3, "BNDREGS"),
+    (1 << 4, "BNDCSR"),
+    (0b111 << 5, "AVX-512"),
+    (1 << 5, "opmask"),
+    (1 << 6, "ZMM_Hi256"),
+    (1 << 7, "Hi16_ZMM"),
+    (1 << 9, "PKRU"),
+    (1 << 11, "CET_U"),
+    (1 << 17, "AMX-cfg"),
+    (1 << 18, "AMX-tiles"),
+    (1 << 19, "APX"),
+];
+
+/// XTILE_DATA: the eight tiles of AMX, the only component that a process asks for before it uses it (`xstate_prctl_req` in
+/// arch/x86/kernel/fpu/xstate.c).
+pub const XTILE_DATA: u64 = 1 << 18;
+
 /// Clocks sampled together, in nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clocks {

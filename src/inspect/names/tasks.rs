@@ -1,6 +1,7 @@
 //! Tasks: scheduling, limits, clocks, CPU state (sched(7), getrlimit(2), clock_getres(2)).
 
 use super::{at, bits};
+use crate::image::model::inventory::XSAVE_COMPONENTS;
 
 /// SCHED_*.
 #[must_use]
@@ -80,25 +81,7 @@ pub fn clock(clock: i32) -> String {
 /// State components of XSAVE that are set in a bit vector such as XCR0.
 #[must_use]
 pub fn xsave(features: u64) -> Vec<String> {
-    bits(
-        features,
-        &[
-            (1 << 0, "x87"),
-            (1 << 1, "SSE"),
-            (1 << 2, "AVX"),
-            (1 << 3, "BNDREGS"),
-            (1 << 4, "BNDCSR"),
-            (0b111 << 5, "AVX-512"),
-            (1 << 5, "opmask"),
-            (1 << 6, "ZMM_Hi256"),
-            (1 << 7, "Hi16_ZMM"),
-            (1 << 9, "PKRU"),
-            (1 << 11, "CET_U"),
-            (1 << 17, "AMX-cfg"),
-            (1 << 18, "AMX-tiles"),
-            (1 << 19, "APX"),
-        ],
-    )
+    bits(features, XSAVE_COMPONENTS)
 }
 
 /// CPUs of an affinity mask as a list: `0-3,8`.

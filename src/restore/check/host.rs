@@ -3,10 +3,11 @@
 use super::Checker;
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::Pid;
-use crate::image::model::inventory::XsaveLayout;
+use crate::image::model::inventory::{XSAVE_COMPONENTS, XTILE_DATA, XsaveLayout};
 use crate::image::model::process::Process;
 use crate::restore::holders::Holder;
 use crate::restore::lookup::stays_in_session;
+use crate::restore::xstate::in_use;
 
 /// The highest id of a timer that is reached by making timers, where the kernel takes no wishes (before Linux 6.15).
 const TIMERS_COUNTED: i32 = 100_000;
@@ -56,14 +57,25 @@ impl Checker<'_> {
     pub(super) fn cpu(&mut self, process: &Process) {
         let (ours, theirs) = (&self.facts.xsave, &self.snapshot.inventory.host.xsave);
         let used = process.threads.iter().filter_map(|thread| in_use(&thread.cpu.xsave)).fold(0, |all, one| all | one);
+        let permitted = self.snapshot.mms[process.mm.0 as usize].xcomp_permitted & XTILE_DATA;
+        let named = |bit: u32| {
+            let name =
+                XSAVE_COMPONENTS.iter().find(|(mask, _)| *mask == 1 << bit).map(|(_, name)| format!(" ({name})"));
+            format!("XSAVE component {bit}{}", name.unwrap_or_default())
+        };
         for bit in (0..63).filter(|bit| used >> bit & 1 == 1) {
             let part = |layout: &XsaveLayout| {
                 layout.components.iter().find(|component| u32::from(component.bit) == bit).map(|c| c.size)
             };
             if ours.features >> bit & 1 == 0 || part(ours) != part(theirs) {
                 let reason = "this CPU does not have it, or not in this size";
-                self.block(process, format!("XSAVE component {bit}"), reason, "restore on a CPU like that of the dump");
+                self.block(process, named(bit), reason, "restore on a CPU like that of the dump");
             }
+        }
+        if permitted & !used & !(self.facts.xcomp_permitted | self.facts.xcomp_supported) != 0 {
+            let object = format!("permission for {}", named(XTILE_DATA.trailing_zeros()));
+            let reason = "this CPU does not have it, or this kernel does not know of it";
+            self.block(process, object, reason, "restore on a CPU and a kernel like those of the dump");
         }
     }
 
@@ -169,9 +181,4 @@ fn taken(holder: &Holder) -> (String, String) {
             (format!("taken by a process group or session {who}"), "end its members".into())
         }
     }
-}
-
-/// XSTATE_BV of an XSAVE area.
-fn in_use(area: &[u8]) -> Option<u64> {
-    area.get(512..520)?.try_into().ok().map(u64::from_le_bytes)
 }

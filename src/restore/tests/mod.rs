@@ -9,9 +9,11 @@ use super::{Error, Outcome, restore};
 use crate::image::model::address::Addr;
 use crate::image::model::file::{Description, FdEntry, OpenObject};
 use crate::image::model::id::{DescriptionId, Fd, Pid, PipeId, Tid};
+use crate::image::model::inventory::XTILE_DATA;
 use crate::image::model::pipe::{Pipe, Unread};
 use crate::image::model::thread::RobustList;
 use crate::proc::{TaskDir, stat};
+use crate::sys::probe;
 use handmade::{CODE, alone, choices, free_id, handmade, thread};
 
 /// `mov eax, 34; syscall; jmp` back: pause(2) for ever.
@@ -134,6 +136,34 @@ fn a_process_of_three_instructions_exits_with_its_code() {
     alone(|| {
         let image = handmade(&exit_group(42));
         assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(42));
+    });
+}
+
+/// AVX-512 and its like need no permission: every process has it for what its CPU has.
+#[test]
+fn permissions_that_nobody_asks_for_are_not_asked_for() {
+    alone(|| {
+        let mut image = handmade(&exit_group(42));
+        image.snapshot.mms[0].xcomp_permitted = 1 << 17 | 0x2ff;
+        assert_eq!(restore(&image, &choices(), false, None).unwrap(), Outcome::Exited(42));
+    });
+}
+
+#[test]
+fn permission_to_use_tiles_is_given_back_or_refused_by_name() {
+    alone(|| {
+        let mut image = handmade(&exit_group(42));
+        image.snapshot.mms[0].xcomp_permitted = XTILE_DATA | 7;
+        let has_tiles = probe::xcomp_supported().is_ok_and(|features| features & XTILE_DATA != 0);
+        match restore(&image, &choices(), false, None) {
+            Ok(outcome) => assert!(has_tiles && outcome == Outcome::Exited(42), "{outcome:?}"),
+            Err(Error::Blocked(blockers)) => {
+                assert!(!has_tiles, "{blockers:?}");
+                assert_eq!(blockers.len(), 1, "{blockers:?}");
+                assert_eq!(blockers[0].object, "permission for XSAVE component 18 (AMX-tiles)");
+            }
+            Err(error) => panic!("{error}"),
+        }
     });
 }
 

@@ -1,7 +1,7 @@
 //! Vector registers across a dump.
 
 use crate::support::needs::cpu_has;
-use crate::support::{isolated, require_cpu};
+use crate::support::{Room, isolated, require_cpu};
 
 #[test]
 fn avx512_registers_masks_and_control_words() {
@@ -15,12 +15,22 @@ fn avx512_registers_masks_and_control_words() {
 #[test]
 fn amx_tiles_where_the_cpu_has_them() {
     isolated(|room| {
-        if cpu_has("amx_tile") {
-            return room.survives(room.victim("c-amx", &[]));
+        if has(room, "amx_tile", "c-amx") {
+            room.survives(room.victim("c-amx", &[]));
+            room.survives(room.victim("c-amx", &["permission"]));
         }
-        let program = crate::support::victim::program("c-amx");
-        let status = std::process::Command::new(program).arg(room.path("unused")).status().expect("c-amx");
-        assert_eq!(status.code(), Some(64), "cpuinfo knows no amx_tile, but the victim found tiles");
-        crate::support::needs::not_run("this CPU has no AMX tiles");
     });
+}
+
+/// Whether the CPU has what a victim uses. Where /proc/cpuinfo does not tell of it, the victim must not find it either (it exits with 64), and
+/// the test was not run.
+fn has(room: &Room, flag: &str, victim: &str) -> bool {
+    if cpu_has(flag) {
+        return true;
+    }
+    let program = crate::support::victim::program(victim);
+    let status = std::process::Command::new(program).arg(room.path("unused")).status().expect("a victim");
+    assert_eq!(status.code(), Some(64), "cpuinfo knows no {flag}, but {victim} has found it");
+    crate::support::needs::not_run(&format!("this CPU has no {flag}"));
+    false
 }

@@ -19,6 +19,7 @@ the victims) on another kernel, in QEMU.
   --skip WORD     leave out tests whose names contain WORD (may be repeated)
   --as-user       run the tests as an ordinary user
   --append TEXT   more for the kernel's command line
+  --pack-only     only make the archive, target/vm/initramfs.cpio, for another emulator
   --timeout SECS  a bound on the whole, 3,600 by default
 ";
 
@@ -34,6 +35,7 @@ pub struct Arguments {
     pub skip: Vec<String>,
     pub as_user: bool,
     pub append: String,
+    pub pack_only: bool,
     pub timeout: u64,
     pub tests: Vec<String>,
 }
@@ -51,6 +53,7 @@ impl Arguments {
             skip: Vec::new(),
             as_user: false,
             append: String::new(),
+            pack_only: false,
             timeout: 3600,
             tests: Vec::new(),
         };
@@ -66,6 +69,7 @@ impl Arguments {
                 "--qemu" => arguments.qemu = value()?.into(),
                 "--skip" => arguments.skip.push(value()?),
                 "--as-user" => arguments.as_user = true,
+                "--pack-only" => arguments.pack_only = true,
                 "--append" => arguments.append = value()?,
                 "--timeout" => arguments.timeout = value()?.parse().map_err(|error| format!("--timeout: {error}"))?,
                 option if option.starts_with('-') => return Err(format!("no option {option}\n{USAGE}")),

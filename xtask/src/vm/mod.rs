@@ -22,6 +22,10 @@ pub fn run(words: &[String]) -> Result<(), String> {
     eprintln!("== kernel {} ({})", kernel.version, kernel.image.display());
     let built = contents::build()?;
     let initramfs = contents::pack(&built, &kernel, &arguments, &place)?;
+    if arguments.pack_only {
+        println!("{}", initramfs.display());
+        return Ok(());
+    }
     eprintln!("== ready to boot after {:.0} s", start.elapsed().as_secs_f64());
     machine::boot(&kernel, &initramfs, &arguments)
 }

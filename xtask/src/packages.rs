@@ -58,6 +58,8 @@ const PACKAGES: &[Package] = &[
     Package { name: "mariadb-server-core", probe: Probe::Program("mariadbd") },
     Package { name: "mariadb-client-core", probe: Probe::Program("mariadb") },
     Package { name: "fio", probe: Probe::Program("fio") },
+    Package { name: "openmpi-bin", probe: Probe::Program("mpirun.openmpi") },
+    Package { name: "python3-mpi4py", probe: Probe::File("/usr/lib/python3/dist-packages/mpi4py") },
     Package { name: "wrk", probe: Probe::Program("wrk") },
     Package { name: "tcpdump", probe: Probe::Program("tcpdump") },
 ];

@@ -7,6 +7,7 @@ mod dialogue;
 mod fio;
 mod interpreters;
 mod mariadb;
+mod mpi;
 mod postgres;
 mod python;
 mod servers;

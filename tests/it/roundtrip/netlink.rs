@@ -3,6 +3,9 @@
 use crate::support::isolated;
 use crate::support::network::own_network;
 
+/// A port id that somebody else wants too.
+const PORT: &str = "2054815745";
+
 #[test]
 fn exam_16_netlink_sockets() {
     isolated(|room| {
@@ -32,11 +35,11 @@ fn exam_21_messages_that_the_kernel_has_sent_are_named_and_stay() {
 fn a_port_id_that_is_taken_ends_the_restore_before_anything_runs() {
     isolated(|room| {
         own_network();
-        let mut victim = room.victim("netlink", &["plain"]);
+        let mut victim = room.victim("netlink", &["plain", PORT]);
         let image = room.dump_and_kill(&mut victim, "killed.snap");
-        let mut other = room.victim("netlink", &["plain"]);
+        let mut other = room.victim("netlink", &["plain", PORT]);
         let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);
-        let run = run.says("netlink port 2054815745");
+        let run = run.says(&format!("netlink port {PORT}"));
         assert_eq!(victim.state(), None, "something runs: {run}");
         other.end();
         assert_eq!(room.restore(&image, &[]), victim.pid());

@@ -39,4 +39,4 @@ tail -n +1 -f "$place/serial" & tail=$!
 timeout "$seconds" "$bochs" -q -f "$place/bochsrc" >"$place/out" 2>&1 </dev/null || true
 sleep 1
 kill "$tail"
-grep -q '^vm: done' "$place/serial"
+grep -q '^vm: done' "$place/serial" && ! grep -q '^vm: end .*: [1-9]' "$place/serial"

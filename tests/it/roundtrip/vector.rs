@@ -1,4 +1,4 @@
-//! Vector registers across a dump.
+//! What a thread has beside its general registers: vector registers across a dump, and the shadow stack, which is refused.
 
 use crate::support::needs::cpu_has;
 use crate::support::{Room, isolated, require_cpu};
@@ -18,6 +18,15 @@ fn amx_tiles_where_the_cpu_has_them() {
         if has(room, "amx_tile", "c-amx") {
             room.survives(room.victim("c-amx", &[]));
             room.survives(room.victim("c-amx", &["permission"]));
+        }
+    });
+}
+
+#[test]
+fn a_shadow_stack_is_refused_where_the_cpu_has_them() {
+    isolated(|room| {
+        if has(room, "user_shstk", "c-shadow") {
+            room.refuses(room.victim("c-shadow", &[]), &["shadow stack", "shadow stacks are not supported"]);
         }
     });
 }

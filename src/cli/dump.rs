@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 /// Dumps, and says what was done; as urgently as it was begun.
-pub fn run(args: &DumpArgs, streams: Streams, urgency: Option<Urgency>) -> Result<Exit, Failure> {
+pub fn run(args: &DumpArgs, streams: Streams, urgency: &Urgency) -> Result<Exit, Failure> {
     let output = destination(args)?;
     if output == Output::Stdout && io::stdout().is_terminal() {
         return Err(Failure::new(
@@ -47,7 +47,7 @@ pub fn run(args: &DumpArgs, streams: Streams, urgency: Option<Urgency>) -> Resul
         unrestorable: restore::unrestorable,
         progress: &bar,
     };
-    let done = dump::run(&options, urgency.unwrap_or_else(Urgency::take));
+    let done = dump::run(&options, urgency);
     let report = done.map_err(|error| explain(args.pid, error))?;
     bar.finish();
     tell(args, &output, &report, streams)?;

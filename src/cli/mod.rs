@@ -25,21 +25,24 @@ use exit::Exit;
 use exit_code::Code;
 use failure::Failure;
 use output::Output;
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 
 /// Parses the command line, runs the command, and says how it went.
 #[must_use]
 pub fn main() -> ExitCode {
-    // On a busy machine a dump waits for its first instants as for any other.
-    let urgency = Urgency::take();
+    // On a busy machine a dump waits for its first instants as for any other, and for its end: so it is urgent until the process has ended.
+    let urgency = ManuallyDrop::new(Urgency::take());
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let urgency = matches!(cli.command, Command::Dump(_)).then_some(urgency);
+    if !matches!(cli.command, Command::Dump(_)) {
+        urgency.give_up();
+    }
     log::start(cli.quiet, cli.verbose);
     let output = Output { quiet: cli.quiet, json: wants_json(&cli.command) };
-    match run(&cli.command, output, urgency) {
+    match run(&cli.command, output, &urgency) {
         Ok(exit) => exit.leave(),
         Err(failure) => {
             failure.tell(output);
@@ -48,7 +51,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command, output: Output, urgency: Option<Urgency>) -> Result<Exit, Failure> {
+fn run(command: &Command, output: Output, urgency: &Urgency) -> Result<Exit, Failure> {
     match command {
         Command::Dump(args) => dump::run(args, output, urgency),
         Command::Restore(args) => restore::run(args, output),

@@ -58,8 +58,10 @@ use std::time::{Duration, Instant};
 ///
 /// # Errors
 /// See [`Error`].
-pub fn run(options: &Options<'_>, urgency: Urgency) -> Result<Report, Error> {
-    Dump { options, started: Instant::now(), urgency }.run()
+pub fn run(options: &Options<'_>, urgency: &Urgency) -> Result<Report, Error> {
+    let done = Dump { options, started: Instant::now(), urgency }.run();
+    urgency.afterwards();
+    done
 }
 
 /// How often a dump is tried whose only obstacles pass by themselves; with a time limit, as often as that allows.
@@ -86,7 +88,7 @@ impl Image {
 struct Dump<'a> {
     options: &'a Options<'a>,
     started: Instant,
-    urgency: Urgency,
+    urgency: &'a Urgency,
 }
 
 impl Dump<'_> {
@@ -191,7 +193,7 @@ impl Dump<'_> {
             scope: Scope::Tree,
             bound,
             cancelled: &|| self.cancelled().is_some(),
-            urgency: Some(&self.urgency),
+            urgency: Some(self.urgency),
         };
         FrozenTree::freeze(self.options.pid, &freeze).map_err(|e| self.tracer_error(e))
     }

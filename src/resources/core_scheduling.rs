@@ -50,6 +50,7 @@ impl Cookies {
             return None;
         }
         let known: HashSet<u64> = self.0.values().copied().collect();
+        let inside: HashSet<&Pid> = inside.iter().collect();
         let is_outside = |pid: &Pid| !inside.contains(pid) && *pid != task::own_pid();
         let others: Vec<Pid> = processes().into_iter().filter(is_outside).collect();
         let look = |&pid: &Pid, buffer: &mut Vec<u8>| {

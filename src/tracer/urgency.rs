@@ -53,6 +53,11 @@ impl Urgency {
         self.set(|found| sched::SchedAttr { nice: nice(found), ..found });
     }
 
+    /// As it was found.
+    pub fn give_up(&self) {
+        self.set(|found| found);
+    }
+
     fn set(&self, changed: impl FnOnce(sched::SchedAttr) -> sched::SchedAttr) -> bool {
         self.found.is_some_and(|found| sched::set_attributes(Tid(0), &changed(found)).is_ok())
     }
@@ -60,7 +65,7 @@ impl Urgency {
 
 impl Drop for Urgency {
     fn drop(&mut self) {
-        self.set(|found| found);
+        self.give_up();
     }
 }
 

@@ -72,7 +72,7 @@ fn dump_and_kill(place: &Workplace, say: &dyn Fn(&str) -> Result<(), Failure>) -
         unrestorable: restore::unrestorable,
         progress: &Silent,
     };
-    let done = dump::run(&options, Urgency::take());
+    let done = dump::run(&options, &Urgency::take());
     let report = done.map_err(|error| super::dump::explain(pid.0, error))?;
     program.reap()?;
     let last = place.last()?;

@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 
-/// Makes a new socket one end of a connection, mute until [`revive`]. Closed before, it vanishes without a word.
+/// Makes a new socket one end of a connection, mute until `Reviving::revive`. Closed before, it vanishes without a word.
 pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<()> {
     let Connection { peer, inside: _, incoming, outgoing, window, agreed } = connection;
     let fd = made.as_fd();

@@ -10,7 +10,7 @@ use super::shared::Known;
 use super::warnings;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
-use crate::image::model::bpf::BpfMap;
+use crate::image::model::bpf::{BpfMap, BpfTypes};
 use crate::image::model::id::{MmId, Pid, ShmId, Tid};
 use crate::image::model::ipc::Ipc;
 use crate::image::model::memory::{Backing, Mm};
@@ -302,7 +302,7 @@ impl Builder {
         root: Pid,
         zombies: Vec<Zombie>,
         pipes: Vec<Pipe>,
-        (ipc, bpf_maps): (Ipc, Vec<BpfMap>),
+        (ipc, (bpf_types, bpf_maps)): (Ipc, (Vec<BpfTypes>, Vec<BpfMap>)),
         lock: Option<Lock>,
     ) -> Result<(Collected, Findings), CollectError> {
         for (process, (tty_nr, tpgid)) in self.processes.iter_mut().zip(&self.ttys) {
@@ -334,6 +334,7 @@ impl Builder {
                 socket_options,
                 sockets,
                 ipc,
+                bpf_types,
                 bpf_maps,
                 seccomp_filters: self.seccomp.into_filters(),
             },

@@ -158,6 +158,7 @@ fn kind(snapshot: &Snapshot, object: &OpenObject) -> &'static str {
         OpenObject::Socket(_) => "socket",
         OpenObject::Queue(_) => "message-queue",
         OpenObject::BpfMap(_) => "bpf-map",
+        OpenObject::BpfTypes(_) => "btf",
     }
 }
 
@@ -199,7 +200,11 @@ fn name(snapshot: &Snapshot, object: &OpenObject) -> Raw {
             Raw([b"/", name].concat())
         }
         OpenObject::BpfMap(map) => {
-            Raw(snapshot.bpf_maps.get(map.0 as usize).map_or_else(String::new, bpf::map).into_bytes())
+            let map = snapshot.bpf_maps.get(map.0 as usize);
+            Raw(map.map_or_else(String::new, |map| bpf::map(snapshot, map)).into_bytes())
+        }
+        OpenObject::BpfTypes(types) => {
+            Raw(snapshot.bpf_types.get(types.0 as usize).map_or_else(String::new, bpf::types).into_bytes())
         }
         OpenObject::Memfd(shm) => Raw(place::shared(snapshot, *shm).into_bytes()),
         OpenObject::Regular(file)

@@ -126,6 +126,7 @@ pub fn file_of(snapshot: &Snapshot, object: &OpenObject) -> Option<FileId> {
         | OpenObject::OwnTerminal(_)
         | OpenObject::Queue(_)
         | OpenObject::BpfMap(_)
+        | OpenObject::BpfTypes(_)
         | OpenObject::Socket(_) => None,
     }
 }

@@ -1,17 +1,15 @@
 //! `snap inspect FILE ipc`: System V shared memory, semaphores and message queues, POSIX message queues, and maps of bpf(2).
 
+use super::Report;
+use super::bpf::{self, OneBtf, OneMap};
 use super::json::{Hex, Raw};
 use super::table::{lines, table};
 use super::text::{bytes, count};
-use super::{Report, names};
 use crate::image::model::Snapshot;
-use crate::image::model::bpf::{BpfMap, MapContent};
-use crate::image::model::file::OpenObject;
-use crate::image::model::id::{DescriptionId, ShmId};
+use crate::image::model::id::ShmId;
 use crate::image::model::ipc::{self, IpcOwner, MessageQueue, NotificationEvent, PosixQueue, Segment, SemaphoreSet};
 use crate::image::model::memory::{Backing, SharedMemoryKind};
 use serde::Serialize;
-use std::fmt::Write;
 
 /// The report.
 #[derive(Debug, Serialize)]
@@ -22,6 +20,7 @@ pub struct Ipc {
     queues: Vec<OneQueue>,
     posix_queues: Vec<OnePosixQueue>,
     bpf_maps: Vec<OneMap>,
+    bpf_types: Vec<OneBtf>,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,28 +114,6 @@ struct Notification {
     value: Option<Hex>,
 }
 
-/// A map of bpf(2).
-#[derive(Debug, Serialize)]
-struct OneMap {
-    /// Its number in the kernel of the dump.
-    id: u32,
-    name: Raw,
-    kind: String,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: Vec<String>,
-    frozen: bool,
-    /// Where it is pinned; then nothing of it is in the image.
-    pinned: Option<Raw>,
-    /// Entries in the image.
-    entries: usize,
-    /// How many descriptors of it there are.
-    descriptors: usize,
-    #[serde(skip)]
-    text: String,
-}
-
 /// Makes it.
 #[must_use]
 pub fn report(snapshot: &Snapshot) -> Ipc {
@@ -156,7 +133,8 @@ pub fn report(snapshot: &Snapshot) -> Ipc {
             .collect(),
         queues: snapshot.ipc.queues.iter().map(queue).collect(),
         posix_queues: snapshot.ipc.posix_queues.iter().map(posix_queue).collect(),
-        bpf_maps: snapshot.bpf_maps.iter().map(|map| bpf_map(snapshot, map)).collect(),
+        bpf_maps: snapshot.bpf_maps.iter().map(|map| bpf::map(snapshot, map)).collect(),
+        bpf_types: snapshot.bpf_types.iter().map(|types| bpf::types(snapshot, types)).collect(),
     }
 }
 
@@ -243,36 +221,11 @@ fn notification(notification: &ipc::Notification) -> Notification {
     Notification { pid: notification.pid.0, event, signal, value }
 }
 
-fn bpf_map(snapshot: &Snapshot, map: &BpfMap) -> OneMap {
-    let entries = snapshot.fd_tables.iter().flat_map(|table| &table.entries);
-    let is_of = |id: DescriptionId| {
-        let description = snapshot.descriptions.get(id.0 as usize);
-        description.is_some_and(|description| description.object == OpenObject::BpfMap(map.id))
-    };
-    OneMap {
-        id: map.number,
-        name: Raw(map.name.clone()),
-        kind: map.kind.name(),
-        key_size: map.key_size,
-        value_size: map.value_size,
-        max_entries: map.max_entries,
-        flags: names::bpf::flags(map.flags),
-        frozen: map.frozen,
-        pinned: match &map.content {
-            MapContent::Pinned(path) => Some(Raw(path.clone())),
-            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } => None,
-        },
-        entries: map.entries(),
-        descriptors: entries.filter(|entry| is_of(entry.description)).count(),
-        text: names::bpf::map(map),
-    }
-}
-
 impl Report for Ipc {
     fn text(&self, width: Option<u16>) -> String {
-        let Self { schema: _, segments, semaphores, queues, posix_queues, bpf_maps } = self;
+        let Self { schema: _, segments, semaphores, queues, posix_queues, bpf_maps, bpf_types } = self;
         let is_empty = segments.is_empty() && semaphores.is_empty() && queues.is_empty();
-        if is_empty && posix_queues.is_empty() && bpf_maps.is_empty() {
+        if is_empty && posix_queues.is_empty() && bpf_maps.is_empty() && bpf_types.is_empty() {
             return "no System V IPC, no POSIX message queues, no BPF maps\n".to_owned();
         }
         let mut rows = table(&["KIND", ">ID", "KEY", "MODE", ">UID", "WHAT"], width);
@@ -318,9 +271,8 @@ impl Report for Ipc {
         }
         let queued = lines(&mut rows);
         let mut out = if is_empty && posix_queues.is_empty() { String::new() } else { queued };
-        for OneMap { text, descriptors, .. } in bpf_maps {
-            let _ = writeln!(out, "BPF map: {text}, {}", count(*descriptors as u64, "descriptor"));
-        }
+        out.extend(bpf_maps.iter().map(ToString::to_string));
+        out.extend(bpf_types.iter().map(ToString::to_string));
         out
     }
 }
@@ -345,6 +297,10 @@ mod tests {
         assert_eq!(json["posix_queues"][0]["name"], "/jobs");
         let array = "percpu_array [71] counters, 4 B to 4 B, 2 of 2000 elements are not zero, frozen, 0 descriptors";
         assert!(text.contains(array), "{text}");
+        let types = "hash [70] counters, 4 B to 4 B, 2 of 2000 entries, types 1 and 1 of BTF [90], 0 descriptors";
+        assert!(text.contains(types), "{text}");
+        assert!(text.contains("BPF types: BTF [90], 45 B, 1 map, 0 descriptors"), "{text}");
+        assert_eq!((&json["bpf_maps"][0]["types"]["btf"], &json["bpf_types"][0]["id"]), (&90.into(), &90.into()));
         assert!(text.contains("devmap [74] counters, 4 B to 4 B, pinned as /sys/fs/bpf/devices"), "{text}");
         assert_eq!(
             (&json["bpf_maps"][3]["flags"][0], &json["bpf_maps"][4]["pinned"]),

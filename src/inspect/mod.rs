@@ -6,6 +6,7 @@
 //! Architecture invariant: what comes from an image is hostile. Nothing here indexes by it without a check, and nothing of
 //! it reaches a terminal without [`text::printable`].
 
+mod bpf;
 pub mod env;
 pub mod fds;
 pub mod files;

@@ -1,11 +1,11 @@
-//! Maps of bpf(2): made again with what was in them, or opened where they are pinned.
+//! Maps of bpf(2): made again with what was in them, or opened where they are pinned. Descriptions of types are loaded before them.
 
 use super::descriptors::{OpenError, failed};
 use super::host::HostFacts;
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::bpf::{BpfMap, MapContent, MapKind};
-use crate::image::model::id::BpfMapId;
+use crate::image::model::id::{BpfMapId, BpfTypesId};
 use crate::proc::host;
 use crate::resources::bpf::{holders, make};
 use crate::sys::bpf::{self, Attributes, READ_ONLY, WRITE_ONLY};
@@ -25,19 +25,24 @@ pub struct BpfFacts {
     cpus: u64,
     /// For each map: the number of the one that is pinned, or why it cannot be had.
     maps: Vec<Result<Option<u32>, String>>,
+    /// For each BTF, why it cannot be loaded, if it cannot.
+    types: Vec<Option<String>>,
 }
 
 impl BpfFacts {
     /// Tries for each map to make a small one of its kind, or to open the one that is pinned.
     #[must_use]
     pub fn probe(snapshot: &Snapshot) -> Self {
+        let types: Vec<_> = snapshot.bpf_types.iter().map(|types| bpf::load_types(&types.bytes)).collect();
         let maps = snapshot.bpf_maps.iter().map(|map| match &map.content {
             MapContent::Pinned(path) => find(map, Path::new(OsStr::from_bytes(path))).map(Some),
-            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } => {
-                attempt(map).map(|()| None).map_err(|error| format!("this kernel makes no such map for snap: {error}"))
-            }
+            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } => attempt(map, &types)
+                .map(|()| None)
+                .map_err(|error| format!("this kernel makes no such map for snap: {error}")),
         });
-        Self { cpus: host::possible_cpus().map_or(0, |(count, _)| count), maps: maps.collect() }
+        let maps = maps.collect();
+        let types = types.into_iter().map(|loaded| loaded.err().map(|error| error.to_string())).collect();
+        Self { cpus: host::possible_cpus().map_or(0, |(count, _)| count), maps, types }
     }
 }
 
@@ -54,7 +59,7 @@ fn find(map: &BpfMap, path: &Path) -> Result<u32, String> {
 }
 
 /// Makes a map like this one with room for one entry, and opens it as those of a program are opened.
-fn attempt(map: &BpfMap) -> io::Result<()> {
+fn attempt(map: &BpfMap, types: &[io::Result<File>]) -> io::Result<()> {
     const TEMPLATE: BpfMap = BpfMap {
         id: BpfMapId(0),
         number: 0,
@@ -66,10 +71,12 @@ fn attempt(map: &BpfMap) -> io::Result<()> {
         flags: 0,
         extra: 0,
         frozen: false,
+        types: None,
         content: MapContent::Memory(Vec::new()),
     };
-    let inner = map.kind.holds_maps().then(|| bpf::create(make::attributes(&TEMPLATE, None))).transpose()?;
-    let wanted = make::attributes(map, inner.as_ref().map(AsFd::as_fd));
+    let inner = map.kind.holds_maps().then(|| bpf::create(make::attributes(&TEMPLATE, None, None))).transpose()?;
+    let types = map.types.and_then(|of| types.get(of.of.0 as usize)?.as_ref().ok());
+    let wanted = make::attributes(map, inner.as_ref().map(AsFd::as_fd), types.map(AsFd::as_fd));
     let max_entries = if map.kind.is_queue() && map.value_size == 0 { 4096 } else { 1 };
     let made = bpf::create(Attributes { max_entries, ..wanted })?;
     let number = bpf::info(made.as_fd())?.id;
@@ -79,6 +86,14 @@ fn attempt(map: &BpfMap) -> io::Result<()> {
 /// What stands in the way, and what the user should know. Pure.
 pub fn check(snapshot: &Snapshot, facts: &HostFacts) -> (Vec<String>, Vec<Blocker>) {
     let (mut notices, mut blockers) = (Vec::new(), Vec::new());
+    for (types, lacks) in snapshot.bpf_types.iter().zip(&facts.bpf.types) {
+        blockers.extend(lacks.as_ref().map(|error| Blocker {
+            task: "the tree".into(),
+            object: format!("BTF {}", types.number),
+            reason: format!("this kernel does not take these descriptions of types: {error}"),
+            remedy: "run snap restore with CAP_SYS_ADMIN, outside of containers, on a kernel that is not older".into(),
+        }));
+    }
     for (map, found) in snapshot.bpf_maps.iter().zip(&facts.bpf.maps) {
         let object = format!("BPF map {} of type {}", map.number, map.kind.name());
         let mut block = |reason: String, remedy: &str| {
@@ -115,6 +130,8 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts) -> (Vec<String>, Vec<Blocke
 pub struct BpfMaps {
     /// Each with its number in this kernel.
     made: HashMap<BpfMapId, (u32, File)>,
+    /// Descriptions of types, as [`Snapshot::bpf_types`] has them, each with its number.
+    types: Vec<(u32, File)>,
 }
 
 impl BpfMaps {
@@ -125,6 +142,12 @@ impl BpfMaps {
     pub fn make(snapshot: &Snapshot, top: i32) -> Result<Self, OpenError> {
         let (outer, plain): (Vec<&BpfMap>, Vec<_>) = snapshot.bpf_maps.iter().partition(|map| map.kind.holds_maps());
         let mut maps = Self::default();
+        for types in &snapshot.bpf_types {
+            let error = || failed(format!("BTF {}", types.number));
+            let loaded = bpf::load_types(&types.bytes).and_then(|loaded| open::lift(loaded, top)).map_err(error())?;
+            let number = bpf::types_info(loaded.as_fd()).map_err(io::Error::from).map_err(error())?.id;
+            maps.types.push((number, loaded));
+        }
         for map in plain.into_iter().chain(outer) {
             let error = || failed(format!("BPF map {} of type {}", map.number, map.kind.name()));
             let made = maps.make_one(map).and_then(|made| open::lift(made, top)).map_err(error())?;
@@ -149,7 +172,17 @@ impl BpfMaps {
             }
             MapContent::Entries { .. } | MapContent::Memory(_) => Vec::new(),
         };
-        make::make(map, &inner)
+        let types = map.types.and_then(|of| Some(self.types.get(of.of.0 as usize)?.1.as_fd()));
+        make::make(map, &inner, types)
+    }
+
+    /// A description of descriptions of types.
+    ///
+    /// # Errors
+    /// As bpf(2).
+    pub fn open_types(&self, id: BpfTypesId) -> Result<File, OpenError> {
+        let loaded = self.types.get(id.0 as usize).ok_or(io::ErrorKind::NotFound.into());
+        loaded.and_then(|(number, _)| bpf::types_by_id(*number)).map_err(failed(format!("BTF {id}")))
     }
 
     /// A description of a map.
@@ -165,5 +198,23 @@ impl BpfMaps {
             _ => 0,
         };
         bpf::map_by_id(*number, access).map_err(error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tests::sample;
+
+    #[test]
+    fn types_that_the_kernel_does_not_take_are_found_before_anything_is_made() {
+        let mut snapshot = sample::snapshot();
+        let facts = BpfFacts::probe(&snapshot);
+        let may = facts.types == [None];
+        // A type of a kind that does not exist.
+        snapshot.bpf_types[0].bytes[31] = 31;
+        let lacks = BpfFacts::probe(&snapshot).types.remove(0).expect("a reason");
+        // Only root may load any.
+        assert!(!may || lacks.contains("Invalid argument"), "{lacks}");
     }
 }

@@ -147,6 +147,7 @@ impl<'a> Carriers<'a> {
             Source::Socket(id) => sockets.socket(*id)?,
             Source::Queue(id) => queues.open(snapshot, *id, opening.flags)?,
             Source::BpfMap(id) => self.bpf_maps.open(*id, opening.flags)?,
+            Source::BpfTypes(id) => self.bpf_maps.open_types(*id)?,
             Source::Epoll(busy_poll) => make_epoll(*busy_poll).map_err(failed("epoll"))?,
             Source::Timerfd(clock) => event::timerfd(*clock).map_err(failed(format!("timerfd on clock {clock}")))?,
             Source::GoneTask(status) => event::pidfd_of_gone(*status, opening.flags & PIDFD_FLAGS)

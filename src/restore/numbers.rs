@@ -279,5 +279,6 @@ fn description_source(
         OpenObject::Socket(id) => Source::Socket(*id),
         OpenObject::Queue(id) => Source::Queue(*id),
         OpenObject::BpfMap(id) => Source::BpfMap(*id),
+        OpenObject::BpfTypes(id) => Source::BpfTypes(*id),
     }
 }

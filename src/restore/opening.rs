@@ -1,7 +1,9 @@
 //! What the plan of a restore has opened, and under which numbers.
 
 use crate::image::model::event::BusyPoll;
-use crate::image::model::id::{BpfMapId, DescriptionId, FileId, PipeId, QueueId, ShmId, SocketId, TerminalId};
+use crate::image::model::id::{
+    BpfMapId, BpfTypesId, DescriptionId, FileId, PipeId, QueueId, ShmId, SocketId, TerminalId,
+};
 use crate::image::model::tun::Tun;
 
 /// One thing to open, and its number.
@@ -53,6 +55,8 @@ pub enum Source {
     Queue(QueueId),
     /// A map of bpf(2).
     BpfMap(BpfMapId),
+    /// Descriptions of types of bpf(2).
+    BpfTypes(BpfTypesId),
     /// A file of `/proc/PID` of a process that has ended.
     OfDead(FileId),
     /// An epoll instance that watches nothing yet: its items are added by the process, whose numbers they name.

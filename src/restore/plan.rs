@@ -342,6 +342,7 @@ impl fmt::Display for RestorePlan {
                 Source::Socket(socket) => writeln!(f, "  make socket {socket} as {}", opening.number)?,
                 Source::Queue(queue) => writeln!(f, "  open message queue {queue} as {}", opening.number)?,
                 Source::BpfMap(map) => writeln!(f, "  make BPF map {map} as {}", opening.number)?,
+                Source::BpfTypes(types) => writeln!(f, "  load BTF {types} as {}", opening.number)?,
                 Source::Epoll(_) => writeln!(f, "  make an epoll instance as {}", opening.number)?,
                 Source::Timerfd(clock) => writeln!(f, "  make a timerfd on clock {clock} as {}", opening.number)?,
                 Source::GoneTask(_) => writeln!(f, "  make a pidfd of a task that is gone as {}", opening.number)?,

@@ -1,6 +1,6 @@
 //! Maps of bpf(2).
 
-use super::id::BpfMapId;
+use super::id::{BpfMapId, BpfTypesId};
 use serde::{Deserialize, Serialize};
 
 /// A map of bpf(2).
@@ -26,8 +26,44 @@ pub struct BpfMap {
     pub extra: u64,
     /// BPF_MAP_FREEZE: user space does not write to it any more.
     pub frozen: bool,
+    /// What its keys and values are, where that is described.
+    pub types: Option<MapTypes>,
     /// What was in it.
     pub content: MapContent,
+}
+
+/// Which types the keys and values of a map are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapTypes {
+    /// Where they are described.
+    pub of: BpfTypesId,
+    /// The number of the keys' type there; 0 for none.
+    pub key: u32,
+    /// That of the values'.
+    pub value: u32,
+}
+
+/// Descriptions of types (BTF, Documentation/bpf/btf.rst) as they were loaded into the kernel, which keeps them unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BpfTypes {
+    /// Its place in [`super::Snapshot::bpf_types`].
+    pub id: BpfTypesId,
+    /// Its number in the kernel of the dump. Another kernel gives it another.
+    pub number: u32,
+    /// All of it, at most [`Self::MOST`] bytes.
+    #[serde(with = "super::bytes")]
+    pub bytes: Vec<u8>,
+}
+
+impl BpfTypes {
+    /// BTF_MAX_SIZE of include/linux/btf.h.
+    pub const MOST: usize = 16 << 20;
+
+    /// Bytes of its head.
+    pub const HEAD: usize = 24;
+
+    /// BTF_MAX_TYPE of include/uapi/linux/btf.h: the highest number of a type.
+    pub const LAST: u32 = 0x000f_ffff;
 }
 
 /// What is in a map.

@@ -2,7 +2,7 @@
 
 use super::event::{Epoll, Pidfd, Timerfd};
 use super::id::{
-    BpfMapId, DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid,
+    BpfMapId, BpfTypesId, DescriptionId, Fd, FdTableId, FileId, Pid, PipeId, QueueId, ShmId, SocketId, TerminalId, Tid,
 };
 use super::tun::Tun;
 use super::watch::{Fanotify, Watch};
@@ -189,6 +189,8 @@ pub enum OpenObject {
     Queue(QueueId),
     /// A map of bpf(2).
     BpfMap(BpfMapId),
+    /// Descriptions of types (BTF) that were loaded by bpf(2).
+    BpfTypes(BpfTypesId),
     /// The slave end of a terminal whose master is in the tree.
     TerminalSlave(TerminalId),
     /// The same as /dev/tty.

@@ -90,6 +90,10 @@ id!(
     BpfMapId(u32)
 );
 id!(
+    /// Index into [`Snapshot::bpf_types`](super::Snapshot::bpf_types).
+    BpfTypesId(u32)
+);
+id!(
     /// Index into [`Snapshot::seccomp_filters`](super::Snapshot::seccomp_filters).
     SeccompId(u32)
 );

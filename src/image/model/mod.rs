@@ -61,6 +61,8 @@ pub struct Snapshot {
     pub sockets: Vec<socket::Socket>,
     /// System V semaphores and message queues.
     pub ipc: ipc::Ipc,
+    /// Descriptions of types (BTF).
+    pub bpf_types: Vec<bpf::BpfTypes>,
     /// Maps of bpf(2).
     pub bpf_maps: Vec<bpf::BpfMap>,
     /// Seccomp filters.

@@ -91,7 +91,7 @@ impl Builder {
             .metadata(13, &(&snapshot.socket_options, &snapshot.sockets))
             .metadata(14, &snapshot.signal_handlers)
             .metadata(24, &snapshot.ipc)
-            .metadata(25, &snapshot.bpf_maps)
+            .metadata(25, &(&snapshot.bpf_types, &snapshot.bpf_maps))
     }
 
     /// Appends a page block of the first address space.

@@ -140,7 +140,7 @@ fn add(builder: &mut Builder, kind: u16) {
         13 => builder.metadata(13, &(&s.socket_options, &s.sockets)),
         14 => builder.metadata(14, &s.signal_handlers),
         24 => builder.metadata(24, &s.ipc),
-        25 => builder.metadata(25, &s.bpf_maps),
+        25 => builder.metadata(25, &(&s.bpf_types, &s.bpf_maps)),
         other => builder.metadata(other, &stats()),
     };
 }

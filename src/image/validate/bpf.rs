@@ -3,7 +3,7 @@
 use super::ensure;
 use crate::image::error::Error;
 use crate::image::model::Snapshot;
-use crate::image::model::bpf::{BpfMap, MapContent};
+use crate::image::model::bpf::{BpfMap, BpfTypes, MapContent};
 
 /// PATH_MAX.
 const PATH_MAX: usize = 4096;
@@ -14,11 +14,24 @@ const SIZE_MAX: u32 = 1 << 30;
 /// More possible CPUs than any kernel has.
 const CPUS_MAX: u32 = 1 << 16;
 
+pub fn types(types: &BpfTypes) -> Result<(), Error> {
+    let object = || format!("BTF {}", types.id);
+    let len = types.bytes.len();
+    // What is in it the kernel looks through.
+    ensure((BpfTypes::HEAD..=BpfTypes::MOST).contains(&len), object, "has an impossible size")
+}
+
 pub fn map(map: &BpfMap, snapshot: &Snapshot) -> Result<(), Error> {
     let object = || format!("BPF map {}", map.id);
     let name = map.name.len() <= BpfMap::NAME_MAX && !map.name.contains(&0);
     ensure(name, object, "has an impossible name")?;
     ensure(map.key_size <= SIZE_MAX && map.value_size <= SIZE_MAX, object, "has an impossible size")?;
+    if let Some(types) = map.types {
+        let described = (types.of.0 as usize) < snapshot.bpf_types.len();
+        ensure(described, object, "has types of a BTF that is not in the image")?;
+        let sane = types.value != 0 && types.key.max(types.value) <= BpfTypes::LAST;
+        ensure(sane, object, "has types with impossible numbers")?;
+    }
     match &map.content {
         MapContent::Pinned(path) => {
             let sane = path.starts_with(b"/") && path.len() <= PATH_MAX && !path.contains(&0);
@@ -29,7 +42,7 @@ pub fn map(map: &BpfMap, snapshot: &Snapshot) -> Result<(), Error> {
             ensure(fits, object, "has memory that it cannot have")
         }
         MapContent::Entries { keys, values, cpus } => {
-            let kind = map.kind.is_known() && !map.kind.holds_maps() && !map.is_mappable();
+            let kind = map.kind.is_known() && !map.kind.holds_maps();
             ensure(kind, object, "has entries that it cannot have")?;
             let sane = if map.kind.is_per_cpu() { (1..CPUS_MAX).contains(cpus) } else { *cpus == 1 };
             ensure(sane, object, "has values of an impossible number of CPUs")?;

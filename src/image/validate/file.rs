@@ -80,6 +80,10 @@ pub fn description(description: &Description, snapshot: &Snapshot) -> Result<(),
             let exists = (queue.0 as usize) < snapshot.ipc.posix_queues.len();
             ensure(exists, object, "refers to a message queue that is not in the image")?;
         }
+        OpenObject::BpfTypes(types) => {
+            let exists = (types.0 as usize) < snapshot.bpf_types.len();
+            ensure(exists, object, "refers to a BTF that is not in the image")?;
+        }
         OpenObject::BpfMap(map) => {
             let exists = (map.0 as usize) < snapshot.bpf_maps.len();
             ensure(exists, object, "refers to a BPF map that is not in the image")?;

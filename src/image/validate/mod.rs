@@ -37,6 +37,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
         socket_options,
         sockets,
         ipc,
+        bpf_types,
         bpf_maps,
         seccomp_filters,
         signal_handlers,
@@ -52,6 +53,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     numbered("pipe", pipes, |pipe| pipe.id.0)?;
     numbered("terminal", terminals, |terminal| terminal.id.0)?;
     numbered("socket", sockets, |socket| socket.id.0)?;
+    numbered("BTF", bpf_types, |types| types.id.0)?;
     numbered("BPF map", bpf_maps, |map| map.id.0)?;
     numbered("seccomp filter", seccomp_filters, |filter| filter.id.0)?;
     mms.iter().try_for_each(|mm| memory::mm(mm, snapshot))?;
@@ -66,6 +68,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Result<(), Error> {
     sockets.iter().try_for_each(|socket| socket::socket(socket, snapshot))?;
     pipes.iter().try_for_each(|pipe| file::pipe(pipe, snapshot))?;
     ipc::ipc(ipc)?;
+    bpf_types.iter().try_for_each(bpf::types)?;
     bpf_maps.iter().try_for_each(|map| bpf::map(map, snapshot))?;
     ipc::segments(shared_memory)?;
     seccomp_filters.iter().try_for_each(thread::seccomp_filter)?;

@@ -5,7 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::aio::{AioEvent, AioRing};
-use crate::image::model::bpf::{MapContent, MapKind};
+use crate::image::model::bpf::{BpfTypes, MapContent, MapKind, MapTypes};
 use crate::image::model::file::{AsyncOwner, DescriptionLock, DescriptionLockKind, LockRange, OpenObject, OwnerTarget};
 use crate::image::model::id::*;
 use crate::image::model::inventory::XsaveComponent;
@@ -345,6 +345,9 @@ fn bpf_maps_hold_what_such_maps_can_hold() {
             |s| s.bpf_maps[0].content = memory(1),
             |s| s.bpf_maps[0].content = s.bpf_maps[2].content.clone(),
             |s| s.bpf_maps[0].content = MapContent::Pinned(b"devices".to_vec()),
+            |s| s.bpf_maps[0].types = Some(MapTypes { of: BpfTypesId(1), key: 1, value: 1 }),
+            |s| s.bpf_maps[0].types = Some(MapTypes { of: BpfTypesId(0), key: 1, value: 0 }),
+            |s| s.bpf_maps[0].types = Some(MapTypes { of: BpfTypesId(0), key: 1 << 20, value: 1 }),
             // So large that their bytes are 0 again.
             |s| {
                 let map = &mut s.bpf_maps[0];
@@ -369,6 +372,14 @@ fn bpf_maps_hold_what_such_maps_can_hold() {
             |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 4], maps: vec![BpfMapId(2)] },
             |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 3], maps: vec![BpfMapId(0)] },
             |s| s.bpf_maps[2].content = MapContent::Maps { keys: Vec::new(), maps: Vec::new() },
+        ],
+    );
+    assert_refused(
+        "BTF 0",
+        &[
+            |s| s.bpf_types[0].id = BpfTypesId(1),
+            |s| s.bpf_types[0].bytes.truncate(23),
+            |s| s.bpf_types[0].bytes.resize(BpfTypes::MOST + 1, 0),
         ],
     );
     assert_refused("BPF map 3", &[|s| s.bpf_maps[3].content = memory(16385)]);

@@ -45,6 +45,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         socket_options,
         sockets,
         ipc,
+        bpf_types,
         bpf_maps,
         seccomp_filters,
         signal_handlers,
@@ -65,7 +66,7 @@ pub fn encode_snapshot(snapshot: &Snapshot) -> Result<[(Kind, Vec<u8>); METADATA
         section(Kind::Sockets, &(socket_options, sockets))?,
         section(Kind::SignalHandlers, signal_handlers)?,
         section(Kind::Ipc, ipc)?,
-        section(Kind::BpfMaps, bpf_maps)?,
+        section(Kind::BpfMaps, &(bpf_types, bpf_maps))?,
     ])
 }
 
@@ -106,6 +107,7 @@ pub struct Parts {
     sockets: Vec<socket::Socket>,
     signal_handlers: Vec<signal::SignalHandlers>,
     ipc: ipc::Ipc,
+    bpf_types: Vec<bpf::BpfTypes>,
     bpf_maps: Vec<bpf::BpfMap>,
     seccomp_filters: Vec<thread::SeccompFilter>,
 }
@@ -129,7 +131,7 @@ impl Parts {
             Kind::Sockets => (self.socket_options, self.sockets) = decode(kind, payload)?,
             Kind::SignalHandlers => self.signal_handlers = decode(kind, payload)?,
             Kind::Ipc => self.ipc = decode(kind, payload)?,
-            Kind::BpfMaps => self.bpf_maps = decode(kind, payload)?,
+            Kind::BpfMaps => (self.bpf_types, self.bpf_maps) = decode(kind, payload)?,
             Kind::PageBlock | Kind::Stats | Kind::Index | Kind::Trailer => {}
         }
         Ok(())
@@ -154,6 +156,7 @@ impl Parts {
             sockets: self.sockets,
             signal_handlers: self.signal_handlers,
             ipc: self.ipc,
+            bpf_types: self.bpf_types,
             bpf_maps: self.bpf_maps,
             seccomp_filters: self.seccomp_filters,
         })

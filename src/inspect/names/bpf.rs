@@ -1,7 +1,8 @@
 //! Maps of bpf(2), in a few words.
 
 use super::bits;
-use crate::image::model::bpf::{BpfMap, MapContent};
+use crate::image::model::Snapshot;
+use crate::image::model::bpf::{BpfMap, BpfTypes, MapContent, MapTypes};
 use crate::inspect::text::{bytes, printable};
 
 /// Which map.
@@ -30,7 +31,7 @@ pub fn content(map: &BpfMap) -> String {
 
 /// All that there is to say of it.
 #[must_use]
-pub fn map(map: &BpfMap) -> String {
+pub fn map(snapshot: &Snapshot, map: &BpfMap) -> String {
     let shape = match (map.key_size, map.value_size) {
         (0, 0) => bytes(map.max_entries.into()),
         (0, value) => format!("of {} each", bytes(value.into())),
@@ -38,7 +39,17 @@ pub fn map(map: &BpfMap) -> String {
     };
     let frozen = if map.frozen { ", frozen" } else { "" };
     let name = if map.name.is_empty() { String::new() } else { format!(" {}", printable(&map.name)) };
-    format!("{} [{}]{name}, {shape}, {}{frozen}", map.kind.name(), map.number, content(map))
+    let types = map.types.map_or_else(String::new, |MapTypes { of, key, value }| {
+        let number = snapshot.bpf_types.get(of.0 as usize).map_or(0, |types| types.number);
+        format!(", types {key} and {value} of BTF [{number}]")
+    });
+    format!("{} [{}]{name}, {shape}, {}{frozen}{types}", map.kind.name(), map.number, content(map))
+}
+
+/// Descriptions of types.
+#[must_use]
+pub fn types(types: &BpfTypes) -> String {
+    format!("BTF [{}], {}", types.number, bytes(types.bytes.len() as u64))
 }
 
 /// The names of its flags, as linux/bpf.h has them without BPF_F_.

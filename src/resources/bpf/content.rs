@@ -23,9 +23,15 @@ pub fn read(map: &BpfMap, file: BorrowedFd<'_>, cpus: u32) -> Result<MapContent,
     let cpus = if map.kind.is_per_cpu() { cpus } else { 1 };
     if map.is_mappable() {
         small_enough(map.memory_len())?;
-        let mut memory = bpf::read_memory(file, 0, map.memory_len() as usize).map_err(unreadable)?;
-        memory.truncate(memory.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
-        return Ok(MapContent::Memory(memory));
+        match bpf::read_memory(file, 0, map.memory_len() as usize) {
+            Ok(mut memory) => {
+                memory.truncate(memory.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+                return Ok(MapContent::Memory(memory));
+            }
+            // Nobody can map one whose values have locks in them (kernel/bpf/syscall.c, `bpf_map_mmap`).
+            Err(error) if bpf::is_unsupported(&error) => {}
+            Err(error) => return Err(unreadable(error)),
+        }
     }
     let nothing = MapContent::Entries { keys: Vec::new(), values: Vec::new(), cpus };
     match map.kind {

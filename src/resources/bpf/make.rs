@@ -1,6 +1,6 @@
 //! Makes a map of bpf(2) again, with what is in it.
 
-use crate::image::model::bpf::{BpfMap, MapContent};
+use crate::image::model::bpf::{BpfMap, MapContent, MapTypes};
 use crate::sys::bpf::{self, Attributes, NAME_LEN};
 use std::fs::File;
 use std::io;
@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// Most bytes of values that are handed over in one call.
 const AT_ONCE: usize = 1 << 20;
 
-/// What a map is made with. `inner` is one that is in it.
+/// What a map is made with. `inner` is one that is in it, `types` describes what its keys and values are.
 #[must_use]
-pub fn attributes(map: &BpfMap, inner: Option<BorrowedFd<'_>>) -> Attributes {
+pub fn attributes(map: &BpfMap, inner: Option<BorrowedFd<'_>>, types: Option<BorrowedFd<'_>>) -> Attributes {
     let mut name = [0; NAME_LEN];
     for (to, from) in name.iter_mut().zip(&map.name).take(BpfMap::NAME_MAX) {
         *to = *from;
@@ -26,15 +26,20 @@ pub fn attributes(map: &BpfMap, inner: Option<BorrowedFd<'_>>) -> Attributes {
         extra: map.extra,
         ..Attributes::default()
     };
-    attributes.with_inner(inner)
+    let attributes = attributes.with_inner(inner);
+    match (map.types, types) {
+        (Some(MapTypes { of: _, key, value }), Some(of)) => attributes.with_types(of, key, value),
+        (None, _) | (_, None) => attributes,
+    }
 }
 
-/// Makes a map with what is in it, and freezes it if it was. `inner` gives the maps that are in it, in the order of their keys.
+/// Makes a map with what is in it, and freezes it if it was. `inner` gives the maps that are in it, in the order of their keys, `types` describes what its keys
+/// and values are.
 ///
 /// # Errors
 /// As bpf(2); `StorageFull` where the kernel has dropped something again.
-pub fn make(map: &BpfMap, inner: &[BorrowedFd<'_>]) -> io::Result<File> {
-    let made = bpf::create(attributes(map, inner.first().copied()))?;
+pub fn make(map: &BpfMap, inner: &[BorrowedFd<'_>], types: Option<BorrowedFd<'_>>) -> io::Result<File> {
+    let made = bpf::create(attributes(map, inner.first().copied(), types))?;
     fill(map, made.as_fd(), inner)?;
     if map.kind.forgets() {
         all_there(map, made.as_fd())?;

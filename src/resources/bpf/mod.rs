@@ -2,13 +2,15 @@
 //! that a map that anybody else has is refused, unless it is pinned: then it stays in the kernel, and a restore opens it again.
 
 pub mod content;
+mod fields;
 pub mod holders;
 pub mod make;
 pub mod mapped;
+mod types;
 
 use super::Findings;
 use super::border::{Outsider, Tie};
-use crate::image::model::bpf::{BpfMap, MapContent, MapKind};
+use crate::image::model::bpf::{BpfMap, BpfTypes, MapContent, MapKind, MapTypes};
 use crate::image::model::id::{BpfMapId, Fd, Pid, Tid};
 use crate::proc::fdinfo::{self, FdInfo};
 use crate::proc::{TaskDir, host, maps, processes};
@@ -20,11 +22,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use types::Types;
 
-/// The maps of a dump, each once.
+/// The maps of a dump, each once, and the types that they have.
 #[derive(Debug, Default)]
 pub struct BpfMaps {
     maps: Vec<Found>,
+    /// Descriptions of types.
+    pub types: Types,
 }
 
 /// A map as it was found.
@@ -82,6 +87,7 @@ impl BpfMaps {
             max_entries: info.max_entries,
             flags: info.flags,
             extra: info.extra,
+            types: None,
             frozen: frozen.ok_or("whether it is frozen is not told by this kernel")?,
             content: MapContent::Pinned(Vec::new()),
         };
@@ -113,9 +119,9 @@ impl BpfMaps {
         (outsiders, inside): (&HashMap<Tie, Outsider>, &[Pid]),
         leaks: bool,
         findings: &mut Findings,
-    ) -> Vec<BpfMap> {
+    ) -> (Vec<BpfTypes>, Vec<BpfMap>) {
         if self.maps.is_empty() {
-            return Vec::new();
+            return (self.types.finish(), Vec::new());
         }
         let (mut users, pins) = match self.holders() {
             Ok(found) => found,
@@ -123,7 +129,7 @@ impl BpfMaps {
                 let Found { task, object, .. } = &self.maps[0];
                 let reason = format!("who else in the kernel has this BPF map cannot be told: {error}");
                 findings.block(task, object, reason, "run snap dump with CAP_SYS_ADMIN");
-                return Vec::new();
+                return (Vec::new(), Vec::new());
             }
         };
         self.add_mapped(inside, &mut users);
@@ -140,12 +146,13 @@ impl BpfMaps {
             if other.is_some_and(|other| !map.part(&other, leaks, findings)) {
                 continue;
             }
-            match map.look(cpus, &numbers) {
+            let found = map.described(&mut self.types).and_then(|()| map.look(cpus, &numbers, &self.types));
+            match found {
                 Ok(content) => map.model.content = content,
                 Err(reason) => findings.block(&map.task, &map.object, reason, "close it before the dump, or pin it"),
             }
         }
-        self.maps.into_iter().map(|map| map.model).collect()
+        (self.types.finish(), self.maps.into_iter().map(|map| map.model).collect())
     }
 
     /// Who in the kernel has each map besides, and where it is pinned.
@@ -235,8 +242,22 @@ impl Found {
         leaks
     }
 
+    /// Takes in what its keys and values are, which must be nothing that cannot be had again.
+    fn described(&mut self, types: &mut Types) -> Result<(), String> {
+        let Self { model, info, file: _, task: _, object: _ } = self;
+        if !model.kind.is_known() || info.types == 0 {
+            return Ok(());
+        }
+        let found = types.of_map(info.types).and_then(|of| {
+            fields::look(types.bytes(of), info.value_type)?;
+            Ok(MapTypes { of, key: info.key_type, value: info.value_type })
+        });
+        model.types = Some(found.map_err(|reason| format!("a BPF map of type {}: {reason}", model.kind.name()))?);
+        Ok(())
+    }
+
     /// What is in it, on a machine with so many possible CPUs. `numbers` are the maps of the tree.
-    fn look(&self, cpus: u32, numbers: &HashMap<u32, BpfMapId>) -> Result<MapContent, String> {
+    fn look(&self, cpus: u32, numbers: &HashMap<u32, BpfMapId>, types: &Types) -> Result<MapContent, String> {
         const NUMA_NODE: u32 = 1 << 2;
         let Self { model, info, file, task: _, object: _ } = self;
         let name = model.kind.name();
@@ -249,11 +270,8 @@ impl Found {
         if info.device != 0 {
             return Err(format!("a BPF map of type {name} in a network device"));
         }
-        if info.types != 0 {
-            return Err(format!(
-                "a BPF map of type {name} whose types are described (BTF {}): there may be locks, timers and pointers of the kernel in it",
-                info.types
-            ));
+        if info.vmlinux_value_type != 0 {
+            return Err(format!("a BPF map of type {name} whose values are of a type of the kernel's own"));
         }
         if model.flags & NUMA_NODE != 0 && has_nodes() {
             return Err(format!("a BPF map of type {name} on one NUMA node: which, nothing tells"));
@@ -265,7 +283,7 @@ impl Found {
         let content = content.map_err(|reason| format!("a BPF map of type {name}: {reason}"))?;
         if model.kind.forgets() {
             let copy = BpfMap { content: content.clone(), ..model.clone() };
-            make::make(&copy, &[]).map_err(|error| match error.kind() {
+            make::make(&copy, &[], types.file(model.types)).map_err(|error| match error.kind() {
                 io::ErrorKind::StorageFull => format!(
                     "a BPF map of type {name} that is so full that the kernel drops some of it when it is filled again"
                 ),

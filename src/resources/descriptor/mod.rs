@@ -233,6 +233,7 @@ impl Descriptors {
             b"inotify" => self.inotify(tid, fd, findings)?,
             b"fanotify" => self.fanotify(tid, fd, findings)?,
             b"bpf-map" => OpenObject::BpfMap(self.bpf_maps.intern((tid, &fd.shown()), &fd.file, &fd.info)?),
+            b"btf" => OpenObject::BpfTypes(self.bpf_maps.types.intern(&fd.file)?),
             b"eventpoll" => {
                 let id = DescriptionId(self.descriptions.len() as u32);
                 self.epolls.push(epolls::Instance::of(id, tid, fd)?);

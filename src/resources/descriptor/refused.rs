@@ -70,7 +70,7 @@ pub(super) fn anonymous(fd: &OpenFd<'_>, kind: &[u8]) -> Refusal {
             "a file system that is being configured (fsopen, fspick): its parameters cannot be read",
             "finish it by fsmount(2), or close it before the dump",
         ),
-        "bpf-prog" | "bpf_link" | "bpf-link" | "btf" | "bpf_iter" | "bpf-token" => refusal(
+        "bpf-prog" | "bpf_link" | "bpf-link" | "bpf_iter" | "bpf-token" => refusal(
             &format!("{kind}: what was loaded into the kernel cannot be read back as it was given"),
             "close it before the dump, and load it again after the restore",
         ),

@@ -3,9 +3,11 @@
 
 mod memory;
 mod objects;
+mod types;
 
 pub use memory::{read_memory, with_page, write_memory};
 pub use objects::{Program, map_by_id, maps, pinned, programs};
+pub use types::{TypesInfo, load_types, read_types, types_by_id, types_info};
 
 use super::open::owned;
 use super::{Result, checked};
@@ -93,8 +95,10 @@ pub struct MapInfo {
     namespace: [u64; 2],
     /// Descriptions of the types of its keys and values (BTF), 0 without any.
     pub types: u32,
-    key_type: u32,
-    value_type: u32,
+    /// The number of the keys' type there.
+    pub key_type: u32,
+    /// That of the values'.
+    pub value_type: u32,
     vmlinux_types: u32,
     /// What the flags of one kind of map need besides.
     pub extra: u64,
@@ -169,6 +173,12 @@ impl Attributes {
     #[must_use]
     pub fn with_inner(self, inner: Option<BorrowedFd<'_>>) -> Self {
         Self { inner: inner.map_or(0, number), ..self }
+    }
+
+    /// With types that are described in this BTF: those of its keys and of its values.
+    #[must_use]
+    pub fn with_types(self, of: BorrowedFd<'_>, key: u32, value: u32) -> Self {
+        Self { types: [number(of), key, value], ..self }
     }
 }
 
@@ -292,7 +302,13 @@ pub fn update_batch(map: BorrowedFd<'_>, keys: &[u8], values: &[u8], count: usiz
 
 /// Whether the last call has failed because there is no such command.
 fn lacks_command() -> bool {
-    io::Error::last_os_error().raw_os_error() == Some(NOT_SUPPORTED)
+    is_unsupported(&io::Error::last_os_error())
+}
+
+/// Whether a call has failed because such a map cannot do this.
+#[must_use]
+pub fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(NOT_SUPPORTED)
 }
 
 /// BPF_MAP_FREEZE: no program of user space writes to it any more.

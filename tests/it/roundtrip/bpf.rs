@@ -29,6 +29,47 @@ fn maps_in_maps() {
 }
 
 #[test]
+fn maps_whose_types_are_described_and_the_descriptions() {
+    require_root!("{ROOT}");
+    isolated(|room| {
+        let mut victim = room.victim("bpf", &["types"]);
+        let image = room.dump_and_kill(&mut victim, "types.snap");
+        let ipc = room.snap(["inspect"]).arg(&image).arg("ipc").run().expect(0).stdout;
+        // Loaded once, for six maps and for all descriptors; and once for the maps that have none.
+        let told = |words: &str| assert!(ipc.contains(words), "{words}: {ipc}");
+        told(", 6 maps, 3 descriptors");
+        told(", 2 maps, 0 descriptors");
+        told("locks, 4 B to 8 B, 1 of 64 entries, types 1 and 10 of BTF [");
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.end();
+        room.survives(room.victim("bpf", &["types"]));
+    });
+}
+
+#[test]
+fn what_the_kernel_treats_specially_in_values_is_refused_by_its_name() {
+    require_root!("{ROOT}");
+    isolated(|room| {
+        let words = [
+            "the field `special` of `inner` in its values (bpf_timer) is a timer",
+            "(bpf_wq) is work for the kernel",
+            "(bpf_task_work) is work for a task",
+            "(bpf_refcount) counts who in the kernel has the value",
+            "(bpf_list_node) is part of a list",
+            "(bpf_rb_node) is part of a tree",
+            "the field `root` of `value` in its values (bpf_list_head) is a list",
+            "the field `root` of `value` in its values (bpf_rb_root) is a tree",
+            "the field `task` of `value` in its values (kptr) is a pointer of the kernel's programs",
+            "(kptr_untrusted) is a pointer of the kernel's programs",
+            "(percpu_kptr) is a pointer of the kernel's programs",
+            "a BTF of the kernel's own: another kernel has others",
+        ];
+        room.refuses(room.victim("bpf", &["fields"]), &words);
+    });
+}
+
+#[test]
 fn maps_that_cannot_be_read_are_refused_each_by_its_name() {
     require_root!("{ROOT}");
     isolated(|room| {
@@ -37,7 +78,6 @@ fn maps_that_cannot_be_read_are_refused_each_by_its_name() {
             "type stack: what is in it can be had only by taking it out",
             "type prog_array: it holds programs",
             "type bloom_filter: what was put into it cannot be read",
-            "type array whose types are described (BTF",
             "type array_of_maps: it holds no map",
             "type user_ringbuf: it was used",
             "it maps memory of a BPF map that no descriptor of the tree leads to, or that is no array",

@@ -227,7 +227,9 @@ impl Facts {
 /// Lines of fdinfo that say where and when, not what: mounts, inodes, the kernel's own numbers, the time that a timer has left and how often
 /// it has fired.
 fn is_passing(line: &str) -> bool {
-    ["mnt_id", "ino:", "eventfd-id", "map_id", "it_value", "ticks"].iter().any(|passing| line.starts_with(passing))
+    ["mnt_id", "ino:", "eventfd-id", "map_id", "btf_id", "it_value", "ticks"]
+        .iter()
+        .any(|passing| line.starts_with(passing))
 }
 
 /// An item of an epoll instance or a watch without the inode of its file, which may have none that could stay the same.

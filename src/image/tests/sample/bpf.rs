@@ -1,7 +1,7 @@
 //! Maps of bpf(2).
 
-use crate::image::model::bpf::{BpfMap, MapContent, MapKind};
-use crate::image::model::id::BpfMapId;
+use crate::image::model::bpf::{BpfMap, BpfTypes, MapContent, MapKind, MapTypes};
+use crate::image::model::id::{BpfMapId, BpfTypesId};
 
 fn bpf_map(id: u32, kind: MapKind, content: MapContent) -> BpfMap {
     BpfMap {
@@ -15,8 +15,20 @@ fn bpf_map(id: u32, kind: MapKind, content: MapContent) -> BpfMap {
         flags: 0,
         extra: 0,
         frozen: id == 1,
+        types: (id == 0).then_some(MapTypes { of: BpfTypesId(0), key: 1, value: 1 }),
         content,
     }
+}
+
+/// An int of four bytes.
+pub(super) fn bpf_types() -> Vec<BpfTypes> {
+    let mut bytes = vec![0x9f, 0xeb, 1, 0];
+    // Bytes of the head; types from 0, 16 bytes; names from 16, 5 bytes.
+    for word in [24u32, 0, 16, 16, 5, 1, 1 << 24, 4, 32] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.extend(b"\0int\0");
+    vec![BpfTypes { id: BpfTypesId(0), number: 90, bytes }]
 }
 
 pub(super) fn bpf_maps() -> Vec<BpfMap> {

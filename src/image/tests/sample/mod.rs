@@ -26,7 +26,7 @@ use crate::image::model::process::FsContext;
 use crate::image::model::signal::{SignalAction, SignalHandlers};
 use crate::image::model::socket::SocketOption;
 use crate::image::model::thread::SeccompFilter;
-use bpf::bpf_maps;
+use bpf::{bpf_maps, bpf_types};
 use files::descriptions;
 use ipc::{ipc, segment};
 use memory::{mm, vmas};
@@ -51,6 +51,7 @@ pub fn stats() -> Stats {
 pub fn snapshot() -> Snapshot {
     let mut snapshot = bare(100);
     snapshot.ipc = ipc();
+    snapshot.bpf_types = bpf_types();
     snapshot.bpf_maps = bpf_maps();
     snapshot.shared_memory =
         vec![SharedMemory { id: ShmId(0), kind: SharedMemoryKind::Anonymous, size: 64 * PAGE_SIZE }];
@@ -101,6 +102,7 @@ pub fn bare(pid: i32) -> Snapshot {
         socket_options: vec![vec![SocketOption { level: 1, name: 2, value: vec![1, 0, 0, 0] }]],
         sockets: Vec::new(),
         ipc: Ipc::default(),
+        bpf_types: Vec::new(),
         bpf_maps: Vec::new(),
         seccomp_filters: Vec::new(),
     }

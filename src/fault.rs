@@ -1,9 +1,11 @@
 //! Named fault points: places at which a test can end `snap`, to show that the target survives it.
 //!
-//! `SNAP_FAULT=NAME` kills `snap` with SIGKILL when it reaches that point; `SNAP_FAULT=NAME:error` makes it fail there.
+//! `SNAP_FAULT=NAME` kills `snap` with SIGKILL when it reaches that point; `SNAP_FAULT=NAME:error` makes it fail there, and
+//! `SNAP_FAULT=NAME:stop` stops it there with SIGSTOP, the first time.
 //! `SNAP_FAULT` with the name of a [`Pretence`] makes a restore believe that it is on another kernel.
 
 use std::io;
+use std::sync::Once;
 
 /// Every fault point, in the order in which a dump or a restore passes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -141,6 +143,13 @@ pub fn pass(point: Point) -> io::Result<()> {
             let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
             // The first process of a pid namespace cannot kill itself (pid_namespaces(7)).
             std::process::exit(128 + nix::sys::signal::Signal::SIGKILL as i32)
+        }
+        Some(":stop") => {
+            static STOPS: Once = Once::new();
+            STOPS.call_once(|| {
+                let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGSTOP);
+            });
+            Ok(())
         }
         Some(":error") => Err(io::Error::other(format!("fault injected at {}", point.name()))),
         _ => Ok(()),

@@ -121,13 +121,28 @@ impl Dump<'_> {
 
     /// A process of the tree that somebody kills meanwhile is no reason to fail while the root lives: the others are tried again.
     pub(super) fn collect_failure(&self, error: CollectError, tree: &FrozenTree) -> Failure {
-        let root = self.options.pid;
         if let CollectError::Remote { tid: _, action: _, source: error @ tracer::Error::Leaving(tid) } = &error {
             let (task, object, reason) = (format!("tid {tid}"), CALLS.into(), error.to_string());
             return Failure::Passing(vec![Blocker { task, object, reason, remedy: "try again in a moment".into() }]);
         }
+        self.failure_of(tree, self.collect_error(error))
+    }
+
+    /// The same while memory is read. What has gone out to a stream cannot be taken back.
+    pub(super) fn writing_failure(&self, error: Error, tree: &FrozenTree) -> Failure {
+        if !matches!(error, Error::Kernel { .. }) {
+            return Failure::Final(error);
+        }
+        match (self.failure_of(tree, error), &self.options.output) {
+            (Failure::Passing(blockers), Output::Stdout) => Failure::Final(Error::Blocked(blockers)),
+            (failure, _) => failure,
+        }
+    }
+
+    fn failure_of(&self, tree: &FrozenTree, error: Error) -> Failure {
+        let root = self.options.pid;
         match tree.lost().first() {
-            None => Failure::Final(self.collect_error(error)),
+            None => Failure::Final(error),
             Some(&lost) if lost == root => Failure::Final(Error::Vanished(root)),
             Some(lost) => Failure::Passing(vec![Blocker {
                 task: format!("pid {lost}"),

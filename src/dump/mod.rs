@@ -156,7 +156,8 @@ impl Dump<'_> {
         self.urgency.high();
         let mut image = self.create(stats(&tree, &collected))?;
         image.writer.snapshot(&collected.snapshot).map_err(|e| self.write_error(e))?;
-        self.write_frozen(&mut image, &mut collected, &mut tree)?;
+        let written = self.write_frozen(&mut image, &mut collected, &mut tree);
+        written.map_err(|e| self.writing_failure(e, &tree))?;
         let frozen = if collected.forked_runs.is_empty() {
             Some(tree)
         } else {
@@ -178,7 +179,7 @@ impl Dump<'_> {
     fn exchange(&self, tree: &mut FrozenTree, collected: &mut Collected) -> Result<(), Failure> {
         for exchange in &collected.exchanges {
             let done = exchange.run(tree, &mut collected.snapshot);
-            match done.map_err(|e| self.tracer_error(e))? {
+            match done.map_err(|e| self.writing_failure(self.tracer_error(e), tree))? {
                 Ok(()) => {}
                 Err(Unseen::Never(blocker)) => return Err(Error::Blocked(vec![blocker]).into()),
                 Err(Unseen::Now(blocker)) => return Err(Failure::Passing(vec![blocker])),

@@ -45,6 +45,8 @@ pub struct Stat {
     pub threads: u32,
     /// Time after boot at which it started.
     pub start_time: u64,
+    /// Signals of this thread alone that are pending, bit 0 for the first; the real-time ones are not told here.
+    pub pending: u64,
     /// Bytes of address space.
     pub vsize: u64,
     /// Resident pages.
@@ -123,6 +125,7 @@ pub fn parse(text: &[u8]) -> Result<Stat, ParseError> {
         nice: fields.signed(19, "nice")?,
         threads: fields.unsigned(20, "num_threads")?,
         start_time: fields.unsigned(22, "starttime")?,
+        pending: fields.unsigned(31, "signal")?,
         vsize: fields.unsigned(23, "vsize")?,
         rss: fields.signed(24, "rss")?,
         rss_limit: fields.unsigned(25, "rsslim")?,
@@ -201,6 +204,7 @@ mod tests {
             nice: 0,
             threads: 2,
             start_time: 299_015,
+            pending: 0,
             vsize: 92_565_504,
             rss: 3087,
             rss_limit: u64::MAX,

@@ -6,7 +6,6 @@ use crate::image::model::id::{Pid, Tid};
 use crate::proc::{TaskDir, many, processes};
 use crate::sys::kcmp::{self, Object};
 use crate::sys::plain_task::PlainTask;
-use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
@@ -249,29 +248,27 @@ impl Classes {
         Ok((classes, absent))
     }
 
-    /// Compares the tasks at these places.
-    fn among(tasks: &[Tid], mut order: Vec<usize>, object: Object) -> Result<Self, CollectError> {
-        let failure = Cell::new(None);
-        let compare = |a: usize, b: usize| match kcmp::compare(tasks[a], tasks[b], object, 0, 0) {
-            Ok(order) => order.unwrap_or_else(|| a.cmp(&b)),
-            Err(error) => {
-                failure.set(Some((tasks[a], error)));
-                a.cmp(&b)
-            }
-        };
-        order.sort_by(|&a, &b| compare(a, b).then(a.cmp(&b)));
+    /// Compares the tasks at these places, which ascend.
+    ///
+    /// Whoever dies meanwhile loses his objects, and with them his place in the order: no sort of the standard library bears that.
+    fn among(tasks: &[Tid], places: Vec<usize>, object: Object) -> Result<Self, CollectError> {
         let mut first: Vec<usize> = (0..tasks.len()).collect();
-        let mut sorted: Vec<usize> = Vec::new();
-        for at in order {
-            match sorted.last() {
-                Some(&last) if compare(last, at).is_eq() => first[at] = last,
-                _ => sorted.push(at),
+        let mut runs: Vec<Vec<usize>> = places.into_iter().map(|at| vec![at]).collect();
+        while runs.len() > 1 {
+            let mut merged = Vec::with_capacity(runs.len().div_ceil(2));
+            let mut rest = runs.into_iter();
+            while let Some(left) = rest.next() {
+                merged.push(match rest.next() {
+                    Some(right) => merge(tasks, &left, &right, object, &mut first)?,
+                    None => left,
+                });
             }
+            runs = merged;
         }
-        match failure.take() {
-            None => Ok(Self { first, sorted }),
-            Some((tid, error)) => Err(CollectError::at(tid, "kcmp")(error)),
+        for at in 0..tasks.len() {
+            first[at] = first[first[at]];
         }
+        Ok(Self { first, sorted: runs.pop().unwrap_or_default() })
     }
 
     /// The first task with the object that `other` has.
@@ -286,6 +283,34 @@ impl Classes {
         });
         found.ok().filter(|_| seen).map(|place| self.sorted[place])
     }
+}
+
+/// Both in one order, each object once; who comes second with one is given the `first` one's place. All on the left come before all on the right.
+fn merge(
+    tasks: &[Tid],
+    mut left: &[usize],
+    mut right: &[usize],
+    object: Object,
+    first: &mut [usize],
+) -> Result<Vec<usize>, CollectError> {
+    let mut merged = Vec::with_capacity(left.len() + right.len());
+    while let ([a, after_a @ ..], [b, after_b @ ..]) = (left, right) {
+        let order = kcmp::compare(tasks[*a], tasks[*b], object, 0, 0).map_err(CollectError::at(tasks[*a], "kcmp"))?;
+        match order {
+            Some(Ordering::Equal) => (first[*b], right) = (*a, after_b),
+            Some(Ordering::Greater) => {
+                merged.push(*b);
+                right = after_b;
+            }
+            Some(Ordering::Less) | None => {
+                merged.push(*a);
+                left = after_a;
+            }
+        }
+    }
+    merged.extend_from_slice(left);
+    merged.extend_from_slice(right);
+    Ok(merged)
 }
 
 fn comm(pid: Pid) -> String {

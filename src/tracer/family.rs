@@ -6,11 +6,17 @@ use crate::proc::{TaskDir, many, processes, stat};
 use crate::sys::task;
 use std::collections::{HashMap, HashSet};
 
-/// A task that was looked at: its parent, and whether it has ended.
+/// PF_EXITING of include/linux/sched.h.
+const EXITING: u32 = 4;
+/// SIGKILL among those that are pending.
+const KILL: u64 = 1 << (libc::SIGKILL - 1);
+
+/// A task that was looked at: its parent, whether it has ended, and whether it will, whatever anybody does.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kin {
     pub parent: Pid,
     pub ended: bool,
+    pub is_ending: bool,
 }
 
 /// Looks at processes; `None` for those that are gone.
@@ -18,7 +24,9 @@ pub(super) fn kin(pids: &[Pid]) -> Vec<Option<Kin>> {
     many::map(pids, |&pid, buffer| {
         let stat = stat::read(&TaskDir::process(pid).ok()?, buffer).ok()?;
         // A process whose main thread alone has ended lives on in the others.
-        Some(Kin { parent: stat.ppid, ended: matches!(stat.state, b'Z' | b'X') && stat.threads <= 1 })
+        let ended = matches!(stat.state, b'Z' | b'X') && stat.threads <= 1;
+        let is_ending = stat.flags & EXITING != 0 || stat.pending & KILL != 0;
+        Some(Kin { parent: stat.ppid, ended, is_ending })
     })
 }
 

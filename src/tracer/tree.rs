@@ -1,6 +1,7 @@
 //! Processes that stand still, every thread of them: who they are, parents before their children.
 
 use super::family;
+use super::patience::Patience;
 use super::shorten::Shortened;
 use super::thread::{self, StoppedThread};
 use crate::image::model::id::{Pid, Tid};
@@ -9,6 +10,10 @@ use std::collections::{HashMap, VecDeque};
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// Bound of the wait for the first sign that a process ends.
+const DYING: Duration = Duration::from_millis(20);
 
 /// A process of a frozen tree.
 #[derive(Debug)]
@@ -135,13 +140,26 @@ impl FrozenTree {
         self.index.get(&tid).map(|&at| &self.threads[at])
     }
 
-    /// Processes that have ended although they stood still: SIGKILL ends everybody.
+    /// Processes that end although they stand still, after something has failed: SIGKILL ends everybody.
+    ///
+    /// Between the signal and the first sign of the end there is a moment in which neither shows: so it is looked for a while.
     #[must_use]
     pub fn lost(&self) -> Vec<Pid> {
+        let mut patience = Patience::new(DYING);
+        loop {
+            let lost = self.ending();
+            if !lost.is_empty() || !patience.wait() {
+                return lost;
+            }
+        }
+    }
+
+    fn ending(&self) -> Vec<Pid> {
         let pids: Vec<Pid> =
             self.processes.iter().filter(|process| !process.dead_leader).map(|process| process.pid).collect();
         let kin = family::kin(&pids);
-        pids.into_iter().zip(kin).filter(|(_, kin)| kin.is_none_or(|kin| kin.ended)).map(|(pid, _)| pid).collect()
+        let ends = |kin: Option<family::Kin>| kin.is_none_or(|kin| kin.is_ending);
+        pids.into_iter().zip(kin).filter(|(_, kin)| ends(*kin)).map(|(pid, _)| pid).collect()
     }
 
     /// Reads the `status` of every thread, on every CPU. One that cannot be read is read again, and fails, where it is asked for.

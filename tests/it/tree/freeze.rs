@@ -1,7 +1,10 @@
 //! Trees that change while they are frozen, and large ones.
 
 use super::tree;
+use crate::support::snap::{Output, Snap};
 use crate::support::{Room, Victim, facts, isolated_for, wait};
+use nix::sys::signal::Signal;
+use snap::fault::Point;
 use std::collections::HashSet;
 use std::fs;
 use std::time::Duration;
@@ -73,14 +76,12 @@ fn exam_22_a_thousand_processes_are_dumped_in_time_that_grows_with_their_number(
 fn exam_09_processes_that_somebody_kills_meanwhile_do_not_stop_a_dump() {
     isolated_for(LIMIT, |room| {
         let victim = room.victim("horde", &["150"]);
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", victim.pid())).expect("children");
-        let mut doomed = children.split_whitespace().map(|pid| pid.parse().expect("a pid"));
+        let mut doomed = children(&victim).into_iter();
         let image = room.path("x.snap");
         for _ in 0..10 {
             let dump = room.snap(["dump", &victim.pid().to_string(), "-o"]).arg(&image).spawn();
             for pid in doomed.by_ref().take(10) {
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
-                    .expect("kill");
+                send(pid, Signal::SIGKILL);
                 std::thread::sleep(Duration::from_millis(3));
             }
             dump.finish().expect(0);
@@ -90,6 +91,77 @@ fn exam_09_processes_that_somebody_kills_meanwhile_do_not_stop_a_dump() {
         assert!(tree["processes"].as_array().is_some_and(|list| list.len() >= 51), "{tree:#}");
         assert!(tree["zombies"].as_array().is_some_and(|list| list.len() >= 90), "{tree:#}");
     });
+}
+
+/// What a dump passes while the tree stands still and nothing of the image is durable.
+const POINTS: [Point; 10] = [
+    Point::Seized,
+    Point::Frozen,
+    Point::StubWritten,
+    Point::StubEntered,
+    Point::Mapped,
+    Point::Collected,
+    Point::Leaving,
+    Point::Cured,
+    Point::PagesHalf,
+    Point::ImageWritten,
+];
+
+#[test]
+fn exam_09_processes_that_somebody_kills_at_any_point_do_not_stop_a_dump() {
+    isolated_for(LIMIT, |room| {
+        let victim = room.victim("horde", &["40"]);
+        let mut doomed = children(&victim).into_iter();
+        for (turn, point) in (1..).zip(POINTS) {
+            let dump = ["dump", &victim.pid().to_string(), "-o", "x.snap"];
+            // In every second turn they may be on their way to their end when it goes on.
+            let doomed: Vec<i32> = doomed.by_ref().take(3).collect();
+            let run = killing_at(point, room.snap(dump), &doomed, turn % 2 == 0).expect(0);
+            assert_none_is_held(room, &victim);
+            let tree = tree(room, &room.path("x.snap"));
+            let count = |list: &str| tree[list].as_array().map_or(0, Vec::len);
+            let (lived, all) = (41 - 3 * turn, 41);
+            assert!(count("processes") >= lived && count("processes") + count("zombies") == all, "{run}: {tree:#}");
+        }
+    });
+}
+
+/// Nothing can be taken back of a stream that has begun.
+#[test]
+fn exam_09_a_stream_ends_when_somebody_kills_a_process_of_the_tree() {
+    isolated_for(LIMIT, |room| {
+        let victim = room.victim("horde", &["4"]);
+        let doomed = children(&victim)[1];
+        let out = fs::File::create(room.path("out")).expect("a file");
+        let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "-"]).stdout(out);
+        let run = killing_at(Point::Collected, dump, &[doomed], true);
+        run.expect(3).says(&format!("pid {doomed}")).says("somebody has killed it");
+        assert_none_is_held(room, &victim);
+    });
+}
+
+/// A run that is stopped at that point, where these are killed; whether it goes on only when they are dead.
+fn killing_at(point: Point, snap: Snap, doomed: &[i32], when_dead: bool) -> Output {
+    let dump = snap.env("SNAP_FAULT", &format!("{}:stop", point.name())).spawn();
+    let state = wait::until("snap to stop", || facts::state(dump.pid()).filter(|state| matches!(state, 'T' | 'Z')));
+    assert_eq!(state, 'T', "{} is not reached", point.name());
+    for &pid in doomed {
+        send(pid, Signal::SIGKILL);
+        if when_dead {
+            wait::until("its end", || (facts::state(pid) == Some('Z')).then_some(()));
+        }
+    }
+    send(dump.pid(), Signal::SIGCONT);
+    dump.finish()
+}
+
+fn send(pid: i32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).expect("a signal");
+}
+
+fn children(victim: &Victim) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", victim.pid())).expect("children");
+    children.split_whitespace().map(|pid| pid.parse().expect("a pid")).collect()
 }
 
 /// Seconds of the shortest of three pauses.

@@ -13,6 +13,9 @@ use crate::sys::regset;
 use crate::sys::wait::{self, Flags, Status};
 use nix::errno::Errno;
 
+/// How many of those that have not stopped are looked at closely, before it is seen whether they have meanwhile: thousands may only wait for a CPU.
+const LOOK: usize = 64;
+
 impl Freezer<'_> {
     /// Stops first those threads whose call the kernel ends with EINTR when it is woken. Should we die between the wake-up and its
     /// undoing, the thread sees that EINTR: so nobody else is waited for meanwhile.
@@ -76,8 +79,9 @@ impl Freezer<'_> {
                         idle = 0;
                         self.be_patient(&mut patience, tid)?;
                         if patience.looks_around() {
-                            self.drop_dead_leaders();
-                            self.lend_vfork_children();
+                            let next: Vec<(Pid, Tid)> = self.tree.running.iter().copied().take(LOOK).collect();
+                            self.drop_dead_leaders(&next);
+                            self.lend_vfork_children(&next);
                         }
                     }
                 }
@@ -102,11 +106,12 @@ impl Freezer<'_> {
     }
 
     /// A leader that ends before its other threads is reported by no wait: its death shows in its state alone.
-    fn drop_dead_leaders(&mut self) {
-        for member in self.members.values_mut() {
-            let leader = member.process.pid.leader();
-            if member.running.contains(&leader) && tasks::state(leader) == Some('Z') {
-                member.running.remove(&leader);
+    fn drop_dead_leaders(&mut self, running: &[(Pid, Tid)]) {
+        for &(pid, leader) in running.iter().filter(|(pid, tid)| *tid == pid.leader()) {
+            if let Some(member) = self.members.get_mut(&pid)
+                && tasks::state(leader) == Some('Z')
+                && member.running.remove(&leader)
+            {
                 member.dead.insert(leader);
                 member.process.dead_leader = true;
             }

@@ -8,12 +8,12 @@ use crate::image::model::id::{Pid, Tid};
 use crate::sys::ptrace;
 
 impl Freezer<'_> {
-    /// Lets stopped children run for which a thread waits that is to stop. It has made no other since: theirs is the last of its list.
-    pub(super) fn lend_vfork_children(&mut self) {
-        let running = self.tree.running.iter().copied();
-        let waiting: Vec<(Pid, Tid)> =
-            running.filter(|&(pid, tid)| !self.lent.contains_key(&tid) && waits(pid, tid)).collect();
-        for (pid, tid) in waiting {
+    /// Lets stopped children run for which one of these threads waits that are to stop. It has made no other since: theirs is the last of its list.
+    pub(super) fn lend_vfork_children(&mut self, running: &[(Pid, Tid)]) {
+        for &(pid, tid) in running {
+            if self.lent.contains_key(&tid) || !waits(pid, tid) {
+                continue;
+            }
             if let Some(child) = tasks::children(pid, tid).last() {
                 self.lend(tid, *child);
             }

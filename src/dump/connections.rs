@@ -18,7 +18,7 @@ pub struct Connections {
     pub lock: Option<Lock>,
 }
 
-/// Connections in repair mode: closed so, they send nothing. The lock that outlives us is there too.
+/// Connections in repair mode: closed so, they send nothing. Where that is not permitted, a reset between two that end both. The lock that outlives us is there too.
 #[must_use]
 pub struct Vanishing<'a> {
     /// Dropped first.
@@ -42,9 +42,13 @@ impl Connections {
     /// # Errors
     /// As setsockopt(2), netlink(7).
     pub fn vanish<'a>(&'a self, remover: Option<&'a Remover>, undo: &'a Undo) -> io::Result<Vanishing<'a>> {
-        // Without that right all have both ends in the tree.
-        if self.files.is_empty() || !may_repair()? {
+        if self.files.is_empty() {
             return Ok(Vanishing { held: Vec::new(), left: None, undo });
+        }
+        if !may_repair()? {
+            // All have both ends in the tree. The first that was closed would have their names for a minute (TIME-WAIT).
+            let held = self.files.iter().map(|file| connection::end_at_once(file.as_fd(), undo));
+            return Ok(Vanishing { held: held.collect::<io::Result<_>>()?, left: None, undo });
         }
         let left = match (&self.lock, remover) {
             (Some(lock), Some(remover)) => Some(lock.leave(remover, undo)?),

@@ -16,13 +16,15 @@ use crate::image::model::Snapshot;
 use crate::image::model::id::SocketId;
 use crate::image::model::socket::tcp::Role;
 use crate::image::model::socket::{Socket, State};
+use crate::resources::socket::tcp::tree::may_repair;
 use crate::sys::{open, socket};
 use settings::{Point, Settings};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::LazyLock;
+use tcp::anew;
 pub use tcp::reviving::Reviving;
 
 /// The sockets while they are made.
@@ -55,16 +57,30 @@ impl<'a> Sockets<'a> {
         let mut order: Vec<&Socket> = snapshot.sockets.iter().collect();
         // Those who share a port form a group in the order in which they join it: inodes are numbered by age.
         order.sort_by_key(|socket| (turn(&socket.state), socket.ino));
+        let place = |id: SocketId, made: File| match numbers.get(&id) {
+            Some(number) => open::place(made, *number).map_err(failed(format!("descriptor {number}"))),
+            None => Ok(made),
+        };
         let mut others = HashMap::new();
-        let connections = Reviving::prepare(snapshot, top).map_err(failed("holding back packets (nf_tables)"))?;
+        let repairs = may_repair().map_err(failed("TCP_REPAIR"))?;
+        let connections =
+            Reviving::prepare(snapshot, top, repairs).map_err(failed("holding back packets (nf_tables)"))?;
+        // Before any other socket of TCP takes a port of theirs.
+        let pairs = anew::pairs(snapshot, repairs).map_err(|(socket, error)| named(socket)(error))?;
+        for pair in &pairs {
+            let made = anew::make(*pair, &settings, top).map_err(named(pair[0]))?;
+            for (socket, made) in pair.iter().zip(made) {
+                others.insert(socket.id, place(socket.id, made)?);
+            }
+        }
+        let ports = anew::ports(&pairs);
         for socket in order {
-            let made = make(socket, rings.remove(&socket.id), &settings, top).map_err(named(socket))?;
+            if others.contains_key(&socket.id) {
+                continue;
+            }
+            let made = make(socket, rings.remove(&socket.id), &settings, top, &ports).map_err(named(socket))?;
             let Some(made) = made else { continue };
-            let made = match numbers.get(&socket.id) {
-                Some(number) => open::place(made, *number).map_err(failed(format!("descriptor {number}")))?,
-                None => made,
-            };
-            others.insert(socket.id, made);
+            others.insert(socket.id, place(socket.id, made)?);
         }
         Ok(Self { unix: unix::Making::make(snapshot, settings, top)?, others, connections })
     }
@@ -124,13 +140,19 @@ fn begin(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<File>
 }
 
 /// One that depends on no other. A packet socket with a ring was begun before.
-fn make(wanted: &Socket, begun: Option<File>, settings: &Settings<'_>, top: i32) -> io::Result<Option<File>> {
+fn make(
+    wanted: &Socket,
+    begun: Option<File>,
+    settings: &Settings<'_>,
+    top: i32,
+    ports: &HashSet<u16>,
+) -> io::Result<Option<File>> {
     let begin = || begun.map_or_else(|| begin(wanted, settings, top), Ok);
     let made = match &wanted.state {
         State::Unix(_) => return Ok(None),
         State::Tcp(state) => {
             let made = begin()?;
-            tcp::set_up(&made, state)?;
+            tcp::set_up(&made, state, ports)?;
             made
         }
         State::Datagram(state) => {
@@ -152,10 +174,7 @@ fn make(wanted: &Socket, begun: Option<File>, settings: &Settings<'_>, top: i32)
     if !is_connection(&wanted.state) {
         settings.set(made.as_fd(), wanted, Point::Ready)?;
     }
-    // A new one is ours.
-    if *OWN != (wanted.uid, wanted.gid) {
-        own(&made, wanted)?;
-    }
+    give(&made, wanted)?;
     Ok(Some(made))
 }
 
@@ -163,6 +182,11 @@ fn make(wanted: &Socket, begun: Option<File>, settings: &Settings<'_>, top: i32)
 fn settle(made: &File, wanted: &Socket, settings: &Settings<'_>) -> io::Result<()> {
     settings.set(made.as_fd(), wanted, Point::Settled)?;
     own(made, wanted)
+}
+
+/// A new one is ours.
+fn give(made: &File, wanted: &Socket) -> io::Result<()> {
+    if *OWN == (wanted.uid, wanted.gid) { Ok(()) } else { own(made, wanted) }
 }
 
 fn own(made: &File, wanted: &Socket) -> io::Result<()> {

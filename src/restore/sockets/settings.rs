@@ -14,6 +14,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
+// include/uapi/asm-generic/socket.h
+const SO_BUF_LOCK: i32 = 72;
+
 /// Family, type and protocol.
 type Kind = (i32, i32, i32);
 
@@ -22,6 +25,8 @@ type Kind = (i32, i32, i32);
 pub enum Point {
     /// It is new.
     New,
+    /// It is new, and is to be connected by packets that may not be filtered yet.
+    Unfiltered,
     /// It has its names and queues.
     Ready,
     /// The same, and nothing was set before.
@@ -34,7 +39,7 @@ impl Point {
     /// Which options are due.
     const fn moments(self) -> &'static [Moment] {
         match self {
-            Self::New => &[Moment::Made],
+            Self::New | Self::Unfiltered => &[Moment::Made],
             Self::Ready => &[Moment::Named, Moment::Filled],
             Self::Settled | Self::Alive => &[Moment::Made, Moment::Named, Moment::Filled],
         }
@@ -42,8 +47,24 @@ impl Point {
 
     /// Whether this option still means something.
     fn wants(self, option: &SocketOption) -> bool {
-        // An address of IPv6 makes a connection one of IPv6 alone (net/ipv6/af_inet6.c, `__inet6_bind`).
-        self != Self::Alive || (option.level, option.name) != (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY)
+        /// What binding an address, and the size of windows, depend on: `IP_FREEBIND` and `IP_TRANSPARENT` of both versions among them.
+        const EARLY: [(i32, i32); 8] = [
+            (libc::IPPROTO_IP, 15),
+            (libc::IPPROTO_IP, 19),
+            (libc::IPPROTO_IPV6, 75),
+            (libc::IPPROTO_IPV6, 78),
+            (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+            (libc::SOL_SOCKET, libc::SO_BINDTODEVICE),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            (libc::SOL_SOCKET, SO_BUF_LOCK),
+        ];
+        let option = (option.level, option.name);
+        match self {
+            Self::Unfiltered => EARLY.contains(&option),
+            // An address of IPv6 makes a connection one of IPv6 alone (net/ipv6/af_inet6.c, `__inet6_bind`).
+            Self::Alive => option != (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+            Self::New | Self::Ready | Self::Settled => true,
+        }
     }
 }
 

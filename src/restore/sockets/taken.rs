@@ -1,6 +1,7 @@
 //! Which addresses of an image cannot be had on this host, and who has them.
 
 use super::settings::{Point, Settings};
+use super::tcp::anew;
 use super::unix::rooms;
 use crate::image::model::Snapshot;
 use crate::image::model::id::{Pid, SocketId};
@@ -12,6 +13,7 @@ use crate::proc::fd_link::{self, FdLink};
 use crate::proc::tcp_table::{self, Row};
 use crate::proc::{TaskDir, many, processes};
 use crate::resources::socket::datagram;
+use crate::resources::socket::tcp::tree::may_repair;
 use crate::sys;
 use crate::sys::sock_diag::{self, UnixSocket};
 use std::ffi::OsStr;
@@ -35,11 +37,14 @@ pub struct Taken {
     pub remedy: String,
 }
 
-/// Tries each address of a socket that is bound, but those of connections of TCP.
+/// Tries each address of a socket that is bound, but those of connections of TCP that are repaired.
 #[must_use]
 pub fn probe(snapshot: &Snapshot) -> Vec<Taken> {
     let settings = Settings::new(snapshot);
-    snapshot.sockets.iter().filter_map(|wanted| unix(wanted).or_else(|| one(wanted, &settings))).collect()
+    // What it is that fails here is said when sockets are made.
+    let repairs = may_repair().unwrap_or(true);
+    anew::clear(snapshot, repairs, &settings);
+    snapshot.sockets.iter().filter_map(|wanted| unix(wanted).or_else(|| one(wanted, &settings, repairs))).collect()
 }
 
 /// A name of the UNIX domain.
@@ -75,10 +80,12 @@ fn unix_holder(kind: i32, name: &[u8], file: Option<&SocketFile>) -> Option<Stri
     who_holds(&sock_diag::unix().ok()?.into_iter().filter(is_it).map(|socket| socket.ino).collect::<Vec<_>>())
 }
 
-fn one(wanted: &Socket, settings: &Settings<'_>) -> Option<Taken> {
-    let local = own_address(wanted)?;
+fn one(wanted: &Socket, settings: &Settings<'_>, repairs: bool) -> Option<Taken> {
+    let is_anew = anew::is_anew(wanted, repairs);
+    let local = own_address(wanted, is_anew)?;
     let address = inet::parse(local).filter(|address| address.port() != 0)?;
-    let trouble = bind(wanted, local, settings).err()?;
+    let tried = if is_anew { anew::bound(wanted, settings).map(drop) } else { bind(wanted, local, settings) };
+    let trouble = tried.err()?;
     let (reason, remedy) = match trouble.raw_os_error() {
         Some(libc::EADDRINUSE) => match holder(wanted, address) {
             Some(holder) => (format!("it is taken by {holder}"), "end that, or restore in another network namespace"),
@@ -97,11 +104,12 @@ fn one(wanted: &Socket, settings: &Settings<'_>) -> Option<Taken> {
 }
 
 /// The address that bind(2) is to be called with.
-fn own_address(wanted: &Socket) -> Option<&[u8]> {
+fn own_address(wanted: &Socket, is_anew: bool) -> Option<&[u8]> {
     match &wanted.state {
         State::Unix(_) => None,
         State::Tcp(tcp) => match tcp.role {
             Role::Unconnected | Role::Listening { backlog: _ } => Some(&tcp.local),
+            Role::Connected(_) if is_anew => Some(&tcp.local),
             Role::Ended(_) | Role::Connecting { peer: _ } | Role::Connected(_) => None,
         },
         State::Datagram(state) => (wanted.kind == libc::SOCK_DGRAM).then_some(&state.local),

@@ -4,7 +4,7 @@
 use super::random::{Random, number, seed};
 use super::restore::processes;
 use crate::support::exchange::{Exchange, Use};
-use crate::support::network::own_network;
+use crate::support::network::{own_network, without_network_rights};
 use crate::support::{Room, Victim, isolated_for, require_root, wait};
 use nix::sys::signal::Signal;
 use snap::fault::Point;
@@ -179,4 +179,65 @@ fn is_dead(victim: &Victim) -> bool {
     let kill = 1u64 << (Signal::SIGKILL as u64 - 1);
     let waits = pending.iter().any(|mask| u64::from_str_radix(mask, 16).is_ok_and(|mask| mask & kill != 0));
     waits || matches!(victim.state(), None | Some('Z' | 'X'))
+}
+
+/// Connections within a tree whose names nobody may keep: they are the same after each death, of a dump and of a restore.
+#[test]
+fn a_dump_and_a_restore_of_connections_without_rights_die_at_every_point() {
+    isolated_for(LIMIT, |room| {
+        own_network();
+        without_network_rights();
+        let mut victim = room.victim("connections", &["v4", "modest"]);
+        let pid = victim.pid().to_string();
+        let alone = |when: &str, expected: &[i32]| {
+            wait::until(&format!("{when}: the end of what undoes"), || (processes() == expected).then_some(()));
+        };
+        for fate in ["--leave-running", "--kill"] {
+            for point in Point::ALL.into_iter().filter(|point| *point < Point::SkeletonBorn && is_passed(*point, fate))
+            {
+                let dump = room.snap(["dump", fate, &pid, "-o", "died.snap"]).env("SNAP_FAULT", point.name());
+                let run = dump.env("SNAP_COPIERS", "always").run();
+                let died = run.signal == Some(Signal::SIGKILL as i32);
+                assert!(died || BY_CHANCE.contains(&point), "{}: not reached: {run}", point.name());
+                alone(point.name(), &[1, victim.pid()]);
+                victim.check();
+                let _ = std::fs::remove_file(room.path("died.snap"));
+            }
+        }
+        for fault in ["vanishing:error", "image-durable:error"] {
+            room.snap(["dump", "--kill", &pid, "-o", "died.snap"]).env("SNAP_FAULT", fault).run().expect(1);
+            victim.check();
+            let _ = std::fs::remove_file(room.path("died.snap"));
+        }
+        let image = room.dump_and_kill(&mut victim, "died.snap");
+        for point in Point::ALL.into_iter().filter(|point| *point >= Point::SkeletonBorn) {
+            for failure in ["", ":error"] {
+                let fault = format!("{}{failure}", point.name());
+                let run = room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", &fault).run();
+                assert!(run.signal.is_some() || run.code == Some(7), "{fault}: not reached: {run}");
+                alone(&fault, &[1]);
+            }
+        }
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+/// Whether a dump of connections without rights passes it, in time.
+fn is_passed(point: Point, fate: &str) -> bool {
+    let never = [
+        Point::Gathered,
+        Point::Exchanging,
+        Point::Exchanged,
+        Point::OptionChanged,
+        Point::AioProbing,
+        Point::Locked,
+        Point::Repairing,
+    ];
+    let only_kill = [Point::ImageDurable, Point::Vanishing];
+    !never.contains(&point)
+        && (fate == "--kill" || !only_kill.contains(&point))
+        && (fate != "--kill" || !BY_CHANCE.contains(&point))
 }

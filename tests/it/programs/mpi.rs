@@ -1,6 +1,6 @@
 //! Open MPI: mpirun and the ranks that it has started, which have shared memory and sockets in common, and wait for one another all the time.
 
-use crate::support::network::own_network;
+use crate::support::network::{own_network, without_network_rights};
 use crate::support::{Room, isolated_for, wait};
 use nix::sys::wait::WaitStatus;
 use std::fs::File;
@@ -32,10 +32,11 @@ while not ends:
 "#;
 
 #[allow(clippy::zombie_processes, reason = "reaped by its pid, under which a restore brings it back")]
-fn start(room: &Room) -> i32 {
+fn start(room: &Room, more: &[&str]) -> i32 {
     let log = File::create(room.path("log")).expect("a log");
     let mut command = Command::new("mpirun.openmpi");
-    command.args(["--allow-run-as-root", "--oversubscribe", "-n", RANKS, "/usr/bin/python3", "-c", PROGRAM]);
+    command.args(["--allow-run-as-root", "--oversubscribe"]).args(more);
+    command.args(["-n", RANKS, "/usr/bin/python3", "-c", PROGRAM]);
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("dup")).stderr(log).process_group(0);
     // It makes a directory of its own for each run.
     command.env("TMPDIR", room.path(""));
@@ -55,24 +56,37 @@ fn goes_on(room: &Room) {
 fn exam_1_ranks_go_on_after_dumps_and_after_kill_and_restore() {
     isolated_for(LIMIT, |room| {
         own_network();
-        let pid = start(room);
-        goes_on(room);
-        for _ in 0..3 {
-            room.dump(pid, "living.snap", &[]);
-            goes_on(room);
-            let image = room.dump(pid, "killed.snap", &["--kill"]);
-            wait::gone(pid);
-            wait::alone();
-            assert_eq!(room.restore(&image, &[]), pid);
-            goes_on(room);
-        }
-        File::create(room.path("stop")).expect("a file");
-        let end = wait::gone_within(pid, Duration::from_secs(60));
-        let log = std::fs::read_to_string(room.path("log")).expect("the log");
-        assert!(matches!(end, Some(WaitStatus::Exited(_, 0))), "ended with {end:?}: {log}");
-        let text = std::fs::read_to_string(room.path("turns")).expect("the turns");
-        let all: Vec<usize> = text.lines().map(|line| line.parse().expect("a number")).collect();
-        assert_eq!(all, (1..=all.len()).collect::<Vec<_>>(), "{log}");
-        wait::alone();
+        go_on(room, start(room, &[]));
     });
+}
+
+/// As an ordinary user has it, and with messages that go by TCP instead of shared memory.
+#[test]
+fn exam_1_ranks_with_messages_by_tcp_go_on_without_rights_in_the_network() {
+    isolated_for(LIMIT, |room| {
+        own_network();
+        without_network_rights();
+        go_on(room, start(room, &["--mca", "btl", "tcp,self", "--mca", "btl_tcp_if_include", "lo"]));
+    });
+}
+
+fn go_on(room: &Room, pid: i32) {
+    goes_on(room);
+    for _ in 0..3 {
+        room.dump(pid, "living.snap", &[]);
+        goes_on(room);
+        let image = room.dump(pid, "killed.snap", &["--kill"]);
+        wait::gone(pid);
+        wait::alone();
+        assert_eq!(room.restore(&image, &[]), pid);
+        goes_on(room);
+    }
+    File::create(room.path("stop")).expect("a file");
+    let end = wait::gone_within(pid, Duration::from_secs(60));
+    let log = std::fs::read_to_string(room.path("log")).expect("the log");
+    assert!(matches!(end, Some(WaitStatus::Exited(_, 0))), "ended with {end:?}: {log}");
+    let text = std::fs::read_to_string(room.path("turns")).expect("the turns");
+    let all: Vec<usize> = text.lines().map(|line| line.parse().expect("a number")).collect();
+    assert_eq!(all, (1..=all.len()).collect::<Vec<_>>(), "{log}");
+    wait::alone();
 }

@@ -37,6 +37,7 @@ mod socket;
 mod stopped;
 mod sysv;
 mod tcp;
+mod tcp_anew;
 mod tcp_elsewhere;
 mod tcp_namespaces;
 mod tcp_outside;

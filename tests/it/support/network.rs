@@ -14,6 +14,23 @@ pub fn own_network() {
     ip("link set lo up");
 }
 
+/// Takes CAP_NET_ADMIN away from whatever this thread starts from here on: an ordinary user does not have it in the network namespace of the machine.
+pub fn without_network_rights() {
+    const CAP_NET_ADMIN: u32 = 12;
+    // SAFETY: PR_CAPBSET_DROP takes a number.
+    let result = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) };
+    assert_eq!(result, 0, "PR_CAPBSET_DROP: {}", std::io::Error::last_os_error());
+    let (header, mut sets) = ([0x2008_0522u32, 0], [0u32; 6]);
+    // SAFETY: the kernel reads the header and writes both halves of three sets.
+    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(result, 0, "capget: {}", std::io::Error::last_os_error());
+    // Of those that exec(2) keeps.
+    sets[2] &= !(1 << CAP_NET_ADMIN);
+    // SAFETY: the kernel reads both.
+    let result = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    assert_eq!(result, 0, "capset: {}", std::io::Error::last_os_error());
+}
+
 /// ip(8).
 pub fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split(' ')).output().expect("ip of iproute2");

@@ -58,6 +58,14 @@ pub struct Connection {
     pub agreed: Agreed,
 }
 
+impl Connection {
+    /// Whether a restore makes both ends anew, which then connect as others do: where connections cannot be repaired, or this one was not when it was read.
+    #[must_use]
+    pub const fn is_anew(&self, repairs: bool) -> bool {
+        self.inside && (!repairs || self.agreed.mss == 0)
+    }
+}
+
 /// What has come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Incoming {
@@ -100,7 +108,7 @@ pub struct Window {
 /// What was agreed on when the connection was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreed {
-    /// Largest segment that the other side takes.
+    /// Largest segment that the other side takes; 0 where it could not be read without privilege, and nor could sequence numbers and windows.
     pub mss: u32,
     /// Window scales of what is sent and of what is received, in bits.
     pub scales: Option<(u8, u8)>,

@@ -8,13 +8,23 @@ use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, W
 use crate::sys::tcp::{self, Info, Queue, State};
 use crate::sys::undo::{Held, Undo};
 use crate::sys::{descriptor, socket};
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 /// How often it is read again when packets change it meanwhile.
 const TRIES: u32 = 50;
 /// More than what is read of the send queue may exceed what is unacknowledged: the acknowledged beginning of its first segment.
 const SLACK: usize = 1 << 17;
+
+/// Longest wait for what is on its way: an acknowledgement is put off for 200 ms at most (include/net/tcp.h, `TCP_DELACK_MAX`), and a segment for
+/// which there was no room is sent again after as long.
+const DELIVERY: Duration = Duration::from_millis(300);
+/// How often is looked meanwhile.
+const GLANCE: Duration = Duration::from_millis(1);
+/// Most unread bytes of a connection that is made anew: what its two buffers take by themselves (`net.ipv4.tcp_wmem`).
+const ROOM: usize = 4 << 20;
 
 /// Why a connection or what is left of one is refused whose bytes have a mark.
 pub const URGENT: &str = "it has received urgent data (MSG_OOB), which cannot be put back";
@@ -39,6 +49,35 @@ pub fn repair<'a>(fd: BorrowedFd<'a>, undo: &'a Undo) -> io::Result<[Held<'a>; 2
     let repair = undo.set(fd, tcp::LEVEL, tcp::REPAIR, &mode.0, &mode.1)?;
     // Ended in this order: leaving the mode takes SO_REUSEADDR away.
     Ok([repair, address])
+}
+
+/// Has it end by a reset when it is closed, as a connection that leaves nothing behind; until what is returned ends or we die.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn end_at_once<'a>(fd: BorrowedFd<'a>, undo: &'a Undo) -> io::Result<[Held<'a>; 2]> {
+    const ON: [u8; 4] = 1i32.to_ne_bytes();
+    let level = libc::SOL_SOCKET;
+    let before = socket::option(fd, level, libc::SO_LINGER)?;
+    let time = before.get(ON.len()..).unwrap_or_default();
+    let (at_once, as_long) = ([ON, [0; 4]].concat(), [&ON[..], time].concat());
+    let off = undo.set(fd, level, libc::SO_LINGER, &before, &before)?;
+    // Ended in this order: the time is taken only with the flag (net/core/sock.c, `SO_LINGER`).
+    Ok([undo.set(fd, level, libc::SO_LINGER, &at_once, &as_long)?, off])
+}
+
+/// Waits, for a moment, until all that these have sent has been acknowledged. Their programs stand still.
+///
+/// # Errors
+/// As ioctl(2).
+pub fn await_delivery(files: &[&File]) -> io::Result<()> {
+    let end = Instant::now() + DELIVERY;
+    for file in files {
+        while tcp::unacknowledged(file.as_fd())? != 0 && Instant::now() < end {
+            std::thread::sleep(GLANCE);
+        }
+    }
+    Ok(())
 }
 
 /// How a connection is brought into repair mode.
@@ -91,7 +130,17 @@ fn settled(
             return Ok(Err(Trouble::Passing("its connection has just ended".into())));
         };
         let Some(incoming) = incoming(fd, ends, shut, repaired)? else { continue };
-        let Some(outgoing) = outgoing(fd, ends, repaired)? else { continue };
+        if !repaired && incoming.unread.len() > ROOM {
+            let reason = "more has come than a new connection has room for, and to keep this one takes CAP_NET_ADMIN";
+            return Ok(Err(Trouble::Passing(reason.into())));
+        }
+        let Some(outgoing) = outgoing(fd, ends, repaired)? else {
+            if repaired {
+                continue;
+            }
+            let reason = "it has sent more than its other end takes, and to read that takes CAP_NET_ADMIN";
+            return Ok(Err(Trouble::Passing(reason.into())));
+        };
         let (window, agreed) = negotiated(fd, &before, repaired)?;
         if repaired {
             tcp::choose(fd, Queue::None)?;

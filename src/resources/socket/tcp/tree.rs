@@ -12,6 +12,7 @@ use crate::resources::{CollectError, Findings};
 use crate::sys::undo::Undo;
 use crate::sys::{socket, tcp};
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -106,8 +107,9 @@ pub fn read(
         let other = places.get(&reversed).copied();
         if other.is_none() && is_not_accepted(&rows, reversed) {
             subject.not_accepted(peer, &rows, reversed, findings);
-        } else if other.is_some() && !repairs {
-            let reason = "to bring a connection back takes CAP_NET_ADMIN in this network namespace";
+        } else if other == Some(at) && !repairs {
+            let reason =
+                "it is connected with itself, and to bring that back takes CAP_NET_ADMIN in this network namespace";
             subject.refuse(findings, reason, "run as root");
         } else if other.is_some() {
             kept.push((at, peer, other));
@@ -159,6 +161,10 @@ fn read_all(
     let versions: Vec<Version> =
         [Version::Four, Version::Six].into_iter().filter(|version| domains.contains(&is_of(version))).collect();
     let undo = Undo::default();
+    if repairs.is_none() {
+        let files: Vec<&File> = kept.iter().map(|(at, _, _)| subjects[*at].file).collect();
+        connection::await_delivery(&files).map_err(CollectError::at(subjects[kept[0].0].holder.0, "SIOCOUTQ"))?;
+    }
     let mut due: Vec<usize> = (0..kept.len()).collect();
     for attempt in 1..=TRIES {
         for &one in &due {

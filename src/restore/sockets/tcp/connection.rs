@@ -50,7 +50,7 @@ pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<
 }
 
 /// For `map_err`: says what was done.
-fn doing(what: &str) -> impl FnOnce(io::Error) -> io::Error {
+pub fn doing(what: &str) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
@@ -69,16 +69,23 @@ fn set_window(made: &File, window: Window, incoming: &Incoming) -> io::Result<()
 
 /// Buffers that hold these bytes, until the options of the image are set: an overhead of the kernel's own counts too.
 /// Gives the size of before.
-fn make_room(made: &File, name: i32, force: i32, bytes: usize) -> io::Result<i32> {
+pub fn make_room(made: &File, name: i32, force: i32, bytes: usize) -> io::Result<i32> {
     let now = socket::number(made.as_fd(), libc::SOL_SOCKET, name)?;
     let wanted = i32::try_from(bytes.saturating_mul(2) + (256 << 10)).unwrap_or(i32::MAX / 2);
     if wanted > now {
-        socket::set_option(made.as_fd(), libc::SOL_SOCKET, force, &wanted.to_ne_bytes())?;
+        match socket::set_option(made.as_fd(), libc::SOL_SOCKET, force, &wanted.to_ne_bytes()) {
+            // As far as one may.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                socket::set_option(made.as_fd(), libc::SOL_SOCKET, name, &wanted.to_ne_bytes())?;
+            }
+            other => other?,
+        }
     }
     Ok(now)
 }
 
-fn append(made: &File, mut bytes: &[u8]) -> io::Result<()> {
+/// Appends all of these bytes to the chosen queue, or sends them.
+pub fn append(made: &File, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         let count = tcp::append(made.as_fd(), bytes)?;
         bytes = &bytes[count..];
@@ -105,13 +112,16 @@ pub fn go_on(
     state: &Tcp,
     connection: &Connection,
     settings: &Settings<'_>,
+    is_anew: bool,
 ) -> io::Result<()> {
     let fd = made.as_fd();
     let Connection { peer, inside, incoming, outgoing, window: _, agreed: _ } = connection;
     let Incoming { sequence, unread, finished, shut } = incoming;
     let Outgoing { sequence: own, bytes, unsent, finished: ended, acknowledged: _ } = outgoing;
-    cork(made, settings.of(wanted))?;
-    append(made, &bytes[bytes.len() - *unsent as usize..]).map_err(doing("sending what was not sent"))?;
+    if !is_anew {
+        cork(made, settings.of(wanted))?;
+        append(made, &bytes[bytes.len() - *unsent as usize..]).map_err(doing("sending what was not sent"))?;
+    }
     if *finished && !inside {
         // Who is inside says so itself.
         let next = sequence.wrapping_add(unread.len() as u32);
@@ -127,7 +137,7 @@ pub fn go_on(
 }
 
 /// Half a segment that waits for more must go on to wait.
-fn cork(made: &File, all: &[SocketOption]) -> io::Result<()> {
+pub fn cork(made: &File, all: &[SocketOption]) -> io::Result<()> {
     const CORK: i32 = 3;
     match options::number(all, tcp::LEVEL, CORK) {
         Some(corked @ 1..) => tcp::set(made.as_fd(), CORK, corked),

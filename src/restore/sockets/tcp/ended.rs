@@ -65,12 +65,13 @@ fn loopback(domain: i32) -> Vec<u8> {
     }
 }
 
-fn await_that(mut holds: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+/// Waits until something holds that the loopback interface does at once.
+pub fn await_that(mut holds: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     while !holds()? {
         if Instant::now() > end {
             let reason =
-                "a connection to ourselves on the loopback interface, which is to end as it had, does not get on";
+                "a connection to ourselves, as it is made for what has connected within the tree, does not get on";
             return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
         }
         yield_now();

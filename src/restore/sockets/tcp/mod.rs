@@ -1,5 +1,6 @@
 //! TCP sockets.
 
+pub mod anew;
 mod connection;
 mod ended;
 mod packet;
@@ -8,6 +9,7 @@ pub mod reviving;
 use crate::image::model::socket::inet;
 use crate::image::model::socket::tcp::{Role, Tcp};
 use crate::sys::{socket, tcp};
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
@@ -23,18 +25,37 @@ pub fn turn(role: &Role) -> u8 {
     }
 }
 
-/// Makes a new socket what it was.
-pub fn set_up(made: &File, Tcp { local, role }: &Tcp) -> io::Result<()> {
+/// Makes a new socket what it was. `ports` are those of connections that were made before it.
+pub fn set_up(made: &File, Tcp { local, role }: &Tcp, ports: &HashSet<u16>) -> io::Result<()> {
+    let is_shared = inet::parse(local).is_some_and(|address| ports.contains(&address.port()));
     match role {
-        Role::Unconnected => name(made, local),
+        Role::Unconnected => name_before_connections(made, local, is_shared, || Ok(())),
         Role::Listening { backlog } => {
-            name(made, local)?;
-            tcp::listen(made.as_fd(), *backlog)
+            name_before_connections(made, local, is_shared, || tcp::listen(made.as_fd(), *backlog))
         }
         Role::Ended(ended) => ended::again(made, ended),
         Role::Connecting { peer: _ } => name_beside_others(made, local),
         Role::Connected(connection) => connection::set_up(made, local, connection),
     }
+}
+
+/// A listener, or what would be one, has its name before its connections have, and was not asked to share it. Here it comes after them.
+fn name_before_connections(
+    made: &File,
+    local: &[u8],
+    is_shared: bool,
+    then: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
+    match name(made, local) {
+        Err(error) if is_shared && error.kind() == io::ErrorKind::AddrInUse => {}
+        other => return other.and_then(|()| then()),
+    }
+    let (fd, level) = (made.as_fd(), libc::SOL_SOCKET);
+    let reuse = socket::option(fd, level, libc::SO_REUSEADDR)?;
+    socket::set_option(fd, level, libc::SO_REUSEADDR, &1i32.to_ne_bytes())?;
+    name(made, local)?;
+    then()?;
+    socket::set_option(fd, level, libc::SO_REUSEADDR, &reuse)
 }
 
 /// What connects may have a port that others have too, to other addresses (net/ipv4/inet_hashtables.c, `__inet_hash_connect`): for bind(2) that takes

@@ -19,6 +19,8 @@ pub struct Reviving {
     lock: Option<Owned>,
     /// The lock that the dump has left.
     left: Option<String>,
+    /// Whether connections may be repaired.
+    repairs: bool,
 }
 
 impl Reviving {
@@ -26,12 +28,12 @@ impl Reviving {
     ///
     /// # Errors
     /// As netlink(7).
-    pub fn prepare(snapshot: &Snapshot, top: i32) -> io::Result<Self> {
+    pub fn prepare(snapshot: &Snapshot, top: i32, repairs: bool) -> io::Result<Self> {
         let Some((name, connections)) = lock_of(&snapshot.sockets) else {
-            return Ok(Self::default());
+            return Ok(Self { repairs, ..Self::default() });
         };
         let lock = nftables::own(&format!("{name}-restore-{}", std::process::id()), &connections)?.lift(top)?;
-        Ok(Self { waiting: Vec::new(), lock: Some(lock), left: Some(name) })
+        Ok(Self { waiting: Vec::new(), lock: Some(lock), left: Some(name), repairs })
     }
 
     /// Keeps a socket that has still to be brought to life; any other is given back. There may be as many as `snap` may have open, so that it is no copy.
@@ -59,7 +61,8 @@ impl Reviving {
             let ino = socket.ino;
             move |error: io::Error| io::Error::new(error.kind(), format!("socket:[{ino}]: {error}"))
         };
-        for (socket, file) in all().filter(|(socket, _)| connection(socket).is_some()) {
+        let is_anew = |connection: &Connection| connection.is_anew(self.repairs);
+        for (socket, file) in all().filter(|(socket, _)| connection(socket).is_some_and(|one| !is_anew(one))) {
             connection::wake(file).map_err(failed(socket))?;
         }
         drop(self.lock);
@@ -69,7 +72,9 @@ impl Reviving {
         for (socket, file) in all() {
             let State::Tcp(tcp) = &socket.state else { continue };
             match &tcp.role {
-                Role::Connected(connection) => connection::go_on(file, socket, tcp, connection, &settings),
+                Role::Connected(connection) => {
+                    connection::go_on(file, socket, tcp, connection, &settings, is_anew(connection))
+                }
                 Role::Connecting { peer } => connection::connect_again(file, peer),
                 Role::Unconnected | Role::Listening { backlog: _ } | Role::Ended(_) => Ok(()),
             }

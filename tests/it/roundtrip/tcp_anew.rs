@@ -59,14 +59,12 @@ import multiprocessing, multiprocessing.managers, os, sys, time
 def work(address, name):
     manager = multiprocessing.managers.SyncManager(address=address, authkey=b"key")
     manager.connect()
-    box, turn = manager.dict(), 0
+    box, turn, file = manager.dict(), 0, os.open(name, os.O_WRONLY | os.O_CREAT)
     while not os.path.exists(name + "stop"):
         turn += 1
         box["turn"] = turn
         assert box["turn"] == turn and box.copy() == {"turn": turn}
-        with open(name + "new", "w") as file:
-            file.write(str(turn))
-        os.rename(name + "new", name)
+        os.pwrite(file, b"%020d" % turn, 0)
 
 if __name__ == "__main__":
     manager = multiprocessing.managers.SyncManager(address=("127.0.0.1", 0), authkey=b"key")

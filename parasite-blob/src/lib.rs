@@ -11,6 +11,7 @@ pub mod aio;
 pub mod copying;
 pub mod crc;
 pub mod mailbox;
+pub mod sending;
 pub mod syscall;
 
 use core::ptr;
@@ -87,6 +88,7 @@ unsafe fn perform(op: *const Op) -> i64 {
             pseudo::GONE => gone(a(0)),
             pseudo::AIO_PROBE => aio::probe(a(0)),
             pseudo::USE_TILE => syscall::use_tile(),
+            pseudo::SEND_PROBE => sending::probe(a(0)),
             pseudo::STORE => {
                 (a(0) as *mut u64).write_volatile(a(1));
                 0

@@ -35,6 +35,7 @@ use crate::resources::seccomp::SeccompTable;
 use crate::resources::shared_memory::SharedMemoryTable;
 use crate::resources::sharing::Sharing;
 use crate::resources::socket::Leaks;
+use crate::resources::socket::packet::asking;
 use crate::resources::socket::tcp::lock::Lock;
 use crate::resources::socket::tcp::tree::{Manner, Policy, Step};
 use crate::resources::syscall_restart::Samples;
@@ -159,6 +160,7 @@ pub fn collect(
     (ipc.posix_queues, queues) = std::mem::take(&mut builder.descriptors.queues).finish();
     let (mut collected, mut findings) = builder.finish(root, zombies, pipes, (ipc, maps), lock)?;
     collected.exchanges = plan::plan((&collected.snapshot, tree), &queues, &charged, &mut findings);
+    collected.askings = asking::plan(&collected.snapshot, &mut findings);
     Ok((collected, findings))
 }
 
@@ -348,6 +350,7 @@ impl Builder {
             resident: self.resident,
             connections,
             exchanges: Vec::new(),
+            askings: Vec::new(),
             lock,
         };
         collected.add_pages(&self.pages);

@@ -11,6 +11,7 @@ use crate::resources::mapped_only::PageSource;
 use crate::resources::mqueue::exchange::Exchange;
 use crate::resources::pages::{self, PageSet};
 use crate::resources::shared_memory::Content;
+use crate::resources::socket::packet::asking::Asking;
 use crate::resources::socket::tcp::lock::Lock;
 use crate::tracer::Twin;
 use std::collections::HashMap;
@@ -40,6 +41,8 @@ pub struct Collected {
     pub connections: Vec<File>,
     /// Message queues that have to be looked into.
     pub exchanges: Vec<Exchange>,
+    /// Rings of packet sockets that have to be asked where the kernel stands in them.
+    pub askings: Vec<Asking>,
     /// What drops packets of those that lead outside, if the tree is to be killed.
     pub lock: Option<Lock>,
 }

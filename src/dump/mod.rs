@@ -33,11 +33,11 @@ use crate::image::model::id::Pid;
 use crate::image::model::inventory::Stats;
 use crate::image::model::memory::ContentOwner;
 use crate::image::{Complete, PageCounts, PageRun, WriteOptions, Writer};
-use crate::resources::mqueue::exchange::Unseen;
 pub use crate::resources::socket::tcp::tree::Policy;
 use crate::resources::syscall_restart::sample::sleepers;
 use crate::resources::syscall_restart::timeout;
 use crate::resources::syscall_restart::transfer;
+use crate::resources::together::Unseen;
 use crate::sys::undo::Undo;
 pub use crate::tracer::Urgency;
 use crate::tracer::{self, FreezeOptions, FrozenTree, Scope, Twin};
@@ -175,17 +175,26 @@ impl Dump<'_> {
         Ok(Report { stats, image_size, total: self.started.elapsed(), unreaped, warnings: findings.warnings })
     }
 
-    /// Looks into message queues.
+    /// Looks into message queues, and asks rings for sending.
     fn exchange(&self, tree: &mut FrozenTree, collected: &mut Collected) -> Result<(), Failure> {
-        for exchange in &collected.exchanges {
-            let done = exchange.run(tree, &mut collected.snapshot);
-            match done.map_err(|e| self.writing_failure(self.tracer_error(e), tree))? {
-                Ok(()) => {}
-                Err(Unseen::Never(blocker)) => return Err(Error::Blocked(vec![blocker]).into()),
-                Err(Unseen::Now(blocker)) => return Err(Failure::Passing(vec![blocker])),
-            }
+        let Collected { snapshot, exchanges, askings, .. } = collected;
+        for exchange in &*exchanges {
+            let done = exchange.run(tree, snapshot);
+            self.done(done, tree)?;
+        }
+        for asking in &*askings {
+            let done = asking.run(tree, snapshot);
+            self.done(done, tree)?;
         }
         Ok(())
+    }
+
+    fn done(&self, done: Result<Result<(), Unseen>, tracer::Error>, tree: &FrozenTree) -> Result<(), Failure> {
+        match done.map_err(|e| self.writing_failure(self.tracer_error(e), tree))? {
+            Ok(()) => Ok(()),
+            Err(Unseen::Never(blocker)) => Err(Error::Blocked(vec![blocker]).into()),
+            Err(Unseen::Now(blocker)) => Err(Failure::Passing(vec![blocker])),
+        }
     }
 
     fn freeze(&self) -> Result<FrozenTree, Error> {

@@ -307,7 +307,7 @@ mod tests {
                   100000           1100000  rw-p  16.0 MiB  4.0 KiB  [anon:arena] huge=2.0MiB
                 50000000          50004000  rw-p  16.0 KiB  4.0 KiB  /usr/bin/sample +0x1000
                 60000000          60040000  rw-s   256 KiB  4.0 KiB  shared memory 0
-                61000000          61004000  rw-s  16.0 KiB        -  socket:[14]
+                61000000          61008000  rw-s  32.0 KiB        -  socket:[14]
                 62000000          62001000  rw-s   4.0 KiB        -  bpf-map:[73] counters +0x1000
             7f0000000000      7f0000001000  rw-s   4.0 KiB        -  [aio], 2 events
             7fff00000000      7fff00004000  rw-p  16.0 KiB        -  [vvar]

@@ -3,7 +3,7 @@
 use crate::image::model::socket::datagram::{Datagram, Membership};
 use crate::image::model::socket::inet::Shown;
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{BLOCKS, Bound, Packet, PacketMembership};
+use crate::image::model::socket::packet::{BLOCKS, Bound, Packet, PacketMembership, SendRing};
 use crate::image::model::socket::tcp::{Connection, Role, Tcp};
 use crate::image::model::socket::unix::{Link, Unix};
 use crate::image::model::socket::{Socket, State};
@@ -112,7 +112,7 @@ fn datagram(Datagram { local, peer, groups, queue, shutdown }: &Datagram) -> Str
     text
 }
 
-fn packet(Packet { protocol, bound, running, memberships, ring }: &Packet) -> String {
+fn packet(Packet { protocol, bound, running, memberships, ring, send_ring }: &Packet) -> String {
     let name = match bound {
         Bound::Anywhere => "any device",
         Bound::Device(device) => &device.name,
@@ -144,6 +144,10 @@ fn packet(Packet { protocol, bound, running, memberships, ring }: &Packet) -> St
         let (slots, what) = (ring.slots(), if ring.version == BLOCKS { "blocks" } else { "frames" });
         let _ = write!(text, ", ring of {slots} {what} of {} B ({unread} unread)", ring.slot_size());
     }
+    if let Some(SendRing { version: _, layout, next, kept: _ }) = send_ring {
+        let (frames, size) = (layout.frames, layout.frame_size);
+        let _ = write!(text, ", ring for sending of {frames} frames of {size} B (frame {next} comes next)");
+    }
     text
 }
 
@@ -168,7 +172,7 @@ mod tests {
         assert_eq!(text(sample::netlink(3)), "socket:[13] netlink protocol 0 port 77, in groups 1, 40");
         assert_eq!(
             text(sample::packet(4)),
-            "socket:[14] packet raw protocol 0x0003 on lo, in a multicast group 01:00:5e:00:00:01 on lo, promiscuous on lo, ring of 2 blocks of 8192 B (1 unread)"
+            "socket:[14] packet raw protocol 0x0003 on lo, in a multicast group 01:00:5e:00:00:01 on lo, promiscuous on lo, ring of 2 blocks of 8192 B (1 unread), ring for sending of 8 frames of 2048 B (frame 5 comes next)"
         );
         assert_eq!(
             text(sample::socket(0)),

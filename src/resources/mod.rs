@@ -33,6 +33,7 @@ pub mod syscall_restart;
 pub mod sysv;
 pub mod thread;
 pub mod timer;
+pub mod together;
 pub mod tun;
 pub mod watch;
 pub mod zombie;

@@ -34,8 +34,8 @@ pub struct PacketSocket {
     pub memberships: Vec<Membership>,
     /// Its ring for receiving (PACKET_RX_RING).
     pub receives: Option<Layout>,
-    /// Whether it has a ring for sending (PACKET_TX_RING).
-    pub has_send_ring: bool,
+    /// Its ring for sending (PACKET_TX_RING).
+    pub sends: Option<Layout>,
     /// Whether it is in a group among which packets are distributed (PACKET_FANOUT).
     pub has_fanout: bool,
 }
@@ -80,7 +80,7 @@ fn socket(body: &[u8]) -> Option<PacketSocket> {
             }
             MEMBERSHIPS => socket.memberships = value.chunks_exact(MEMBERSHIP).filter_map(membership).collect(),
             RECEIVE_RING => socket.receives = Some(layout(value)?),
-            SEND_RING => socket.has_send_ring = true,
+            SEND_RING => socket.sends = Some(layout(value)?),
             FANOUT => socket.has_fanout = true,
             _ => {}
         }

@@ -46,7 +46,37 @@ pub mod frame {
     pub const HEADER: usize = 32;
 }
 
-/// All blocks of a ring, one after the other.
+/// Frames of a ring for sending, whose headers are the same in all versions but for where things stand.
+pub mod send {
+    /// A frame that is the program's, and one that it has handed over.
+    pub const AVAILABLE: u32 = 0;
+    /// See [`AVAILABLE`].
+    pub const REQUEST: u32 = 1;
+    /// The frame was sent at a time that the kernel has written there (TP_STATUS_TS_*).
+    pub const TIMES: u32 = 0x7 << 29;
+
+    /// Where things stand in the header of a frame.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Header {
+        /// The status.
+        pub status: usize,
+        /// Bytes of the packet.
+        pub length: usize,
+        /// With PACKET_TX_HAS_OFF, where the packet begins, of SOCK_RAW and of SOCK_DGRAM: 16 bits each.
+        pub starts: [usize; 2],
+        /// Where it begins otherwise (`tp_hdrlen` without the address, net/packet/af_packet.c).
+        pub packet: usize,
+    }
+
+    /// Of TPACKET_V1, TPACKET_V2 and TPACKET_V3.
+    pub const HEADERS: [Header; 3] = [
+        Header { status: 0, length: 8, starts: [16, 18], packet: 32 },
+        Header { status: 0, length: 4, starts: [12, 14], packet: 32 },
+        Header { status: 20, length: 16, starts: [24, 26], packet: 48 },
+    ];
+}
+
+/// All blocks of the rings of a socket, one after the other.
 #[derive(Debug)]
 pub struct Memory {
     start: NonNull<u8>,
@@ -54,7 +84,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Maps a ring, which is so long: the kernel maps nothing but the whole. As long as anybody maps it the ring cannot be changed (EBUSY).
+    /// Maps the rings of a socket, which are so long together: the kernel maps nothing but the whole. As long as anybody maps it the ring cannot be changed (EBUSY).
     ///
     /// # Errors
     /// As mmap(2): EINVAL for another length.
@@ -141,6 +171,17 @@ pub fn queued(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: FIONREAD, which is SIOCINQ, writes one int to the pointer, which is valid for it.
     let rc = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
     if rc < 0 { Err(io::Error::last_os_error()) } else { Ok(bytes != 0) }
+}
+
+/// Has the kernel send the frames of a ring from where it stands, by a device: as many as are handed over.
+///
+/// # Errors
+/// As sendto(2).
+pub fn send_frames(fd: BorrowedFd<'_>, to: &[u8]) -> io::Result<()> {
+    let (flags, length) = (libc::MSG_DONTWAIT, to.len() as libc::socklen_t);
+    // SAFETY: the kernel reads the address, as long as it is, and nothing at the address of no bytes.
+    let count = unsafe { libc::sendto(fd.as_raw_fd(), std::ptr::null(), 0, flags, to.as_ptr().cast(), length) };
+    if count < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Whether [`settle`] works here: not on kernels with CPUs without a tick (nohz_full).

@@ -69,6 +69,8 @@ pub mod pseudo {
     pub const AIO_PROBE: u32 = FIRST + 13;
     /// Uses an AMX tile and releases all of them, so that the kernel gives this thread room for their content.
     pub const USE_TILE: u32 = FIRST + 14;
+    /// Finds out where the kernel stands in the ring of the [`super::SendProbe`] at `args[0]`. The result is an error where that cannot be had.
+    pub const SEND_PROBE: u32 = FIRST + 15;
 }
 
 impl Op {
@@ -205,6 +207,48 @@ pub struct AioProbe {
     pub done: u64,
 }
 
+/// A ring for sending of a packet socket (PACKET_TX_RING), of which is to be found out which frame the kernel looks at next.
+///
+/// All frames are written over with ones that cannot be sent, and are put back.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendProbe {
+    /// A descriptor of the socket.
+    pub fd: u64,
+    /// Bytes of all its rings: what can be mapped is the whole.
+    pub len: u64,
+    /// Offset of the ring for sending in that.
+    pub start: u64,
+    /// Bytes of a block.
+    pub block: u64,
+    /// Frames in a block.
+    pub in_block: u64,
+    /// Bytes of a frame.
+    pub frame: u64,
+    /// How many frames there are.
+    pub frames: u64,
+    /// Offset of the status in the header of a frame, an `u32`.
+    pub status: u64,
+    /// Offset of the length of the packet, an `u32`.
+    pub length: u64,
+    /// Whether the kernel passes over frames that cannot be sent (PACKET_LOSS).
+    pub passes: u64,
+    /// Address of addresses (`struct sockaddr_ll`) of [`SEND_ADDRESS`] bytes, each of another device.
+    pub devices: u64,
+    /// How many there are.
+    pub count: u64,
+    /// Address of [`SEND_HEADER`] bytes for each frame.
+    pub saved: u64,
+    /// Result: the frame.
+    pub next: u64,
+}
+
+/// Bytes of a `struct sockaddr_ll` with room for the longest hardware address.
+pub const SEND_ADDRESS: u64 = 48;
+
+/// Bytes of the header of a frame, whatever its version, in which its status and the length of its packet stand.
+pub const SEND_HEADER: u64 = 24;
+
 /// Requests that are submitted together.
 pub const AIO_BATCH: u64 = 256;
 
@@ -249,6 +293,8 @@ const _: () = {
     assert!(size_of::<AioProbe>() == 72);
     assert!(core::mem::offset_of!(AioProbe, in_flight) == 56);
     assert!(core::mem::offset_of!(AioProbe, done) == 64);
+    assert!(size_of::<SendProbe>() == 112);
+    assert!(core::mem::offset_of!(SendProbe, next) == 104);
     assert!(size_of::<Task>() == 40);
     assert!(core::mem::offset_of!(Task, count) == 8);
     assert!(core::mem::offset_of!(Task, done) == 16);

@@ -94,15 +94,11 @@ fn backing(vma: &Vma, snapshot: &Snapshot) -> Result<(), Error> {
         }
         Backing::PacketRing { ino } => {
             let mut sockets = snapshot.sockets.iter().filter(|socket| socket.ino == ino);
-            let ring = sockets.next().and_then(|socket| match &socket.state {
-                State::Packet(packet) => packet.ring.as_ref(),
+            let mapped = sockets.next().and_then(|socket| match &socket.state {
+                State::Packet(packet) => packet.mapped(),
                 State::Unix(_) | State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
             });
-            ensure(
-                ring.is_some_and(|ring| ring.bytes() == vma.range.len()),
-                object,
-                "is not the whole ring of a socket",
-            )
+            ensure(mapped == Some(vma.range.len()), object, "is not the whole ring of a socket")
         }
         Backing::BpfMap { map, offset, may_write: _ } => {
             let map = snapshot.bpf_maps.get(map.0 as usize);

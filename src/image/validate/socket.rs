@@ -5,7 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Packet, PacketMembership, Ring};
+use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Packet, PacketMembership, Ring, SendRing};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, SocketOption, State};
 
@@ -30,6 +30,9 @@ const MEMBERSHIPS_MAX: u32 = 1 << 16;
 const PAGE: u32 = 4096;
 /// Bytes of the header of a frame; that of a block is longer.
 const FRAME_MIN: u32 = 32;
+/// The smallest frame of a ring for sending, by version: what is less than TPACKET_HDRLEN, TPACKET2_HDRLEN, TPACKET3_HDRLEN, or no multiple of
+/// TPACKET_ALIGNMENT, is refused.
+const SEND_FRAME_MIN: [u32; 3] = [64, 64, 80];
 /// The longest ring: its blocks are counted in an int.
 const RING_MAX: u64 = u32::MAX as u64;
 
@@ -53,10 +56,15 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
         State::Netlink(Netlink { port: _, groups, peer: _ }) => {
             ensure(!groups.contains(&0), object, "is in an impossible group")
         }
-        State::Packet(Packet { protocol: _, bound: _, running: _, memberships, ring }) => {
+        State::Packet(Packet { protocol: _, bound: _, running: _, memberships, ring, send_ring }) => {
             let sane = |asked: &PacketMembership| asked.address.len() <= HARDWARE_MAX && asked.count <= MEMBERSHIPS_MAX;
             ensure(memberships.iter().all(sane), object, "has asked a device for something impossible")?;
-            ensure(ring.as_ref().is_none_or(ring_is_sane), object, "has an impossible ring")
+            ensure(ring.as_ref().is_none_or(ring_is_sane), object, "has an impossible ring")?;
+            let fits = |sends: &SendRing| {
+                let matches = |ring: &Ring| ring.version == sends.version && ring.bytes() + sends.bytes() <= RING_MAX;
+                send_ring_is_sane(sends) && ring.as_ref().is_none_or(matches)
+            };
+            ensure(send_ring.as_ref().is_none_or(fits), object, "has an impossible ring for sending")
         }
     }
 }
@@ -64,15 +72,7 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
 /// Whether its slots are where they can be, as `packet_set_ring` of net/packet/af_packet.c has it.
 fn ring_is_sane(ring: &Ring) -> bool {
     let Ring { version, layout, next, kept } = ring;
-    let Layout { block_size: block, blocks, frame_size: frame, frames, retire_timeout: _, private, features: _ } =
-        *layout;
-    let shaped = *version <= BLOCKS
-        && block != 0
-        && block.is_multiple_of(PAGE)
-        && private <= block
-        && frame >= FRAME_MIN
-        && (block / frame).checked_mul(blocks) == Some(frames)
-        && ring.bytes() <= RING_MAX;
+    let shaped = *version <= BLOCKS && layout.private <= layout.block_size && is_shaped(layout);
     let inside = |kept: &Kept| {
         let end = (kept.start as usize).saturating_add(kept.bytes.len());
         kept.slot < ring.slots() && end <= ring.slot_size() as usize
@@ -81,6 +81,29 @@ fn ring_is_sane(ring: &Ring) -> bool {
         && *next < ring.slots()
         && kept.is_sorted_by(|one, other| one.slot < other.slot)
         && kept.iter().all(|kept| inside(kept) && (kept.start != 0 || kept.bytes.len() >= FRAME_MIN as usize))
+}
+
+/// Whether blocks and frames are of sizes that the kernel takes.
+fn is_shaped(layout: &Layout) -> bool {
+    let Layout { block_size: block, blocks, frame_size: frame, frames, retire_timeout: _, private: _, features: _ } =
+        *layout;
+    block != 0
+        && block.is_multiple_of(PAGE)
+        && frame >= FRAME_MIN
+        && (block / frame).checked_mul(blocks) == Some(frames)
+        && layout.bytes() <= RING_MAX
+}
+
+/// Whether its frames are where they can be, and have room for a packet of ours.
+fn send_ring_is_sane(SendRing { version, layout, next, kept }: &SendRing) -> bool {
+    let Layout { block_size: block, blocks, frame_size, frames, retire_timeout, private, features } = *layout;
+    *version <= BLOCKS
+        && is_shaped(layout)
+        && frame_size >= SEND_FRAME_MIN[*version as usize]
+        && (retire_timeout, private, features) == (0, 0, 0)
+        && *next < frames
+        && kept.is_sorted_by(|one, other| one.slot < other.slot)
+        && kept.iter().all(|kept| kept.slot < blocks && kept.start == 0 && kept.bytes.len() <= block as usize)
 }
 
 fn tcp(socket: &Socket, Tcp { local, role }: &Tcp) -> Result<(), Error> {
@@ -120,4 +143,47 @@ fn datagram(state: &Datagram, object: impl Fn() -> String) -> Result<(), Error> 
 fn is_internet(address: &[u8]) -> bool {
     let family = address.first_chunk().map(|family| u16::from_ne_bytes(*family));
     matches!((family, address.len()), (Some(AF_INET), 16) | (Some(AF_INET6), 28))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::tests::sample;
+
+    #[test]
+    fn rings_for_sending_must_be_possible() {
+        fn is_sane(break_it: fn(&mut Packet, &mut SendRing)) -> bool {
+            let mut snapshot = sample::snapshot();
+            let at = snapshot.sockets.iter().position(|socket| matches!(socket.state, State::Packet(_)));
+            let mut broken = snapshot.sockets[at.expect("a packet socket")].clone();
+            if let State::Packet(packet) = &mut broken.state {
+                let mut ring = packet.send_ring.take().expect("a ring for sending");
+                break_it(packet, &mut ring);
+                packet.send_ring = Some(ring);
+            }
+            snapshot.sockets[at.expect("a packet socket")] = broken.clone();
+            socket(&broken, &snapshot).is_ok()
+        }
+        assert!(is_sane(|_, _| {}));
+        assert!(is_sane(|packet, _| packet.ring = None));
+        let broken: [fn(&mut Packet, &mut SendRing); 14] = [
+            |_, ring| ring.version = 1,
+            |packet, ring| (packet.ring, ring.version) = (None, 3),
+            |_, ring| ring.next = ring.layout.frames,
+            |_, ring| ring.layout.frames += 1,
+            |_, ring| ring.layout.block_size = 0,
+            |_, ring| ring.layout.block_size = 4097,
+            |_, ring| ring.layout.blocks = u32::MAX,
+            |_, ring| (ring.layout.frame_size, ring.layout.frames) = (64, 256),
+            |_, ring| ring.layout.retire_timeout = 1,
+            |_, ring| ring.layout.private = 8,
+            |_, ring| ring.kept[0].slot = 2,
+            |_, ring| ring.kept[0].start = 1,
+            |_, ring| ring.kept[0].bytes = vec![1; 8193],
+            |_, ring| ring.kept = vec![ring.kept[0].clone(); 2],
+        ];
+        for (number, break_it) in broken.into_iter().enumerate() {
+            assert!(!is_sane(break_it), "{number}");
+        }
+    }
 }

@@ -7,6 +7,7 @@ use crate::image::model::Snapshot;
 use crate::image::model::address::Addr;
 use crate::image::model::id::{Fd, Pid, SocketId};
 use crate::image::model::ipc::{Notification, NotificationEvent, PosixMessage};
+use crate::resources::together::Unseen;
 use crate::tracer::{self, FrozenTree, Gathering, Memory, RemotePtr};
 use protocol::{Mailbox, MessageHead, Op, check, pseudo};
 
@@ -33,15 +34,6 @@ pub struct Exchange {
     pub(super) any: Fd,
     /// The netlink socket through which the first is told of messages.
     pub(super) socket: Option<(SocketId, Fd)>,
-}
-
-/// Why a queue could not be looked into.
-#[derive(Debug)]
-pub enum Unseen {
-    /// For good.
-    Never(Blocker),
-    /// It may be gone in a moment.
-    Now(Blocker),
 }
 
 /// Where the parts of the data lie in the worker's memory.

@@ -4,21 +4,19 @@ use super::exchange::{Exchange, MORE};
 use super::{Found, Shown};
 use crate::image::model::Snapshot;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, QueueId, SocketId, Tid};
+use crate::image::model::id::{Fd, SocketId, Tid};
 use crate::image::model::process::{Process, ProcessState};
 use crate::resources::Findings;
 use crate::resources::socket::netlink::UNREAD;
+use crate::resources::together::{self, Opened};
 use crate::tracer::FrozenTree;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// Signals that nobody can take, or that do more than wait.
 const UNTAKEN: [i32; 6] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGCONT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
 
 /// The reason of a refusal, and what would lift it.
 type Why = (String, &'static str);
-
-/// A descriptor of a queue and its access mode.
-type Opened = (Fd, u32);
 
 /// A netlink socket, and a descriptor of it.
 pub type Charged = (SocketId, Tid, Fd);
@@ -51,14 +49,15 @@ fn one(
     charged: &[Charged],
     findings: &mut Findings,
 ) -> Result<Exchange, Why> {
-    let holders: Vec<&Process> = snapshot.processes.iter().filter(|process| has(snapshot, process, found)).collect();
-    let spaces: HashSet<_> = holders.iter().map(|process| process.mm).collect();
-    if spaces.len() < holders.len() {
+    let object = OpenObject::Queue(found.queue);
+    let has = |process: &&Process| together::has(snapshot, process, &object);
+    let holders: Vec<&Process> = snapshot.processes.iter().filter(has).collect();
+    if together::share_memory(&holders) {
         let reason = "two processes that share memory have it, which is not supported yet";
         return Err((reason.into(), "close it in one of them"));
     }
     let told = found.shown.pid;
-    let opened = |process: &Process| main_descriptors(snapshot, process, found.queue);
+    let opened = |process: &Process| together::main_descriptors(snapshot, process, &object);
     let worker = if told != 0 {
         let registered = holders.iter().find(|process| process.pid.0 == told);
         let registered = registered.filter(|process| !opened(process).is_empty());
@@ -93,26 +92,6 @@ fn one(
         any,
         socket,
     })
-}
-
-/// Whether a thread of the process has a descriptor of it.
-fn has(snapshot: &Snapshot, process: &Process, found: &Found) -> bool {
-    let tables: HashSet<_> = process.threads.iter().map(|thread| thread.fd_table).collect();
-    tables.iter().any(|table| !descriptors(snapshot, table.0 as usize, found.queue).is_empty())
-}
-
-fn main_descriptors(snapshot: &Snapshot, process: &Process, queue: QueueId) -> Vec<Opened> {
-    process.threads.first().map_or(Vec::new(), |main| descriptors(snapshot, main.fd_table.0 as usize, queue))
-}
-
-fn descriptors(snapshot: &Snapshot, table: usize, queue: QueueId) -> Vec<Opened> {
-    let entries = snapshot.fd_tables.get(table).into_iter().flat_map(|table| &table.entries);
-    let opened = entries.filter_map(|entry| {
-        let description = &snapshot.descriptions[entry.description.0 as usize];
-        (description.object == OpenObject::Queue(queue))
-            .then_some((entry.fd, description.flags & libc::O_ACCMODE as u32))
-    });
-    opened.collect()
 }
 
 /// One that can be used in this mode.

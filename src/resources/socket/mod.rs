@@ -14,7 +14,6 @@ use crate::blocker::Blocker;
 use crate::image::model::file::OpenObject;
 use crate::image::model::id::{Fd, OptionsId, SocketId, Tid};
 use crate::image::model::socket::inet;
-use crate::image::model::socket::packet::Packet;
 use crate::image::model::socket::tcp::{Role, Tcp};
 use crate::image::model::socket::unix::Message;
 use crate::image::model::socket::{Socket, SocketOption, State};
@@ -160,7 +159,7 @@ impl Sockets {
     #[must_use]
     pub fn rings(&self) -> HashMap<u64, u64> {
         let rings = self.sockets.iter().filter_map(|socket| match &socket.state {
-            State::Packet(packet) => Some((socket.ino, packet.ring.as_ref()?.bytes())),
+            State::Packet(packet) => Some((socket.ino, packet.mapped()?)),
             State::Unix(_) | State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
         });
         rings.collect()
@@ -214,9 +213,18 @@ impl Sockets {
             let ino = socket.ino;
             let mapped = || outsiders.get(&ring(socket, file)?);
             let outsider = outsiders.get(&Tie::Socket(ino)).or_else(mapped);
-            let Some(outsider) = outsider.filter(|_| leaks != Leaks::Allow) else { continue };
-            let reason = format!("it is shared with {outsider}, which is outside");
-            let remedy = "dump the process that made it (snap dump PID of their common parent), or let it have the socket alone (--allow-leak)";
+            let is_asked = matches!(&socket.state, State::Packet(packet) if packet.send_ring.is_some());
+            let Some(outsider) = outsider.filter(|_| leaks != Leaks::Allow || is_asked) else { continue };
+            let (reason, remedy) = if is_asked {
+                let what = "it has a ring for sending (PACKET_TX_RING), which nobody outside may use while it is asked where the kernel stands in it";
+                (
+                    format!("{what}, and is shared with {outsider}"),
+                    "dump the process that made it (snap dump PID of their common parent)",
+                )
+            } else {
+                let remedy = "dump the process that made it (snap dump PID of their common parent), or let it have the socket alone (--allow-leak)";
+                (format!("it is shared with {outsider}, which is outside"), remedy)
+            };
             findings.block(format!("pid {tid}"), format!("fd {fd}: socket:[{ino}]"), reason, remedy);
         }
     }
@@ -252,10 +260,8 @@ impl Sockets {
 
 /// What ties a packet socket to those who map its ring.
 fn ring(socket: &Socket, file: &File) -> Option<Tie> {
-    let State::Packet(Packet { protocol: _, bound: _, running: _, memberships: _, ring: Some(_) }) = &socket.state
-    else {
-        return None;
-    };
+    let State::Packet(packet) = &socket.state else { return None };
+    packet.mapped()?;
     Some(Tie::Memory(file.metadata().ok()?.dev(), socket.ino))
 }
 

@@ -7,6 +7,7 @@ mod restore;
 mod tcp;
 
 use crate::support::code::Code;
+use crate::support::network::own_network;
 use crate::support::{Facts, Room, Victim, facts, wait};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -29,12 +30,14 @@ pub struct Kind {
     copies: bool,
     /// Whether it has sockets in which something waits.
     sockets: bool,
-    /// Whether it has message queues with something in them.
+    /// Whether it has message queues with something in them, or rings for sending: one of its processes works for us while all others stand by.
     queues: bool,
     /// Whether it has AIO contexts.
     contexts: bool,
     /// How many threads it has in the middle of a transfer.
     transfers: u64,
+    /// Whether it needs a network of its own.
+    network: bool,
 }
 
 const PLAIN: Kind = Kind {
@@ -49,6 +52,7 @@ const PLAIN: Kind = Kind {
     queues: false,
     contexts: false,
     transfers: 0,
+    network: false,
 };
 const STATIC: Kind = Kind { program: "c-static", ..PLAIN };
 const NO_LIBRARY: Kind = Kind { program: "c-nolibc", answers: false, ..PLAIN };
@@ -65,6 +69,8 @@ const VECTOR: Kind = Kind { program: "c-vector", ..PLAIN };
 const SOCKETS: Kind = Kind { program: "unix", sockets: true, ..PLAIN };
 /// Two processes with several threads and a queue with messages, of which one is told; both look at it all the time.
 const QUEUES: Kind = Kind { program: "mqueue", arguments: &["family"], queues: true, ..PLAIN };
+/// Rings for sending at which two processes and a thread look all the time.
+const SENDING: Kind = Kind { program: "packet_ring", arguments: &["watched"], queues: true, network: true, ..PLAIN };
 /// Threads with semaphores to undo apart from their process, which are asked of each by calls that fail.
 const SEMAPHORES: Kind = Kind { program: "sysv", arguments: &["own"], ..PLAIN };
 /// AIO contexts in which events wait.
@@ -107,6 +113,9 @@ pub struct Subject {
 impl Subject {
     /// Starts a victim, brings it into its state, and notes everything about it.
     pub fn start(room: &Room, kind: Kind) -> Self {
+        if kind.network {
+            own_network();
+        }
         let victim = room.victim(kind.program, kind.arguments);
         victim.check();
         let subject = Self { kind, facts: kind.facts(victim.pid()), code: Code::of(victim.pid()), victim };

@@ -2,8 +2,8 @@
 
 use super::{
     BLOCKED, BUSY, C_MESSAGES, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES,
-    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENT_FILE, SHARED_RINGS, SOCKETS, STATIC, STATIC_MESSAGES, STOPPED,
-    STREAM_FILLED, STREAM_SENT, SUBREAPER, Subject, TRANSFERS, VECTOR,
+    PLAIN, QUEUES, RINGS, RSEQ, SEMAPHORES, SENDING, SENT_FILE, SHARED_RINGS, SOCKETS, STATIC, STATIC_MESSAGES,
+    STOPPED, STREAM_FILLED, STREAM_SENT, SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{isolated_as, isolated_for, require_root};
 use nix::sys::signal::Signal;
@@ -184,12 +184,26 @@ fn dump_of_message_queues_dies() {
     dump_dies_everywhere(|| QUEUES);
 }
 
-/// Whoever looks into the queue is somewhere between its first message and the last when `snap` dies.
+#[test]
+fn dump_of_rings_for_sending_dies() {
+    dump_dies_everywhere(|| SENDING);
+}
+
 #[test]
 fn a_look_into_message_queues_comes_to_its_end() {
+    a_look_comes_to_its_end(|| QUEUES);
+}
+
+#[test]
+fn nobody_sees_a_ring_for_sending_that_is_being_asked() {
+    a_look_comes_to_its_end(|| SENDING);
+}
+
+/// Whoever looks into the queue is somewhere between its first message and the last when `snap` dies.
+fn a_look_comes_to_its_end<Test: Fn() -> Kind>(kind: Test) {
     const TIMES: usize = 60;
-    isolated_for(LIMIT, |room| {
-        let subject = Subject::start(room, QUEUES);
+    isolated_as::<Test>(LIMIT, |room| {
+        let subject = Subject::start(room, kind());
         for turn in 0..TIMES {
             let point = if turn % 10 == 0 { Point::Gathered } else { Point::Exchanging };
             let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
@@ -203,8 +217,17 @@ fn a_look_into_message_queues_comes_to_its_end() {
 
 #[test]
 fn a_look_into_message_queues_that_fails_harms_nobody() {
-    isolated_for(LIMIT, |room| {
-        let subject = Subject::start(room, QUEUES);
+    a_look_that_fails_harms_nobody(|| QUEUES);
+}
+
+#[test]
+fn a_question_to_rings_for_sending_that_fails_harms_nobody() {
+    a_look_that_fails_harms_nobody(|| SENDING);
+}
+
+fn a_look_that_fails_harms_nobody<Test: Fn() -> Kind>(kind: Test) {
+    isolated_as::<Test>(LIMIT, |room| {
+        let subject = Subject::start(room, kind());
         for point in [Point::Gathered, Point::Exchanging, Point::Exchanged] {
             let fault = format!("{}:error", point.name());
             let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "failed.snap"]);

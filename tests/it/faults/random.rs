@@ -2,14 +2,14 @@
 
 use super::{
     BLOCKED, BUSY, CONTEXTS, FILLING, FILTERED, GO, Kind, LARGE, MESSAGES, NO_LIBRARY, PENDING, PIECES, PLAIN, QUEUES,
-    RINGS, RSEQ, SENT_FILE, SHARED_RINGS, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED, STREAM_SENT, SUBREAPER,
-    Subject, TRANSFERS, VECTOR,
+    RINGS, RSEQ, SENDING, SENT_FILE, SHARED_RINGS, STATIC, STATIC_MESSAGES, STOPPED, STREAM_FILLED, STREAM_SENT,
+    SUBREAPER, Subject, TRANSFERS, VECTOR,
 };
 use crate::support::{Room, isolated_as, require_root};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tests that share the number of kills.
-const SHARES: u64 = 25;
+const SHARES: u64 = 26;
 
 /// Kills in all when the environment says nothing.
 const MODEST: u64 = 160;
@@ -199,6 +199,11 @@ fn of_vector_registers() {
 #[test]
 fn of_message_queues() {
     dies_anywhere(|| QUEUES);
+}
+
+#[test]
+fn of_rings_for_sending() {
+    dies_anywhere(|| SENDING);
 }
 
 #[test]

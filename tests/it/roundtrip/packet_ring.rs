@@ -13,6 +13,22 @@ fn exam_16_rings_of_packet_sockets() {
 }
 
 #[test]
+fn exam_16_rings_for_sending() {
+    isolated(|room| {
+        own_network();
+        room.survives_with_children(room.victim("packet_ring", &["sends"]));
+    });
+}
+
+#[test]
+fn rings_at_which_everybody_looks_all_the_time() {
+    isolated(|room| {
+        own_network();
+        room.survives_with_children(room.victim("packet_ring", &["watched"]));
+    });
+}
+
+#[test]
 fn exam_30_rings_that_are_filled_all_the_time() {
     isolated(|room| {
         own_network();
@@ -69,7 +85,6 @@ fn without_the_loopback_interface_a_used_ring_ends_the_restore_before_anything_r
 fn exam_21_rings_in_which_nobody_knows_where_the_kernel_stands_are_named_and_stay() {
     isolated(|room: &Room| {
         own_network();
-        room.refuses(room.victim("packet_ring", &["send"]), &["socket:[", "PACKET_TX_RING"]);
         room.refuses(room.victim("packet_ring", &["part"]), &["mapping ", "a part of the ring"]);
         room.refuses(room.victim("packet_ring", &["closed"]), &["mapping ", "no descriptor of the tree leads to"]);
         room.refuses(

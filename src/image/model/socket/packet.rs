@@ -16,6 +16,17 @@ pub struct Packet {
     pub memberships: Vec<PacketMembership>,
     /// The ring in which it receives (PACKET_RX_RING).
     pub ring: Option<Ring>,
+    /// The ring from which it sends (PACKET_TX_RING). In memory it lies behind the other one.
+    pub send_ring: Option<SendRing>,
+}
+
+impl Packet {
+    /// Bytes of both rings, as they are mapped; nothing where it has none.
+    #[must_use]
+    pub fn mapped(&self) -> Option<u64> {
+        let (receives, sends) = (self.ring.as_ref().map(Ring::bytes), self.send_ring.as_ref().map(SendRing::bytes));
+        (receives.is_some() || sends.is_some()).then(|| receives.unwrap_or(0) + sends.unwrap_or(0))
+    }
 }
 
 /// Where packets come from.
@@ -40,6 +51,19 @@ pub struct Ring {
     /// The slot that the kernel fills next.
     pub next: u32,
     /// What stands in it, ascending.
+    pub kept: Vec<Kept>,
+}
+
+/// A ring of frames that the program fills and has the kernel send, one after the other (Documentation/networking/packet_mmap.rst).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SendRing {
+    /// TPACKET_V1 0, TPACKET_V2 1, TPACKET_V3 2.
+    pub version: u32,
+    /// How it is laid out.
+    pub layout: Layout,
+    /// The frame that the kernel looks at next.
+    pub next: u32,
+    /// What stands in its memory, ascending: of each block that is not all zeros the bytes up to the last one that is not zero. A slot is a block here.
     pub kept: Vec<Kept>,
 }
 
@@ -74,6 +98,29 @@ pub struct Kept {
     pub bytes: Vec<u8>,
 }
 
+impl Layout {
+    /// Bytes of all blocks.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.block_size as u64 * self.blocks as u64
+    }
+
+    /// Where a frame begins: it lies in one block.
+    #[must_use]
+    pub const fn frame_at(&self, frame: u32) -> usize {
+        let in_block = self.block_size / self.frame_size;
+        (frame / in_block) as usize * self.block_size as usize + (frame % in_block) as usize * self.frame_size as usize
+    }
+}
+
+impl SendRing {
+    /// Bytes of all blocks.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.layout.bytes()
+    }
+}
+
 /// TPACKET_V3.
 pub const BLOCKS: u32 = 2;
 
@@ -81,7 +128,7 @@ impl Ring {
     /// Bytes of all blocks.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
-        self.layout.block_size as u64 * self.layout.blocks as u64
+        self.layout.bytes()
     }
 
     /// How many slots there are.
@@ -102,9 +149,7 @@ impl Ring {
         if self.version == BLOCKS {
             return slot as usize * self.layout.block_size as usize;
         }
-        let in_block = self.layout.block_size / self.layout.frame_size;
-        (slot / in_block) as usize * self.layout.block_size as usize
-            + (slot % in_block) as usize * self.layout.frame_size as usize
+        self.layout.frame_at(slot)
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) fn vmas() -> Vec<Vma> {
         arena,
         vma(at(PRIVATE_FILE, 4), Backing::PrivateFile { file: FileId(0), offset: 0x1000 }),
         vma(at(0x6000_0000, 64), Backing::Shared { shm: ShmId(0), offset: 0, may_write: true }),
-        vma(at(0x6100_0000, 4), Backing::PacketRing { ino: 14 }),
+        vma(at(0x6100_0000, 8), Backing::PacketRing { ino: 14 }),
         vma(at(0x6200_0000, 1), Backing::BpfMap { map: BpfMapId(3), offset: 0x1000, may_write: true }),
         ring(at(0x7f00_0000_0000, 1)),
         vma(at(0x7fff_0000_0000, 4), Backing::Vvar),

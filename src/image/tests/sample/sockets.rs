@@ -3,7 +3,7 @@
 use crate::image::model::id::*;
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{Bound, Kept, Layout, Packet, PacketMembership, Ring};
+use crate::image::model::socket::packet::{Bound, Kept, Layout, Packet, PacketMembership, Ring, SendRing};
 use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::{Link, Message, PeerCredentials, SocketFile, Unix, Urgent};
 use crate::image::model::socket::{Socket, State};
@@ -92,6 +92,10 @@ pub fn packet(id: u32) -> Socket {
         next: 1,
         kept: vec![Kept { slot: 0, start: 0, bytes }, Kept { slot: 1, start: 48, bytes: b"own".to_vec() }],
     };
-    let state = Packet { protocol: 3, bound: Bound::Device(device), running: true, memberships, ring: Some(ring) };
+    let layout = Layout { retire_timeout: 0, private: 0, features: 0, ..ring.layout };
+    let kept = vec![Kept { slot: 1, start: 0, bytes: b"a frame".to_vec() }];
+    let sends = SendRing { version: 2, layout, next: 5, kept };
+    let (protocol, bound, running) = (3, Bound::Device(device), true);
+    let state = Packet { protocol, bound, running, memberships, ring: Some(ring), send_ring: Some(sends) };
     Socket { ino: 14, domain: 17, kind: 3, state: State::Packet(state), ..socket(id) }
 }

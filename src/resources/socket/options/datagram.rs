@@ -35,6 +35,7 @@ pub const PACKET_TABLE: &[Row] = &[
     row(PACKET, 15, "PACKET_VNET_HDR"),
     row(PACKET, 24, "PACKET_VNET_HDR_SZ"),
     row(PACKET, 17, "PACKET_TIMESTAMP"),
+    row(PACKET, 19, "PACKET_TX_HAS_OFF"),
     row(PACKET, 20, "PACKET_QDISC_BYPASS"),
     row(PACKET, 23, "PACKET_IGNORE_OUTGOING"),
     // Who is not bound is in no group; it reads as it is set.

@@ -1,14 +1,16 @@
 //! Packet sockets.
 
+pub mod asking;
 mod blocks;
 mod frames;
 pub mod ring;
+mod sending;
 
 use super::Refusal;
 use crate::image::model::socket::datagram::Device;
-use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
-use crate::sys::packet_diag::{self, Membership};
-use crate::sys::packet_ring;
+use crate::image::model::socket::packet::{Bound, Layout, Packet, PacketMembership, Ring, SendRing};
+use crate::sys::packet_diag::{self, Membership, PacketSocket};
+use crate::sys::packet_ring::{self, Memory};
 use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -36,11 +38,6 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
     let Some(found) = all.into_iter().find(|socket| socket.ino == ino) else {
         return never("it is a packet socket of another network namespace than that of snap");
     };
-    if found.has_send_ring {
-        return never(
-            "it is a packet socket with a ring for sending (PACKET_TX_RING): where the kernel stands in it is told to nobody",
-        );
-    }
     if found.has_fanout && is_programmed(socket::number(fd, libc::SOL_PACKET, libc::PACKET_FANOUT)?) {
         return never("packets of its group are distributed by a program (PACKET_FANOUT_DATA), which cannot be read");
     }
@@ -65,12 +62,31 @@ pub fn collect(ino: u64, fd: BorrowedFd<'_>, kind: i32) -> io::Result<Result<Pac
         index => Bound::Device(device(index.cast_unsigned())?),
     };
     let memberships = found.memberships.iter().map(membership).collect::<io::Result<_>>()?;
-    let ring = match found.receives.map(|ring| ring::read(fd, ring)).transpose()? {
+    let (protocol, running) = (found.protocol, found.running);
+    let packet = |(ring, send_ring)| Packet { protocol, bound, running, memberships, ring, send_ring };
+    Ok(rings(fd, &found)?.map(packet))
+}
+
+/// For receiving and for sending.
+type Rings = (Option<Ring>, Option<SendRing>);
+
+/// Its rings, which lie in memory one behind the other; or why they cannot be saved.
+fn rings(fd: BorrowedFd<'_>, found: &PacketSocket) -> io::Result<Result<Rings, Refusal>> {
+    let bytes = |layout: Option<Layout>| layout.map_or(0, |layout| layout.bytes() as usize);
+    let (receives, sends) = (bytes(found.receives), bytes(found.sends));
+    if receives + sends == 0 {
+        return Ok(Ok((None, None)));
+    }
+    let memory = Memory::map(fd, receives + sends)?;
+    let ring = match found.receives.map(|layout| ring::read(fd, layout, &memory)).transpose()? {
         Some(Err(refusal)) => return Ok(Err(refusal)),
-        Some(Ok(ring)) => Some(ring),
-        None => None,
+        ring => ring.and_then(Result::ok),
     };
-    Ok(Ok(Packet { protocol: found.protocol, bound, running: found.running, memberships, ring }))
+    let send_ring = match found.sends.map(|layout| sending::read(fd, layout, (&memory, receives))).transpose()? {
+        Some(Err(refusal)) => return Ok(Err(refusal)),
+        ring => ring.and_then(Result::ok),
+    };
+    Ok(Ok((ring, send_ring)))
 }
 
 /// Whether a group distributes packets by PACKET_FANOUT_CBPF (6), PACKET_FANOUT_EBPF (7), or in a way that is not known yet.

@@ -12,9 +12,6 @@ use crate::sys::socket;
 use std::io;
 use std::os::fd::BorrowedFd;
 
-// include/uapi/linux/if_packet.h
-const PACKET_VERSION: i32 = 10;
-
 /// How often a ring is looked at that changes meanwhile.
 const TRIES: usize = 20;
 
@@ -38,12 +35,22 @@ pub struct Subject<'a> {
     pub memory: &'a Memory,
 }
 
-/// The ring of a socket, or why it cannot be saved.
+/// TPACKET_V1 0, TPACKET_V2 1, TPACKET_V3 2.
 ///
 /// # Errors
-/// As mmap(2).
-pub fn read(fd: BorrowedFd<'_>, layout: Layout) -> io::Result<Result<Ring, Refusal>> {
-    let version = socket::number(fd, libc::SOL_PACKET, PACKET_VERSION)?.cast_unsigned();
+/// As getsockopt(2).
+pub fn version(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // include/uapi/linux/if_packet.h
+    const PACKET_VERSION: i32 = 10;
+    socket::number(fd, libc::SOL_PACKET, PACKET_VERSION).map(i32::cast_unsigned)
+}
+
+/// The ring of a socket, or why it cannot be saved. It begins where `memory` does.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn read(fd: BorrowedFd<'_>, layout: Layout, memory: &Memory) -> io::Result<Result<Ring, Refusal>> {
+    let version = version(fd)?;
     let mut ring = Ring { version, layout, next: 0, kept: Vec::new() };
     if version > BLOCKS || layout.block_size == 0 || layout.frame_size == 0 {
         return Ok(Err(Refusal::Never(format!("its ring is of version {version}, which is not supported"))));
@@ -52,9 +59,8 @@ pub fn read(fd: BorrowedFd<'_>, layout: Layout) -> io::Result<Result<Ring, Refus
         let reason = "where the kernel stands in its ring cannot be seen, for this kernel does not let wait until packets are whole (membarrier(2))";
         return Ok(Err(Refusal::Never(reason.into())));
     }
-    let memory = Memory::map(fd, ring.bytes() as usize)?;
     for _ in 0..TRIES {
-        let subject = Subject { fd, ring: &ring, memory: &memory };
+        let subject = Subject { fd, ring: &ring, memory };
         match if version == BLOCKS { blocks::look(&subject)? } else { frames::look(&subject)? } {
             Seen::Standing(next, kept) => {
                 (ring.next, ring.kept) = (next, kept);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 // include/uapi/linux/if_packet.h
 const PACKET_STATISTICS: i32 = 6;
 /// Local experimental ethertype 1 (IEEE 802).
-const ETHERTYPE: u16 = 0x88b5;
+pub const ETHERTYPE: u16 = 0x88b5;
 /// Bytes of a header of Ethernet, and of the mark behind it.
 const HEADER: usize = 14;
 const MARK: usize = 16;
@@ -22,7 +22,7 @@ const MARK: usize = 16;
 const PACKET_MAX: usize = 16 << 10;
 const BEFORE: usize = 512;
 /// How long one is waited for, and how often it is sent once more: the kernel drops what comes faster than it can take in.
-const PATIENCE: Duration = Duration::from_millis(300);
+pub const PATIENCE: Duration = Duration::from_millis(300);
 const TRIES: u32 = 5;
 
 /// Sends them.
@@ -83,7 +83,8 @@ impl<'a> Feeder<'a> {
     }
 }
 
-fn on_loopback(error: io::Error) -> io::Error {
+/// Says where it failed.
+pub fn on_loopback(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("loopback interface: {error}"))
 }
 

@@ -2,6 +2,7 @@
 
 mod feeder;
 mod ring;
+mod sending;
 
 use super::begin;
 use super::settings::Settings;
@@ -9,13 +10,16 @@ use crate::image::model::socket::datagram::Device;
 use crate::image::model::socket::packet::{Bound, Packet, PacketMembership};
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::resources::socket::packet::SOCK_PACKET;
-use crate::sys::{packet_ring, socket, tun};
+use crate::sys::packet_ring::{self, Memory};
+use crate::sys::{socket, tun};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 
 // include/uapi/linux/if_packet.h
 const PACKET_ADD_MEMBERSHIP: i32 = 1;
+const PACKET_RX_RING: i32 = 5;
+const PACKET_TX_RING: i32 = 13;
 const SO_ATTACH_FILTER: i32 = 26;
 /// `MAX_ADDR_LEN` (include/linux/netdevice.h).
 const ADDRESS: usize = 32;
@@ -25,18 +29,34 @@ const ADDRESS: usize = 32;
 /// # Errors
 /// As socket(2), setsockopt(2), and those of the ring.
 pub fn with_ring(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<Option<File>> {
-    let State::Packet(Packet { protocol: _, bound: _, running: _, memberships: _, ring: Some(ring) }) = &wanted.state
-    else {
-        return Ok(None);
-    };
+    let State::Packet(packet) = &wanted.state else { return Ok(None) };
+    let Some(len) = packet.mapped() else { return Ok(None) };
     let made = begin(wanted, settings, top)?;
-    ring::set_up(made.as_fd(), ring).map_err(|error| io::Error::new(error.kind(), format!("its ring: {error}")))?;
+    let fd = made.as_fd();
+    let of = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("its {what}: {error}"));
+    let (receives, sends) = (of("ring"), of("ring for sending"));
+    if let Some(ring) = &packet.ring {
+        ring::make(fd, PACKET_RX_RING, ring.version, ring.layout).map_err(receives)?;
+    }
+    if let Some(ring) = &packet.send_ring {
+        ring::make(fd, PACKET_TX_RING, ring.version, ring.layout).map_err(sends)?;
+    }
+    let memory = &Memory::map(fd, len as usize).map_err(of("rings"))?;
+    // It receives nothing yet, not even what it sends.
+    if let Some(ring) = &packet.send_ring {
+        let start = packet.ring.as_ref().map_or(0, |ring| ring.bytes() as usize);
+        let (kind, options) = (wanted.kind, settings.of(wanted));
+        sending::Filling { fd, kind, options, ring, memory, start }.fill().map_err(sends)?;
+    }
+    if let Some(ring) = &packet.ring {
+        ring::fill(fd, ring, memory).map_err(receives)?;
+    }
     Ok(Some(made))
 }
 
 /// Gives it its memberships, and then packets. `options` are all that it is to have.
 pub fn set_up(made: &File, wanted: &Socket, options: &[SocketOption], state: &Packet) -> io::Result<()> {
-    let Packet { protocol, bound, running, memberships, ring } = state;
+    let Packet { protocol, bound, running, memberships, ring, send_ring: _ } = state;
     let fd = made.as_fd();
     for membership in memberships.iter().rev() {
         let request = request(membership)?;

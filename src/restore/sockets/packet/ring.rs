@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 // include/uapi/linux/if_packet.h
-const PACKET_RX_RING: i32 = 5;
 const PACKET_STATISTICS: i32 = 6;
 /// Fewer bytes than a packet takes in a block.
 const PACKET_MIN: u32 = 64;
@@ -22,22 +21,29 @@ fn unread(ring: &Ring) -> impl Iterator<Item = &Kept> {
     ring.kept.iter().filter(|kept| kept.start == 0)
 }
 
-/// Gives a socket that receives nothing yet its ring. Where the kernel must be led, nothing passes from here on but packets of ours: see [`Feeder`].
+/// Gives a socket a ring: PACKET_RX_RING or PACKET_TX_RING.
 ///
 /// # Errors
-/// As setsockopt(2) and mmap(2), and those of [`Feeder`].
-pub fn set_up(fd: BorrowedFd<'_>, ring: &Ring) -> io::Result<()> {
-    let Ring { version, layout, next: _, kept: _ } = ring;
-    let Layout { block_size, blocks, frame_size, frames, retire_timeout, private, features } = *layout;
+/// As setsockopt(2).
+pub fn make(fd: BorrowedFd<'_>, which: i32, version: u32, layout: Layout) -> io::Result<()> {
+    let Layout { block_size, blocks, frame_size, frames, retire_timeout, private, features } = layout;
     // `struct tpacket_req3`, of which the other versions take the beginning.
     let mut request = vec![block_size, blocks, frame_size, frames];
-    if *version == BLOCKS {
+    if version == BLOCKS {
         request.extend([retire_timeout, private, features]);
     }
     let request: Vec<u8> = request.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    socket::set_option(fd, libc::SOL_PACKET, PACKET_RX_RING, &request)?;
-    let filling = Filling { memory: &Memory::map(fd, ring.bytes() as usize)?, ring };
-    if *version == BLOCKS { filling.blocks(fd) } else { filling.frames(fd) }?;
+    socket::set_option(fd, libc::SOL_PACKET, which, &request)
+}
+
+/// Fills the ring of a socket that receives nothing yet; it begins where the memory does. Where the kernel must be led, nothing passes from here on but packets of
+/// ours: see [`Feeder`].
+///
+/// # Errors
+/// Those of [`Feeder`].
+pub fn fill(fd: BorrowedFd<'_>, ring: &Ring, memory: &Memory) -> io::Result<()> {
+    let filling = Filling { memory, ring };
+    if ring.version == BLOCKS { filling.blocks(fd) } else { filling.frames(fd) }?;
     // What was counted is ours.
     socket::option(fd, libc::SOL_PACKET, PACKET_STATISTICS).map(drop)
 }

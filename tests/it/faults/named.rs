@@ -191,20 +191,19 @@ fn dump_of_rings_for_sending_dies() {
 
 #[test]
 fn a_look_into_message_queues_comes_to_its_end() {
-    a_look_comes_to_its_end(|| QUEUES);
+    a_look_comes_to_its_end(|| QUEUES, 60);
 }
 
 #[test]
 fn nobody_sees_a_ring_for_sending_that_is_being_asked() {
-    a_look_comes_to_its_end(|| SENDING);
+    a_look_comes_to_its_end(|| SENDING, 20);
 }
 
 /// Whoever looks into the queue is somewhere between its first message and the last when `snap` dies.
-fn a_look_comes_to_its_end<Test: Fn() -> Kind>(kind: Test) {
-    const TIMES: usize = 60;
+fn a_look_comes_to_its_end<Test: Fn() -> Kind>(kind: Test, times: usize) {
     isolated_as::<Test>(LIMIT, |room| {
         let subject = Subject::start(room, kind());
-        for turn in 0..TIMES {
+        for turn in 0..times {
             let point = if turn % 10 == 0 { Point::Gathered } else { Point::Exchanging };
             let dump = room.snap(["dump", &subject.pid().to_string(), "-o", "died.snap"]);
             let run = dump.env("SNAP_FAULT", point.name()).run();

@@ -127,4 +127,11 @@ impl Error {
     pub(super) fn of(tid: Tid, action: &'static str) -> impl Fn(Errno) -> Self {
         move |source| Self::Kernel { tid, action, source }
     }
+
+    /// Says that something was not put back, where nobody can be given the error. There is nothing to put back in who has been killed.
+    pub(super) fn log(&self, action: &str) {
+        if !matches!(self, Self::Vanished(_)) {
+            tracing::error!("{action}: {self}");
+        }
+    }
 }

@@ -34,20 +34,21 @@ impl FrozenTree {
     /// Leaves every process in group stop by SIGSTOP, as if somebody had sent that signal. No thread runs an instruction before.
     ///
     /// # Errors
-    /// [`Error::Kernel`] when the signal cannot be sent or a thread cannot be let go.
+    /// [`Error::Kernel`] or [`Error::Unstoppable`] for the first process that could not be stopped and is not dead; the others are.
     pub fn leave_stopped(mut self) -> Result<(), Error> {
         self.shorten_calls();
         let mut let_go = HashSet::new();
+        let mut stopped = Ok(());
         for process in &self.processes {
             let Some(first) = self.threads_of(process.pid).first() else { continue };
             let is_stopped = self.threads_of(process.pid).iter().any(|thread| matches!(thread.stop, Stop::Group(_)));
             if !is_stopped {
                 let_go.insert(first.tid);
-                stop(process, first.tid)?;
+                stopped = stopped.and(stop(process, first.tid));
             }
         }
         self.threads.retain(|thread| !let_go.contains(&thread.tid));
-        self.release()
+        stopped.and(self.release())
     }
 
     /// Kills every process and waits until all are dead. Returns those whose pid stays taken, because their parent has not reaped them.
@@ -94,12 +95,20 @@ impl FrozenTree {
     }
 }
 
-/// Lets one thread of a process go, which takes the SIGSTOP on its way back and puts all others under group stop.
+/// Lets one thread of a process go, which takes the SIGSTOP on its way back and puts all others under group stop. Who is dead needs no stop.
 fn stop(process: &Process, first: Tid) -> Result<(), Error> {
-    pidfd::send_signal(process.pidfd(), libc::SIGSTOP).map_err(Error::of(first, "sending SIGSTOP"))?;
-    ptrace::detach(first, 0).map_err(Error::of(first, "detaching"))?;
+    let alive = |done: Result<(), Errno>, action| match done {
+        Ok(()) => Ok(true),
+        Err(Errno::ESRCH) => Ok(false),
+        Err(source) => Err(Error::Kernel { tid: first, action, source }),
+    };
+    if !alive(pidfd::send_signal(process.pidfd(), libc::SIGSTOP), "sending SIGSTOP")?
+        || !alive(ptrace::detach(first, 0), "detaching")?
+    {
+        return Ok(());
+    }
     let mut patience = Patience::new(GROUP_STOP);
-    while tasks::state(first) != Some('T') {
+    while !matches!(tasks::state(first), None | Some('T' | 'Z' | 'X')) {
         if !patience.wait() {
             let reason = tasks::occupation(first);
             return Err(Error::Unstoppable { tid: first, bound: GROUP_STOP, reason });
@@ -111,7 +120,7 @@ fn stop(process: &Process, first: Tid) -> Result<(), Error> {
 impl Drop for FrozenTree {
     fn drop(&mut self) {
         if let Err(error) = self.release() {
-            tracing::error!("thawing: {error}");
+            error.log("thawing");
         }
     }
 }

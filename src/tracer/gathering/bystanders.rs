@@ -99,7 +99,7 @@ impl<'a> Bystanders<'a> {
 impl Drop for Bystanders<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.leave() {
-            tracing::error!("putting threads back: {error}");
+            error.log("putting threads back");
         }
     }
 }

@@ -171,7 +171,7 @@ impl Gathering {
 impl Drop for Gathering {
     fn drop(&mut self) {
         if let Err(error) = self.undo() {
-            tracing::error!("putting threads back: {error}");
+            error.log("putting threads back");
         }
     }
 }

@@ -305,7 +305,7 @@ impl<'a> RemoteSession<'a> {
 impl Drop for RemoteSession<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.undo() {
-            tracing::error!("putting threads back: {error}");
+            error.log("putting threads back");
         }
     }
 }

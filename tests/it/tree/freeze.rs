@@ -140,6 +140,43 @@ fn exam_09_a_stream_ends_when_somebody_kills_a_process_of_the_tree() {
     });
 }
 
+#[test]
+fn exam_09_the_others_are_left_stopped_when_somebody_kills_a_process_of_the_tree() {
+    isolated_for(LIMIT, |room| {
+        let victim = room.victim("horde", &["10"]);
+        let children = children(&victim);
+        let points = [Point::Frozen, Point::Collected, Point::PagesHalf, Point::ImageDurable];
+        for (number, point) in points.into_iter().enumerate() {
+            let (dead, alive) = children.split_at(number + 1);
+            let dump = room.snap(["dump", "--leave-stopped", &victim.pid().to_string(), "-o", "x.snap"]);
+            killing_at(point, dump, &dead[number..], number % 2 == 0).expect(0);
+            for &pid in alive.iter().chain(&[victim.pid()]) {
+                assert_eq!(facts::state(pid), Some('T'), "{pid} at {}", point.name());
+                send(pid, Signal::SIGCONT);
+            }
+            assert_none_is_held(room, &victim);
+        }
+    });
+}
+
+#[test]
+fn exam_09_a_dump_ends_when_somebody_kills_the_root_of_the_tree() {
+    isolated_for(LIMIT, |room| {
+        for point in [Point::Seized, Point::Frozen, Point::StubEntered, Point::Mapped, Point::Collected, Point::Cured] {
+            let mut victim = room.victim("horde", &["3"]);
+            let children = children(&victim);
+            let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]);
+            let run = killing_at(point, dump, &[victim.pid()], true).expect(5);
+            assert!(run.stderr.contains("has ended") && !run.stderr.contains("error"), "{}: {run}", point.name());
+            assert!(held().is_empty(), "somebody is held at {}", point.name());
+            assert!(!room.path("x.snap").exists(), "half an image");
+            victim.killed();
+            children.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+            wait::alone();
+        }
+    });
+}
+
 /// A run that is stopped at that point, where these are killed; whether it goes on only when they are dead.
 fn killing_at(point: Point, snap: Snap, doomed: &[i32], when_dead: bool) -> Output {
     let dump = snap.env("SNAP_FAULT", &format!("{}:stop", point.name())).spawn();

@@ -104,10 +104,11 @@ unsafe fn perform(op: *const Op) -> i64 {
     }
 }
 
-/// As `clone_into`, but waits up to a second for an id that a dead thread still holds: since Linux 6.15 the kernel frees the ids of
-/// a thread after its process can be reaped (`release_task` in kernel/exit.c), so nobody can see when they are free.
+/// As `clone_into`, but waits up to ten seconds for an id that a dead thread still holds: since Linux 6.15 the kernel frees the ids of
+/// a thread after its process can be reaped (`release_task` in kernel/exit.c), so nobody can see when they are free. A dead thread of the
+/// idle policy gets there when the machine lets it, which may take seconds.
 unsafe fn clone_once_free(clone_args: u64, size: u64, task: u64) -> i64 {
-    const TRIES: u32 = 1000;
+    const TRIES: u32 = 10_000;
     let millisecond = [0_u64, 1_000_000];
     let mut tries = 0;
     loop {

@@ -10,7 +10,6 @@ use super::shared::Known;
 use super::warnings;
 use crate::fault::{self, Point};
 use crate::image::model::Snapshot;
-use crate::image::model::bpf::{BpfMap, BpfTypes};
 use crate::image::model::id::{MmId, Pid, ShmId, Tid};
 use crate::image::model::ipc::Ipc;
 use crate::image::model::memory::{Backing, Mm};
@@ -22,6 +21,7 @@ use crate::proc::TaskDir;
 use crate::proc::sysvipc::{self, SemaphoreSet};
 use crate::resources::aio::{self, Rings};
 use crate::resources::border::{self, Outsider, Tie};
+use crate::resources::bpf;
 use crate::resources::copy_on_write::Above;
 use crate::resources::core_scheduling::Cookies;
 use crate::resources::descriptor::{Descriptors, Pipes, Tables};
@@ -304,7 +304,7 @@ impl Builder {
         root: Pid,
         zombies: Vec<Zombie>,
         pipes: Vec<Pipe>,
-        (ipc, (bpf_types, bpf_maps)): (Ipc, (Vec<BpfTypes>, Vec<BpfMap>)),
+        (ipc, maps): (Ipc, bpf::Finished),
         lock: Option<Lock>,
     ) -> Result<(Collected, Findings), CollectError> {
         for (process, (tty_nr, tpgid)) in self.processes.iter_mut().zip(&self.ttys) {
@@ -336,8 +336,8 @@ impl Builder {
                 socket_options,
                 sockets,
                 ipc,
-                bpf_types,
-                bpf_maps,
+                bpf_types: maps.types,
+                bpf_maps: maps.maps,
                 seccomp_filters: self.seccomp.into_filters(),
             },
             runs: Vec::new(),
@@ -356,6 +356,7 @@ impl Builder {
         collected.add_pages(&self.pages);
         collected.add_objects(objects, root)?;
         collected.add_files(contents, root)?;
+        collected.add_maps(maps.sources);
         for (owner, source) in mapped {
             collected.add_ranges(owner, source.ranges());
             collected.sources.insert(owner, PageSource::Mapped(source));

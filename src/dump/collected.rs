@@ -3,10 +3,11 @@
 use super::content::TargetMemory;
 use crate::image::model::Snapshot;
 use crate::image::model::address::PageRange;
-use crate::image::model::id::{FileId, MmId, Pid, ShmId};
+use crate::image::model::id::{BpfMapId, FileId, MmId, Pid, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::image::{PageRun, ZeroPolicy};
 use crate::resources::CollectError;
+use crate::resources::bpf::MapSource;
 use crate::resources::mapped_only::PageSource;
 use crate::resources::mqueue::exchange::Exchange;
 use crate::resources::pages::{self, PageSet};
@@ -90,6 +91,15 @@ impl Collected {
             self.add_source(ContentOwner::File(id), file, self.snapshot.files[id.0 as usize].size, root)?;
         }
         Ok(())
+    }
+
+    /// Maps of bpf(2) in which there is much.
+    pub(super) fn add_maps(&mut self, sources: Vec<(BpfMapId, MapSource)>) {
+        for (id, source) in sources {
+            let owner = ContentOwner::BpfMap(id);
+            self.runs.extend(source.ranges().into_iter().map(|(range, zero)| PageRun { owner, range, zero }));
+            self.sources.insert(owner, PageSource::BpfMap(source));
+        }
     }
 
     fn add_source(&mut self, owner: ContentOwner, file: File, size: u64, root: Pid) -> Result<(), CollectError> {

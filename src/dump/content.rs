@@ -26,10 +26,11 @@ impl PageReader for TargetPages<'_> {
                 let memory = self.memories.get(id.0 as usize).and_then(Option::as_ref);
                 memory.ok_or(io::ErrorKind::NotFound)?.read(runs, buf)
             }
-            ContentOwner::SharedMemory(_) | ContentOwner::File(_) => {
+            ContentOwner::SharedMemory(_) | ContentOwner::File(_) | ContentOwner::BpfMap(_) => {
                 match self.sources.get(&owner).ok_or(io::ErrorKind::NotFound)? {
                     PageSource::File(file) => each(runs, buf, |at, part| read_object(file, part, at)),
                     PageSource::Attached(attachment) => each(runs, buf, |at, part| Ok(attachment.read(at.0, part)?)),
+                    PageSource::BpfMap(source) => each(runs, buf, |at, part| source.read(at.0, part)),
                     PageSource::Mapped(source) => each(runs, buf, |at, part| source.read_exact_at(part, at.0)),
                 }
             }

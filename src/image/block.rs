@@ -3,7 +3,7 @@
 use super::error::{BlockFault, Error};
 use super::header::{u16_at, u32_at, u64_at};
 use super::model::address::{Addr, PAGE_SIZE, PageRange};
-use super::model::id::{FileId, MmId, ShmId};
+use super::model::id::{BpfMapId, FileId, MmId, ShmId};
 use super::model::memory::ContentOwner;
 use super::section::SECTION_HEADER_LEN;
 use serde::{Deserialize, Serialize};
@@ -170,6 +170,7 @@ fn owner(kind: u16, id: u32) -> Result<ContentOwner, BlockFault> {
         0 => Ok(ContentOwner::Mm(MmId(id))),
         1 => Ok(ContentOwner::SharedMemory(ShmId(id))),
         2 => Ok(ContentOwner::File(FileId(id))),
+        3 => Ok(ContentOwner::BpfMap(BpfMapId(id))),
         _ => Err(BlockFault::Head),
     }
 }
@@ -179,5 +180,6 @@ fn owner_numbers(owner: ContentOwner) -> (u16, u32) {
         ContentOwner::Mm(id) => (0, id.0),
         ContentOwner::SharedMemory(id) => (1, id.0),
         ContentOwner::File(id) => (2, id.0),
+        ContentOwner::BpfMap(id) => (3, id.0),
     }
 }

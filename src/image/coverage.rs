@@ -26,7 +26,9 @@ impl Coverage {
         let mms = snapshot.mms.iter().map(|mm| (ContentOwner::Mm(mm.id), own_pages(mm)));
         let shms = snapshot.shared_memory.iter().map(|shm| (ContentOwner::SharedMemory(shm.id), bytes(shm.size)));
         let files = snapshot.files.iter().map(|file| (ContentOwner::File(file.id), bytes(file.size)));
-        let owners = mms.chain(shms).chain(files);
+        let maps =
+            snapshot.bpf_maps.iter().filter_map(|map| Some((ContentOwner::BpfMap(map.id), bytes(map.pages_len()?))));
+        let owners = mms.chain(shms).chain(files).chain(maps);
         Self { owners: owners.map(|(owner, room)| (owner, Pages { room, seen: BTreeMap::new() })).collect() }
     }
 

@@ -86,7 +86,11 @@ pub fn map(snapshot: &Snapshot, map: &BpfMap) -> OneMap {
         frozen: map.frozen,
         pinned: match &map.content {
             MapContent::Pinned(path) => Some(Raw(path.clone())),
-            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } => None,
+            MapContent::Entries { .. }
+            | MapContent::EntryPages { .. }
+            | MapContent::Memory(_)
+            | MapContent::MemoryPages
+            | MapContent::Maps { .. } => None,
         },
         types,
         entries: map.entries(),

@@ -196,13 +196,16 @@ fn stored_of(mm: MmId, vma: &Vma, stored: &Stored) -> u64 {
             let end = offset.saturating_add(vma.range.len());
             stored.within(ContentOwner::SharedMemory(*shm), *offset, end)
         }
+        Backing::BpfMap { map, offset, may_write: _ } => {
+            let end = offset.saturating_add(vma.range.len());
+            stored.within(ContentOwner::BpfMap(*map), *offset, end)
+        }
         Backing::Anonymous
         | Backing::PrivateFile { file: _, offset: _ }
         | Backing::SharedFile { file: _, offset: _, may_write: _ }
         | Backing::PrivateShared { shm: _, offset: _ }
         | Backing::HugeTlb { page_size: _ }
         | Backing::PacketRing { ino: _ }
-        | Backing::BpfMap { map: _, offset: _, may_write: _ }
         | Backing::AioRing(_)
         | Backing::Vdso
         | Backing::Vvar

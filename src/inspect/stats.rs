@@ -2,7 +2,7 @@
 
 use super::table::{lines, table};
 use super::text::{bytes, nanos};
-use super::{Report, place};
+use super::{Report, names, place};
 use crate::image::model::memory::ContentOwner;
 use crate::image::{Error, Image};
 use serde::Serialize;
@@ -78,6 +78,10 @@ fn describe(image: &Image, owner: ContentOwner, runs: u64, bytes: u64) -> Owner 
         }
         ContentOwner::SharedMemory(shm) => ("shared-memory", shm.0, place::shared(snapshot, shm)),
         ContentOwner::File(file) => ("file", file.0, place::path(snapshot, file)),
+        ContentOwner::BpfMap(id) => {
+            let map = snapshot.bpf_maps.get(id.0 as usize);
+            ("bpf-map", id.0, map.map_or_else(String::new, names::bpf::label))
+        }
     };
     Owner { kind, id, name, runs, bytes }
 }
@@ -126,6 +130,7 @@ mod tests {
         address-space     2  8.0 KiB  process 100
         shared-memory     1  4.0 KiB  shared memory 0
         file              1  4.0 KiB  /tmp/gone
+        bpf-map           1  4.0 KiB  bpf-map:[76] counters
         ");
     }
 }

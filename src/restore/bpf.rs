@@ -1,6 +1,7 @@
 //! Maps of bpf(2): made again with what was in them, or opened where they are pinned. Descriptions of types are loaded before them.
 
 use super::descriptors::{OpenError, failed};
+use super::filling::Filling;
 use super::host::HostFacts;
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
@@ -17,6 +18,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::{PoisonError, RwLock};
 
 /// What this host has for the maps of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +38,11 @@ impl BpfFacts {
         let types: Vec<_> = snapshot.bpf_types.iter().map(|types| bpf::load_types(&types.bytes)).collect();
         let maps = snapshot.bpf_maps.iter().map(|map| match &map.content {
             MapContent::Pinned(path) => find(map, Path::new(OsStr::from_bytes(path))).map(Some),
-            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } => attempt(map, &types)
+            MapContent::Entries { .. }
+            | MapContent::EntryPages { .. }
+            | MapContent::Memory(_)
+            | MapContent::MemoryPages
+            | MapContent::Maps { .. } => attempt(map, &types)
                 .map(|()| None)
                 .map_err(|error| format!("this kernel makes no such map for snap: {error}")),
         });
@@ -112,7 +118,7 @@ pub fn check(snapshot: &Snapshot, facts: &HostFacts) -> (Vec<String>, Vec<Blocke
                     "the BPF map that is pinned as {path} is another than at the dump, of the same kind"
                 ));
             }
-            (MapContent::Entries { keys: _, values: _, cpus }, Ok(_))
+            (MapContent::Entries { keys: _, values: _, cpus } | MapContent::EntryPages { chunks: _, cpus }, Ok(_))
                 if map.kind.is_per_cpu() && u64::from(*cpus) != facts.bpf.cpus =>
             {
                 let reason =
@@ -132,6 +138,8 @@ pub struct BpfMaps {
     made: HashMap<BpfMapId, (u32, File)>,
     /// Descriptions of types, as [`Snapshot::bpf_types`] has them, each with its number.
     types: Vec<(u32, File)>,
+    /// Those that are filled with pages of the image.
+    filling: RwLock<HashMap<BpfMapId, (Filling, File)>>,
 }
 
 impl BpfMaps {
@@ -152,6 +160,10 @@ impl BpfMaps {
             let error = || failed(format!("BPF map {} of type {}", map.number, map.kind.name()));
             let made = maps.make_one(map).and_then(|made| open::lift(made, top)).map_err(error())?;
             let number = bpf::info(made.as_fd()).map_err(io::Error::from).map_err(error())?.id;
+            if let Some(filling) = Filling::of(map, &made).map_err(error())? {
+                let made = made.try_clone().and_then(|made| open::lift(made, top)).map_err(error())?;
+                maps.filling.get_mut().unwrap_or_else(PoisonError::into_inner).insert(map.id, (filling, made));
+            }
             maps.made.insert(map.id, (number, made));
         }
         Ok(maps)
@@ -170,10 +182,41 @@ impl BpfMaps {
                 }
                 inner
             }
-            MapContent::Entries { .. } | MapContent::Memory(_) => Vec::new(),
+            MapContent::Entries { .. }
+            | MapContent::EntryPages { .. }
+            | MapContent::Memory(_)
+            | MapContent::MemoryPages => Vec::new(),
         };
         let types = map.types.and_then(|of| Some(self.types.get(of.of.0 as usize)?.1.as_fd()));
         make::make(map, &inner, types)
+    }
+
+    /// Takes pages of a map.
+    ///
+    /// # Errors
+    /// As bpf(2); `NotFound` for a map that takes none.
+    pub fn fill(&self, id: BpfMapId, at: u64, data: &[u8]) -> io::Result<()> {
+        let filling = self.filling.read().unwrap_or_else(PoisonError::into_inner);
+        let (filling, made) = filling.get(&id).ok_or(io::ErrorKind::NotFound)?;
+        filling.fill(at, data, made)
+    }
+
+    /// Closes them, but for those that are filled.
+    pub fn release(&mut self) {
+        (self.made, self.types) = Default::default();
+    }
+
+    /// Sees that all pages have come, does what comes last, and closes the maps.
+    ///
+    /// # Errors
+    /// The first map that could not be had.
+    pub fn complete(&self, snapshot: &Snapshot) -> Result<(), OpenError> {
+        for (id, (filling, made)) in self.filling.write().unwrap_or_else(PoisonError::into_inner).drain() {
+            let Some(map) = snapshot.bpf_maps.get(id.0 as usize) else { continue };
+            let what = format!("BPF map {} of type {}", map.number, map.kind.name());
+            filling.complete(map, &made).map_err(failed(what))?;
+        }
+        Ok(())
     }
 
     /// A description of descriptions of types.

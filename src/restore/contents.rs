@@ -47,7 +47,8 @@ impl<'a> Contents<'a> {
             birth.wave == wave && !birth.shares.memory
         };
         let members: Vec<usize> = (0..plan.processes.len()).filter(in_wave).collect();
-        let mut filler = Filler::new(self.arenas, self.objects, &self.carriers.memfds, &self.carriers.files, wave == 0);
+        let (memfds, others) = (&self.carriers.memfds, (&self.carriers.files, &self.carriers.bpf_maps));
+        let mut filler = Filler::new(self.arenas, self.objects, memfds, others, wave == 0);
         for &index in &members {
             let (process, planned) = (&self.snapshot.processes[index], &plan.processes[index]);
             filler.add(planned.pid, process.mm, &planned.copied).map_err(step("opening the memory of a skeleton"))?;

@@ -38,7 +38,7 @@ pub struct Carriers<'a> {
     /// Pipes and FIFOs.
     pipes: Pipes,
     /// Maps of bpf(2).
-    bpf_maps: BpfMaps,
+    pub bpf_maps: BpfMaps,
     /// Masters and slaves of terminals.
     terminals: Terminals,
     /// The taking ends of pairs of sockets.
@@ -226,15 +226,16 @@ impl<'a> Carriers<'a> {
 
     /// Closes what `snap` must not keep open while the program runs; made files and memfds stay until they are filled.
     pub fn release(&mut self) {
-        self.bpf_maps = BpfMaps::default();
+        self.bpf_maps.release();
         self.opened.clear();
     }
 
-    /// Seals memfds, once they are filled.
+    /// Seals memfds, and does what comes last to maps of bpf(2), once they are filled.
     ///
     /// # Errors
-    /// The memfd that cannot be sealed.
+    /// The memfd that cannot be sealed, or the map that is not as it was.
     pub fn seal(&self, snapshot: &Snapshot) -> Result<(), OpenError> {
+        self.bpf_maps.complete(snapshot)?;
         for shared in &snapshot.shared_memory {
             let SharedMemoryKind::Memfd { name, flags: _, seals, mode, uid, gid } = &shared.kind else { continue };
             let Some(file) = self.memfds.get(&shared.id) else { continue };

@@ -13,6 +13,7 @@ mod credentials;
 mod descriptors;
 pub mod ending;
 mod event;
+mod filling;
 mod finish;
 mod foreground;
 mod free_ids;

@@ -1,5 +1,6 @@
 //! Where the pages of an image go: into the skeleton, into shared memory, into unlinked files.
 
+use super::bpf::BpfMaps;
 use super::sysv::Objects;
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::fork::common;
@@ -30,6 +31,8 @@ pub struct Filler<'a> {
     memfds: &'a HashMap<ShmId, File>,
     /// Unlinked files.
     files: &'a HashMap<FileId, File>,
+    /// Maps of bpf(2).
+    maps: &'a BpfMaps,
     /// Whether shared memory and files are filled.
     shared: bool,
     /// Owners whose pages are wanted later and come only once.
@@ -66,11 +69,11 @@ impl<'a> Filler<'a> {
         arenas: &'a HashMap<ShmId, Arena>,
         objects: &'a Objects,
         memfds: &'a HashMap<ShmId, File>,
-        files: &'a HashMap<FileId, File>,
+        (files, maps): (&'a HashMap<FileId, File>, &'a BpfMaps),
         shared: bool,
     ) -> Self {
         let (later, kept) = (HashSet::new(), Mutex::default());
-        Self { spaces: HashMap::new(), arenas, objects, memfds, files, shared, later, kept }
+        Self { spaces: HashMap::new(), arenas, objects, memfds, files, maps, shared, later, kept }
     }
 
     /// Fills a skeleton too: with the pages of its own, and with copies of those that are only in the image of another.
@@ -110,7 +113,7 @@ impl<'a> Filler<'a> {
     fn has_place(&self, owner: ContentOwner) -> bool {
         match owner {
             ContentOwner::Mm(id) => self.spaces.contains_key(&id),
-            ContentOwner::SharedMemory(_) => self.shared,
+            ContentOwner::SharedMemory(_) | ContentOwner::BpfMap(_) => self.shared,
             // Shared memory that still has its name is as it was.
             ContentOwner::File(id) => self.shared && self.file(id).is_some(),
         }
@@ -133,6 +136,7 @@ impl<'a> Filler<'a> {
                 self.spaces.get(&id).into_iter().flatten().try_for_each(|space| space.fill(start, data))
             }
             ContentOwner::SharedMemory(shm) => self.fill_shared(shm, start, data),
+            ContentOwner::BpfMap(id) => self.maps.fill(id, start.0, data),
             ContentOwner::File(file) => match self.file(file) {
                 Some(file) => write_within(file, data, start.0),
                 None => Err(io::ErrorKind::NotFound.into()),

@@ -82,6 +82,16 @@ pub enum MapContent {
     },
     /// The memory of an array that can be mapped (BPF_F_MMAPABLE), without the zeros at its end.
     Memory(#[serde(with = "super::bytes")] Vec<u8>),
+    /// The same, as pages of the image ([`ContentOwner::BpfMap`](super::memory::ContentOwner::BpfMap)).
+    MemoryPages,
+    /// Entries as pages of the image, in chunks. Each begins at a multiple of [`BpfMap::CHUNK`]: the keys, one behind the other, but none of an array, whose elements
+    /// are all there; then the values.
+    EntryPages {
+        /// How many entries are in each chunk.
+        chunks: Vec<u32>,
+        /// As of [`Self::Entries`].
+        cpus: u32,
+    },
     /// Other maps.
     Maps {
         /// The keys, one behind the other.
@@ -100,6 +110,12 @@ impl BpfMap {
 
     /// BPF_F_MMAPABLE.
     pub const MAPPABLE: u32 = 1 << 10;
+
+    /// Chunks of entries in pages begin at multiples of this.
+    pub const CHUNK: u64 = 1 << 20;
+
+    /// Most bytes of a chunk.
+    pub const CHUNK_MOST: u64 = 256 << 20;
 
     /// Whether its memory can be mapped as an array.
     #[must_use]
@@ -123,13 +139,42 @@ impl BpfMap {
         (element * u64::from(self.max_entries)).next_multiple_of(super::address::PAGE_SIZE)
     }
 
+    /// Bytes of so many entries in pages, without what is behind them.
+    #[must_use]
+    pub fn chunk_len(&self, count: u32, cpus: u32) -> u64 {
+        let key = if self.kind.is_array() { 0 } else { self.key_size };
+        (u64::from(key) + self.stride(cpus)).saturating_mul(count.into())
+    }
+
+    /// The same to where the next chunk begins.
+    #[must_use]
+    pub fn chunk_span(&self, count: u32, cpus: u32) -> u64 {
+        self.chunk_len(count, cpus).checked_next_multiple_of(Self::CHUNK).unwrap_or(u64::MAX)
+    }
+
+    /// Bytes of its pages in the image, if it has any there.
+    #[must_use]
+    pub fn pages_len(&self) -> Option<u64> {
+        match &self.content {
+            MapContent::MemoryPages => Some(self.memory_len()),
+            MapContent::EntryPages { chunks, cpus } => {
+                let spans = chunks.iter().map(|count| self.chunk_span(*count, *cpus));
+                Some(spans.fold(0, u64::saturating_add))
+            }
+            MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } | MapContent::Pinned(_) => {
+                None
+            }
+        }
+    }
+
     /// How many entries of its own are in the image.
     #[must_use]
     pub fn entries(&self) -> usize {
         match &self.content {
             MapContent::Entries { keys, values: _, cpus: _ } => keys.len() / (self.key_size as usize).max(1),
             MapContent::Maps { keys: _, maps } => maps.len(),
-            MapContent::Memory(_) => self.max_entries as usize,
+            MapContent::Memory(_) | MapContent::MemoryPages => self.max_entries as usize,
+            MapContent::EntryPages { chunks, cpus: _ } => chunks.iter().map(|count| *count as usize).sum(),
             MapContent::Pinned(_) => 0,
         }
     }

@@ -277,4 +277,6 @@ pub enum ContentOwner {
     SharedMemory(ShmId),
     /// An unlinked file carried in the image, by offset.
     File(FileId),
+    /// What is in a map of bpf(2), if it is much, by offset.
+    BpfMap(BpfMapId),
 }

@@ -4,7 +4,7 @@ use super::builder::Builder;
 use super::hostile::{PAGE, assert_refused, refused, with_block, with_blocks};
 use super::sample::*;
 use crate::image::model::address::{Addr, PageRange};
-use crate::image::model::id::{FileId, MmId, ShmId};
+use crate::image::model::id::{BpfMapId, FileId, MmId, ShmId};
 use crate::image::model::memory::ContentOwner;
 use crate::image::{BlockFault, Error, Image, Kind};
 use std::io::Cursor;
@@ -89,6 +89,8 @@ fn owners_that_do_not_exist_are_refused() {
         (0, 1, ContentOwner::Mm(MmId(1))),
         (1, u32::MAX, ContentOwner::SharedMemory(ShmId(u32::MAX))),
         (2, 3, ContentOwner::File(FileId(3))),
+        // It is there, but has no pages.
+        (3, 0, ContentOwner::BpfMap(BpfMapId(0))),
     ] {
         let bytes = with_blocks(|b| {
             b.block_of(kind, id, 2, &[(0, PAGE)], &[], 0);
@@ -96,7 +98,7 @@ fn owners_that_do_not_exist_are_refused() {
         assert_block_refused(&bytes, BlockFault::Owner(owner));
     }
     let bytes = with_blocks(|b| {
-        b.block_of(3, 0, 2, &[(0, PAGE)], &[], 0);
+        b.block_of(4, 0, 2, &[(0, PAGE)], &[], 0);
     });
     let [mapped, streamed] = refused(&bytes);
     assert!(matches!(mapped, Error::Decode { kind: Kind::Index, .. }), "{mapped:?}");

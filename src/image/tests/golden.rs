@@ -52,5 +52,6 @@ fn an_independent_builder_makes_the_same_image_of_every_codec() {
     builder.block(2, &[(PRIVATE_FILE, 4096)], &[], 0);
     builder.block_of(1, 0, 1, &[(0, 4096)], &packed(2), 0);
     builder.block_of(2, 1, 3, &[(0, 4096)], &[], first);
+    builder.block_of(3, 6, 3, &[(0, 4096)], &[], first);
     assert_eq!(builder.finish(&stats()), image);
 }

@@ -14,6 +14,7 @@ fn memory() -> impl Strategy<Value = Memory> {
         1 => (0u64..4).prop_map(|page| (MM, PRIVATE_FILE + page * PAGE_SIZE)),
         1 => (0u64..64).prop_map(|page| (SHM, page * PAGE_SIZE)),
         1 => (0u64..64).prop_map(|page| (FILE, page * PAGE_SIZE)),
+        1 => (0u64..64).prop_map(|page| (MAP, page * PAGE_SIZE)),
     ];
     let extent = (place, 1u64..40, 0u64..4);
     proptest::collection::vec(extent, 0..30).prop_map(|extents| {
@@ -22,7 +23,7 @@ fn memory() -> impl Strategy<Value = Memory> {
             let end = match owner {
                 ContentOwner::Mm(_) if start < PRIVATE_FILE => ANON + ANON_PAGES * PAGE_SIZE,
                 ContentOwner::Mm(_) => PRIVATE_FILE + 4 * PAGE_SIZE,
-                ContentOwner::SharedMemory(_) | ContentOwner::File(_) => 64 * PAGE_SIZE,
+                ContentOwner::SharedMemory(_) | ContentOwner::File(_) | ContentOwner::BpfMap(_) => 64 * PAGE_SIZE,
             };
             for addr in (start..end).step_by(PAGE_SIZE as usize).take(pages as usize) {
                 memory.put(owner, addr, seed);

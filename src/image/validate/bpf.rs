@@ -41,6 +41,8 @@ pub fn map(map: &BpfMap, snapshot: &Snapshot) -> Result<(), Error> {
             let fits = map.is_mappable() && memory.len() as u64 <= map.memory_len();
             ensure(fits, object, "has memory that it cannot have")
         }
+        MapContent::MemoryPages => ensure(map.is_mappable(), object, "has memory that it cannot have"),
+        MapContent::EntryPages { chunks, cpus } => entry_pages(map, chunks, *cpus),
         MapContent::Entries { keys, values, cpus } => {
             let kind = map.kind.is_known() && !map.kind.holds_maps();
             ensure(kind, object, "has entries that it cannot have")?;
@@ -66,6 +68,20 @@ pub fn map(map: &BpfMap, snapshot: &Snapshot) -> Result<(), Error> {
             self::keys(map, keys)
         }
     }
+}
+
+/// Entries in pages: no more than fit, of arrays all.
+fn entry_pages(map: &BpfMap, chunks: &[u32], cpus: u32) -> Result<(), Error> {
+    let object = || format!("BPF map {}", map.id);
+    let kind = map.kind.is_known() && !map.kind.holds_maps() && !map.kind.is_queue();
+    ensure(kind && map.key_size > 0, object, "has entries that it cannot have")?;
+    let sane = if map.kind.is_per_cpu() { (1..CPUS_MAX).contains(&cpus) } else { cpus == 1 };
+    ensure(sane, object, "has values of an impossible number of CPUs")?;
+    let sane = |count: &u32| *count > 0 && map.chunk_len(*count, cpus) <= BpfMap::CHUNK_MOST;
+    ensure(chunks.iter().all(sane), object, "has an impossible chunk of entries")?;
+    let (count, most) = (map.entries() as u64, u64::from(map.max_entries));
+    let fits = if map.kind.is_array() { count == most && map.key_size == 4 } else { count <= most };
+    ensure(fits, object, "has an impossible number of keys")
 }
 
 /// Whole keys, no more than fit, and of arrays those that there are.

@@ -77,7 +77,7 @@ fn references_must_be_in_range() {
             |s| s.descriptions[0].object = OpenObject::Regular(FileId(3)),
             |s| s.descriptions[0].object = OpenObject::Pipe { pipe: PipeId(1), write: true, quiet: false },
             |s| s.descriptions[0].object = OpenObject::Memfd(ShmId(9)),
-            |s| s.descriptions[0].object = OpenObject::BpfMap(BpfMapId(6)),
+            |s| s.descriptions[0].object = OpenObject::BpfMap(BpfMapId(8)),
         ],
     );
     assert_refused("fd table 0", &[|s| s.fd_tables[0].entries[0].description = DescriptionId(1000)]);
@@ -368,7 +368,7 @@ fn bpf_maps_hold_what_such_maps_can_hold() {
     assert_refused(
         "BPF map 2",
         &[
-            |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 4], maps: vec![BpfMapId(6)] },
+            |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 4], maps: vec![BpfMapId(8)] },
             |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 4], maps: vec![BpfMapId(2)] },
             |s| s.bpf_maps[2].content = MapContent::Maps { keys: vec![0; 3], maps: vec![BpfMapId(0)] },
             |s| s.bpf_maps[2].content = MapContent::Maps { keys: Vec::new(), maps: Vec::new() },
@@ -382,5 +382,17 @@ fn bpf_maps_hold_what_such_maps_can_hold() {
             |s| s.bpf_types[0].bytes.resize(BpfTypes::MOST + 1, 0),
         ],
     );
+    assert_refused(
+        "BPF map 6",
+        &[
+            |s| s.bpf_maps[6].max_entries = 500,
+            |s| s.bpf_maps[6].kind = MapKind::ARRAY,
+            |s| s.bpf_maps[6].kind = MapKind::QUEUE,
+            |s| s.bpf_maps[6].content = MapContent::EntryPages { chunks: vec![500, 0], cpus: 1 },
+            |s| s.bpf_maps[6].value_size = 1 << 20,
+            |s| (s.bpf_maps[6].value_size, s.bpf_maps[6].max_entries) = (1 << 30, u32::MAX),
+        ],
+    );
+    assert_refused("BPF map 7", &[|s| s.bpf_maps[7].flags = 0, |s| s.bpf_maps[7].kind = MapKind::HASH]);
     assert_refused("BPF map 3", &[|s| s.bpf_maps[3].content = memory(16385)]);
 }

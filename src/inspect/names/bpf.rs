@@ -19,12 +19,17 @@ pub fn label(map: &BpfMap) -> String {
 pub fn content(map: &BpfMap) -> String {
     match &map.content {
         MapContent::Pinned(path) => format!("pinned as {}", printable(path)),
-        MapContent::Memory(_) => format!("{} elements in memory that can be mapped", map.max_entries),
+        MapContent::Memory(_) | MapContent::MemoryPages => {
+            format!("{} elements in memory that can be mapped", map.max_entries)
+        }
         MapContent::Entries { keys, .. } if keys.is_empty() && map.kind.is_queue() => "empty".to_owned(),
         MapContent::Entries { .. } if map.kind.is_array() => {
             format!("{} of {} elements are not zero", map.entries(), map.max_entries)
         }
-        MapContent::Entries { .. } => format!("{} of {} entries", map.entries(), map.max_entries),
+        MapContent::EntryPages { .. } if map.kind.is_array() => format!("{} elements", map.max_entries),
+        MapContent::Entries { .. } | MapContent::EntryPages { .. } => {
+            format!("{} of {} entries", map.entries(), map.max_entries)
+        }
         MapContent::Maps { keys: _, maps } => format!("{} of {} maps", maps.len(), map.max_entries),
     }
 }

@@ -1,33 +1,36 @@
-//! What is in a map, read without a trace: a look at an entry of a map that forgets does not count as a use when it is user space that looks
-//! (kernel/bpf/hashtab.c, `htab_lru_map_lookup_elem_sys`).
+//! What is in a map. A little of it goes into the model; much is read while the image is written, a chunk at a time, and never stands in our memory as a whole.
 
+use super::source::{Chunk, MapSource};
+use super::walk::Walk;
 use crate::image::model::address::PAGE_SIZE;
 use crate::image::model::bpf::{BpfMap, MapContent, MapKind};
-use crate::sys::bpf::{self, Found};
+use crate::sys::bpf::{self, MapMemory};
 use nix::errno::Errno;
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
-/// Elements that are read by one call to begin with.
-const TOGETHER: usize = 1 << 12;
+/// Most bytes of one map that go into the model.
+const INLINE: usize = 1 << 20;
 
-/// Most bytes of one map that go into an image.
-const MOST: u64 = 256 << 20;
+/// What is in a map, and where it is read if it is much.
+pub type Content = (MapContent, Option<MapSource>);
 
 /// What is in a map that holds no maps, for the machine's `cpus` possible CPUs.
 ///
 /// # Errors
 /// Why it cannot be saved.
-pub fn read(map: &BpfMap, file: BorrowedFd<'_>, cpus: u32) -> Result<MapContent, String> {
-    let unreadable = |error: io::Error| format!("what is in it cannot be read: {error}");
+pub fn read(map: &BpfMap, file: &File, cpus: u32) -> Result<Content, String> {
+    let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull => {
+            format!("one bucket of it has more than {} MiB, which is not supported yet", BpfMap::CHUNK_MOST >> 20)
+        }
+        _ => format!("what is in it cannot be read: {error}"),
+    };
     let cpus = if map.kind.is_per_cpu() { cpus } else { 1 };
     if map.is_mappable() {
-        small_enough(map.memory_len())?;
-        match bpf::read_memory(file, 0, map.memory_len() as usize) {
-            Ok(mut memory) => {
-                memory.truncate(memory.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
-                return Ok(MapContent::Memory(memory));
-            }
+        match memory(map, file) {
+            Ok(found) => return Ok(found),
             // Nobody can map one whose values have locks in them (kernel/bpf/syscall.c, `bpf_map_mmap`).
             Err(error) if bpf::is_unsupported(&error) => {}
             Err(error) => return Err(unreadable(error)),
@@ -35,28 +38,112 @@ pub fn read(map: &BpfMap, file: BorrowedFd<'_>, cpus: u32) -> Result<MapContent,
     }
     let nothing = MapContent::Entries { keys: Vec::new(), values: Vec::new(), cpus };
     match map.kind {
-        MapKind::QUEUE | MapKind::STACK => match bpf::lookup(file, &[], &mut vec![0; map.value_size as usize]) {
-            Err(Errno::ENOENT) => return Ok(nothing),
-            Ok(()) => return Err("what is in it can be had only by taking it out".into()),
-            Err(errno) => return Err(unreadable(errno.into())),
-        },
+        MapKind::QUEUE | MapKind::STACK => {
+            match bpf::lookup(file.as_fd(), &[], &mut vec![0; map.value_size as usize]) {
+                Err(Errno::ENOENT) => return Ok((nothing, None)),
+                Ok(()) => return Err("what is in it can be had only by taking it out".into()),
+                Err(errno) => return Err(unreadable(errno.into())),
+            }
+        }
         MapKind::RING_BUFFER | MapKind::USER_RING_BUFFER => {
             // Two pages of one word each: how much was taken out, and how much was put in (kernel/bpf/ringbuf.c).
-            let memory = bpf::read_memory(file, 0, 2 * PAGE_SIZE as usize).map_err(unreadable)?;
+            let memory = bpf::read_memory(file.as_fd(), 0, 2 * PAGE_SIZE as usize).map_err(unreadable)?;
             return match memory.iter().all(|byte| *byte == 0) {
-                true => Ok(nothing),
+                true => Ok((nothing, None)),
                 false => Err("it was used, and a new ring begins at 0".into()),
             };
         }
         _ => {}
     }
-    let mut reading = Reading { map, file, stride: map.stride(cpus) as usize, keys: Vec::new(), values: Vec::new() };
-    if !reading.batches(|errno| unreadable(errno.into()))? {
-        reading.one_by_one().map_err(|errno| unreadable(errno.into()))?;
+    if map.chunk_len(1, cpus) > BpfMap::CHUNK_MOST {
+        let most = BpfMap::CHUNK_MOST >> 20;
+        return Err(format!("one element of it has more than {most} MiB, which is not supported yet"));
     }
-    let Reading { keys, values, map: _, file: _, stride: _ } = reading;
-    small_enough(keys.len() as u64 + values.len() as u64)?;
-    Ok(MapContent::Entries { keys, values, cpus })
+    entries(map, file, cpus).map_err(unreadable)
+}
+
+fn memory(map: &BpfMap, file: &File) -> io::Result<Content> {
+    let len = map.memory_len();
+    if len > INLINE as u64 {
+        let memory = MapMemory::new(file.as_fd(), len, false)?;
+        return Ok((MapContent::MemoryPages, Some(MapSource::memory(memory))));
+    }
+    let mut memory = bpf::read_memory(file.as_fd(), 0, len as usize)?;
+    memory.truncate(memory.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    Ok((MapContent::Memory(memory), None))
+}
+
+/// Entries that are read together.
+#[must_use]
+pub fn together(map: &BpfMap, cpus: u32) -> usize {
+    let most = (BpfMap::CHUNK / map.chunk_len(1, cpus).max(1)).max(1);
+    most.min(u64::from(map.max_entries).max(1)) as usize
+}
+
+fn entries(map: &BpfMap, file: &File, cpus: u32) -> io::Result<Content> {
+    let (stride, room) = (map.stride(cpus) as usize, together(map, cpus));
+    let mut walk = Walk::new(map, file.as_fd(), stride, None);
+    let (mut keys, mut values, mut chunks) = (Vec::new(), Vec::new(), Vec::new());
+    let mut is_much = false;
+    while let Some((from, count)) = walk.step(room)? {
+        chunks.push(Chunk { from, count: count as u32 });
+        if !is_much {
+            take(map, stride, (&walk.keys, &walk.values), (&mut keys, &mut values));
+            is_much = keys.len() + values.len() > INLINE;
+        }
+        // An array is not gone through twice.
+        if is_much && map.kind.is_array() {
+            chunks = of_array(map.max_entries, room as u32);
+            break;
+        }
+    }
+    if !is_much {
+        return Ok((MapContent::Entries { keys, values, cpus }, None));
+    }
+    let content = MapContent::EntryPages { chunks: chunks.iter().map(|chunk| chunk.count).collect(), cpus };
+    let source = MapSource::entries(map, file.try_clone()?, cpus, chunks);
+    Ok((content, Some(source)))
+}
+
+/// All elements of an array.
+fn of_array(max_entries: u32, room: u32) -> Vec<Chunk> {
+    let begins = (0..max_entries).step_by(room.max(1) as usize);
+    let chunk = |first: u32| Chunk {
+        from: first.checked_sub(1).map(|last| last.to_ne_bytes().to_vec()),
+        count: room.min(max_entries - first),
+    };
+    begins.map(chunk).collect()
+}
+
+/// Takes entries in, of arrays those that are not zero, as all are in a new one.
+fn take(
+    map: &BpfMap,
+    stride: usize,
+    (keys, values): (&[u8], &[u8]),
+    (to_keys, to_values): (&mut Vec<u8>, &mut Vec<u8>),
+) {
+    if !map.kind.is_array() || stride == 0 {
+        to_keys.extend_from_slice(keys);
+        to_values.extend_from_slice(values);
+        return;
+    }
+    let pairs = keys.chunks_exact((map.key_size as usize).max(1)).zip(values.chunks_exact(stride));
+    for (key, value) in pairs.filter(|(_, value)| value.iter().any(|byte| *byte != 0)) {
+        to_keys.extend_from_slice(key);
+        to_values.extend_from_slice(value);
+    }
+}
+
+/// How many entries are in a map.
+///
+/// # Errors
+/// As bpf(2).
+pub fn count(map: &BpfMap, file: BorrowedFd<'_>, cpus: u32) -> io::Result<u64> {
+    let (mut walk, mut sum) = (Walk::new(map, file, map.stride(cpus) as usize, None), 0);
+    while let Some((_, count)) = walk.step(together(map, cpus))? {
+        sum += count as u64;
+    }
+    Ok(sum)
 }
 
 /// The keys of a map of maps and the numbers of those that are in it.
@@ -64,103 +151,14 @@ pub fn read(map: &BpfMap, file: BorrowedFd<'_>, cpus: u32) -> Result<MapContent,
 /// # Errors
 /// Why they cannot be read.
 pub fn inner(map: &BpfMap, file: BorrowedFd<'_>) -> Result<Vec<(Vec<u8>, u32)>, String> {
-    let mut reading = Reading { map, file, stride: 4, keys: Vec::new(), values: Vec::new() };
-    reading.one_by_one().map_err(|errno| format!("which maps are in it cannot be read: {errno}"))?;
-    let (numbers, _) = reading.values.as_chunks();
-    let keys = reading.keys.chunks_exact((map.key_size as usize).max(1)).map(<[u8]>::to_vec);
-    Ok(keys.zip(numbers.iter().map(|bytes| u32::from_ne_bytes(*bytes))).collect())
-}
-
-fn small_enough(bytes: u64) -> Result<(), String> {
-    if bytes <= MOST {
-        return Ok(());
+    let (mut walk, mut found) = (Walk::one_by_one(map, file, 4), Vec::new());
+    let unreadable = |error| format!("which maps are in it cannot be read: {error}");
+    while walk.step(map.max_entries.max(1) as usize).map_err(unreadable)?.is_some() {
+        let (numbers, _) = walk.values.as_chunks();
+        let keys = walk.keys.chunks_exact((map.key_size as usize).max(1)).map(<[u8]>::to_vec);
+        found.extend(keys.zip(numbers.iter().map(|bytes| u32::from_ne_bytes(*bytes))));
     }
-    Err(format!("{} MiB are in it, and more than {} are not supported yet", bytes >> 20, MOST >> 20))
-}
-
-/// The next larger number of elements to ask for; `None` when one bucket was said to hold more than the map, which it does only while elements are being replaced.
-fn more_than(room: usize, max_entries: u32) -> Option<usize> {
-    let most = 2 * max_entries as usize;
-    (room < most).then(|| (2 * room.max(1)).min(most))
-}
-
-struct Reading<'a> {
-    map: &'a BpfMap,
-    file: BorrowedFd<'a>,
-    /// Bytes of a value.
-    stride: usize,
-    keys: Vec<u8>,
-    values: Vec<u8>,
-}
-
-impl Reading<'_> {
-    /// Whether this kind of map is read in batches.
-    fn batches(&mut self, failed: impl Fn(Errno) -> String) -> Result<bool, String> {
-        let key_size = self.map.key_size as usize;
-        let mut room = TOGETHER.min((MOST as usize / self.stride.max(1)).max(1)).min(self.map.max_entries as usize);
-        let mut from = None;
-        loop {
-            let (mut keys, mut values) = (vec![0; key_size * room], vec![0; self.stride * room]);
-            let before = from.clone();
-            let found = bpf::lookup_batch(self.file, &mut from, (&mut keys, &mut values), room);
-            let (count, last) = match found.map_err(&failed)? {
-                Found::Some(count) => (count, false),
-                Found::Last(count) => (count, true),
-                // More elements than these are in one bucket.
-                Found::TooMany => {
-                    small_enough(((key_size + self.stride) * room) as u64)?;
-                    let more = more_than(room, self.map.max_entries);
-                    (from, room) = (before, more.ok_or("the kernel finds more in it than it can hold")?);
-                    continue;
-                }
-                Found::Never => return Ok(false),
-            };
-            self.take(&keys[..key_size * count], &values[..self.stride * count]);
-            if last || self.is_too_much() {
-                return Ok(true);
-            }
-        }
-    }
-
-    fn one_by_one(&mut self) -> Result<(), Errno> {
-        let mut value = vec![0; self.stride];
-        let (mut key, mut next) = (None, vec![0; self.map.key_size as usize]);
-        loop {
-            match bpf::next_key(self.file, key.as_deref(), &mut next) {
-                Ok(()) => {}
-                Err(Errno::ENOENT) => return Ok(()),
-                Err(errno) => return Err(errno),
-            }
-            match bpf::lookup(self.file, &next, &mut value) {
-                Ok(()) => self.take(&next, &value),
-                // A place of an array of maps in which there is none, or an entry that somebody has taken out meanwhile.
-                Err(Errno::ENOENT) => {}
-                Err(errno) => return Err(errno),
-            }
-            if self.is_too_much() {
-                return Ok(());
-            }
-            key = Some(next.clone());
-        }
-    }
-
-    /// Takes elements in, of arrays those that are not zero, as all are in a new one.
-    fn take(&mut self, keys: &[u8], values: &[u8]) {
-        if !self.map.kind.is_array() || self.stride == 0 {
-            self.keys.extend_from_slice(keys);
-            self.values.extend_from_slice(values);
-            return;
-        }
-        let pairs = keys.chunks_exact(self.map.key_size as usize).zip(values.chunks_exact(self.stride));
-        for (key, value) in pairs.filter(|(_, value)| value.iter().any(|byte| *byte != 0)) {
-            self.keys.extend_from_slice(key);
-            self.values.extend_from_slice(value);
-        }
-    }
-
-    fn is_too_much(&self) -> bool {
-        (self.keys.len() + self.values.len()) as u64 > MOST
-    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -168,12 +166,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_asked_for_than_a_map_can_hold() {
-        let mut asked = vec![4096];
-        while let Some(more) = more_than(asked[asked.len() - 1], 5000) {
-            asked.push(more);
-        }
-        assert_eq!(asked, [4096, 8192, 10_000]);
-        assert_eq!((more_than(0, 1), more_than(2, 1)), (Some(2), None));
+    fn the_elements_of_an_array_are_all_in_chunks() {
+        let chunks = of_array(10, 4);
+        let found: Vec<_> = chunks.into_iter().map(|Chunk { from, count }| (from, count)).collect();
+        let behind = |last: u32| Some(last.to_ne_bytes().to_vec());
+        assert_eq!(found, [(None, 4), (behind(3), 4), (behind(7), 2)]);
+        assert!(of_array(0, 4).is_empty());
     }
 }

@@ -6,7 +6,9 @@ mod fields;
 pub mod holders;
 pub mod make;
 pub mod mapped;
+mod source;
 mod types;
+mod walk;
 
 use super::Findings;
 use super::border::{Outsider, Tie};
@@ -16,6 +18,8 @@ use crate::proc::fdinfo::{self, FdInfo};
 use crate::proc::{TaskDir, host, maps, processes};
 use crate::sys::bpf::{self, MapInfo};
 use crate::sys::task;
+use content::Content;
+pub use source::MapSource;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -30,6 +34,17 @@ pub struct BpfMaps {
     maps: Vec<Found>,
     /// Descriptions of types.
     pub types: Types,
+}
+
+/// What a dump takes of them.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// Descriptions of types.
+    pub types: Vec<BpfTypes>,
+    /// Maps.
+    pub maps: Vec<BpfMap>,
+    /// Where the pages of those are read in which there is much.
+    pub sources: Vec<(BpfMapId, MapSource)>,
 }
 
 /// A map as it was found.
@@ -119,9 +134,9 @@ impl BpfMaps {
         (outsiders, inside): (&HashMap<Tie, Outsider>, &[Pid]),
         leaks: bool,
         findings: &mut Findings,
-    ) -> (Vec<BpfTypes>, Vec<BpfMap>) {
+    ) -> Finished {
         if self.maps.is_empty() {
-            return (self.types.finish(), Vec::new());
+            return Finished { types: self.types.finish(), ..Finished::default() };
         }
         let (mut users, pins) = match self.holders() {
             Ok(found) => found,
@@ -129,12 +144,13 @@ impl BpfMaps {
                 let Found { task, object, .. } = &self.maps[0];
                 let reason = format!("who else in the kernel has this BPF map cannot be told: {error}");
                 findings.block(task, object, reason, "run snap dump with CAP_SYS_ADMIN");
-                return (Vec::new(), Vec::new());
+                return Finished::default();
             }
         };
         self.add_mapped(inside, &mut users);
         let cpus = host::possible_cpus().map_or(0, |(count, _)| count as u32);
         let numbers: HashMap<u32, BpfMapId> = self.maps.iter().map(|map| (map.model.number, map.model.id)).collect();
+        let mut sources = Vec::new();
         for map in &mut self.maps {
             let number = map.model.number;
             let outsider = outsiders.get(&Tie::BpfMap(number)).map(|outsider| format!("{outsider}, which is outside,"));
@@ -148,11 +164,14 @@ impl BpfMaps {
             }
             let found = map.described(&mut self.types).and_then(|()| map.look(cpus, &numbers, &self.types));
             match found {
-                Ok(content) => map.model.content = content,
+                Ok((content, source)) => {
+                    map.model.content = content;
+                    sources.extend(source.map(|source| (map.model.id, source)));
+                }
                 Err(reason) => findings.block(&map.task, &map.object, reason, "close it before the dump, or pin it"),
             }
         }
-        (self.types.finish(), self.maps.into_iter().map(|map| map.model).collect())
+        Finished { types: self.types.finish(), maps: self.maps.into_iter().map(|map| map.model).collect(), sources }
     }
 
     /// Who in the kernel has each map besides, and where it is pinned.
@@ -257,7 +276,7 @@ impl Found {
     }
 
     /// What is in it, on a machine with so many possible CPUs. `numbers` are the maps of the tree.
-    fn look(&self, cpus: u32, numbers: &HashMap<u32, BpfMapId>, types: &Types) -> Result<MapContent, String> {
+    fn look(&self, cpus: u32, numbers: &HashMap<u32, BpfMapId>, types: &Types) -> Result<Content, String> {
         const NUMA_NODE: u32 = 1 << 2;
         let Self { model, info, file, task: _, object: _ } = self;
         let name = model.kind.name();
@@ -277,20 +296,20 @@ impl Found {
             return Err(format!("a BPF map of type {name} on one NUMA node: which, nothing tells"));
         }
         let content = match model.kind.holds_maps() {
-            false => content::read(model, file.as_fd(), cpus),
-            true => self.inner(numbers),
+            false => content::read(model, file, cpus),
+            true => self.inner(numbers).map(|inner| (inner, None)),
         };
-        let content = content.map_err(|reason| format!("a BPF map of type {name}: {reason}"))?;
+        let (content, source) = content.map_err(|reason| format!("a BPF map of type {name}: {reason}"))?;
         if model.kind.forgets() {
             let copy = BpfMap { content: content.clone(), ..model.clone() };
-            make::make(&copy, &[], types.file(model.types)).map_err(|error| match error.kind() {
+            make::copy(&copy, source.as_ref(), types.file(model.types)).map_err(|error| match error.kind() {
                 io::ErrorKind::StorageFull => format!(
                     "a BPF map of type {name} that is so full that the kernel drops some of it when it is filled again"
                 ),
                 _ => format!("a BPF map of type {name}, of which no copy can be made: {error}"),
             })?;
         }
-        Ok(content)
+        Ok((content, source))
     }
 
     fn inner(&self, numbers: &HashMap<u32, BpfMapId>) -> Result<MapContent, String> {

@@ -160,7 +160,7 @@ impl MappedOnly {
             match owner {
                 ContentOwner::SharedMemory(id) => shared.set_size(id, object.size()),
                 ContentOwner::File(id) => files.set_size(id, object.size()),
-                ContentOwner::Mm(_) => {}
+                ContentOwner::Mm(_) | ContentOwner::BpfMap(_) => {}
             }
             sources.insert(owner, source);
         }
@@ -173,7 +173,7 @@ fn is_wanted(owner: ContentOwner, shared: &SharedMemoryTable, files: &FileTable)
     match owner {
         ContentOwner::SharedMemory(id) => shared.wants_source(id),
         ContentOwner::File(id) => files.wants_content(id),
-        ContentOwner::Mm(_) => false,
+        ContentOwner::Mm(_) | ContentOwner::BpfMap(_) => false,
     }
 }
 

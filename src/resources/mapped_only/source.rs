@@ -2,6 +2,7 @@
 
 use crate::image::model::address::{Addr, PageRange};
 use crate::image::model::id::Pid;
+use crate::resources::bpf::MapSource;
 use crate::sys::sysv::Attachment;
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,6 +19,8 @@ pub enum PageSource {
     Attached(Attachment),
     /// The memory of processes that map it.
     Mapped(MappedSource),
+    /// A map of bpf(2).
+    BpfMap(MapSource),
 }
 
 /// An object as the processes that map it see it.

@@ -5,7 +5,7 @@ mod memory;
 mod objects;
 mod types;
 
-pub use memory::{read_memory, with_page, write_memory};
+pub use memory::{MapMemory, read_memory, with_page, write_memory};
 pub use objects::{Program, map_by_id, maps, pinned, programs};
 pub use types::{TypesInfo, load_types, read_types, types_by_id, types_info};
 

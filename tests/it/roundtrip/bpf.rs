@@ -4,6 +4,7 @@ use crate::support::snap::{BINARY, Output};
 use crate::support::{Room, Victim, isolated, require_root, wait};
 use nix::sched::{CloneFlags, unshare};
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -26,6 +27,47 @@ fn arrays_in_memory() {
 fn maps_in_maps() {
     require_root!("{ROOT}");
     isolated(|room| room.survives(room.victim("bpf", &["maps"])));
+}
+
+#[test]
+fn maps_with_much_in_them() {
+    require_root!("{ROOT}");
+    isolated(|room| {
+        let mut victim = room.victim("bpf", &["much", "huge"]);
+        let image = room.dump_and_kill(&mut victim, "much.snap");
+        let stats = room.snap(["inspect"]).arg(&image).arg("stats").run().expect(0).stdout;
+        for name in ["huge", "words", "recent", "each", "routes", "memory", "frozen", "sparse", "long"] {
+            assert!(stats.lines().any(|line| line.starts_with("bpf-map") && line.ends_with(name)), "{name}: {stats}");
+        }
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+#[test]
+fn maps_with_much_in_them_through_a_pipe_and_killed_in_between() {
+    require_root!("{ROOT}");
+    isolated(|room| {
+        let mut victim = room.victim("bpf", &["much", "small"]);
+        room.dump(victim.pid(), "running.snap", &[]);
+        victim.check();
+        let image = room.dump_and_kill(&mut victim, "much.snap");
+        for fault in ["unmapped", "barrier:error"] {
+            let run = room.snap(["restore", "--detach"]).arg(&image).env("SNAP_FAULT", fault).run();
+            assert_ne!(run.code, Some(0), "{fault}: {run}");
+            wait::alone();
+        }
+        let stream = fs::File::open(&image).expect("the image");
+        let mut cat = Command::new("cat").stdin(stream).stdout(Stdio::piped()).spawn().expect("cat");
+        let pipe = cat.stdout.take().expect("a pipe");
+        room.snap(["restore", "--detach", "-"]).stdin(OwnedFd::from(pipe).into()).run().expect(0);
+        assert!(cat.wait().expect("cat").success());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
 }
 
 #[test]

@@ -44,5 +44,7 @@ pub(super) fn bpf_maps() -> Vec<BpfMap> {
         BpfMap { flags: BpfMap::MAPPABLE, ..bpf_map(3, MapKind::ARRAY, MapContent::Memory(vec![5; 4097])) },
         bpf_map(4, MapKind(14), MapContent::Pinned(b"/sys/fs/bpf/devices".to_vec())),
         BpfMap { key_size: 0, ..bpf_map(5, MapKind::QUEUE, entries(&[], Vec::new(), 1)) },
+        bpf_map(6, MapKind::HASH, MapContent::EntryPages { chunks: vec![500, 1], cpus: 1 }),
+        BpfMap { flags: BpfMap::MAPPABLE, ..bpf_map(7, MapKind::ARRAY, MapContent::MemoryPages) },
     ]
 }

@@ -1,6 +1,6 @@
 //! Memory to go with the sample, and whole images that are made of both.
 
-use super::{ANON, FILE, MM, PRIVATE_FILE, SHM, snapshot, stats};
+use super::{ANON, FILE, MAP, MM, PRIVATE_FILE, SHM, snapshot, stats};
 use crate::image::model::Snapshot;
 use crate::image::model::address::{Addr, PAGE_SIZE, PageRange};
 use crate::image::model::memory::ContentOwner;
@@ -122,6 +122,7 @@ pub fn small_image() -> Vec<u8> {
     memory.put(MM, PRIVATE_FILE, 0);
     memory.0.insert((SHM, Addr(0)), vec![2; PAGE_SIZE as usize]);
     memory.0.insert((FILE, Addr(0)), vec![1; PAGE_SIZE as usize]);
+    memory.0.insert((MAP, Addr(0)), vec![1; PAGE_SIZE as usize]);
     let options = WriteOptions { workers: 1, compression: Some(1), references: true };
     image(&snapshot(), &memory, ZeroPolicy::Keep, options)
 }

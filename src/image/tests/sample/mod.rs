@@ -42,6 +42,7 @@ pub const PRIVATE_FILE: u64 = 0x5000_0000;
 pub const MM: ContentOwner = ContentOwner::Mm(MmId(0));
 pub const SHM: ContentOwner = ContentOwner::SharedMemory(ShmId(0));
 pub const FILE: ContentOwner = ContentOwner::File(FileId(1));
+pub const MAP: ContentOwner = ContentOwner::BpfMap(BpfMapId(6));
 
 pub fn stats() -> Stats {
     Stats { processes: 1, threads: 2, resident: 3, written: 4, zero: 5, clean_file: 6, pause: 7 }

@@ -20,6 +20,7 @@ impl Builder {
                         "it is a part of the ring of a packet socket, of which only the whole can be mapped",
                         "unmap it before the dump",
                     ),
+                    None if self.descriptors.sockets.is_refused(ino) => continue,
                     None => (
                         "it maps memory of a socket that no descriptor of the tree leads to, or that is no ring of a packet socket",
                         "keep a descriptor of the socket open, or unmap it before the dump",

@@ -20,7 +20,7 @@ use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::proc::many;
 use crate::proc::tcp_table::Tables;
 use crate::sys::socket;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -34,6 +34,8 @@ pub struct Sockets {
     options: Vec<Vec<SocketOption>>,
     /// For each of them a duplicate of a descriptor, and whose that is.
     open: Vec<(File, (Tid, Fd))>,
+    /// Inodes of those that cannot be saved, now or ever.
+    refused: HashSet<u64>,
     /// Netlink sockets for which the kernel keeps memory although nothing waits in them.
     charged: Vec<SocketId>,
     /// What /proc tells of those that do not tell it themselves.
@@ -64,7 +66,10 @@ impl Sockets {
         let (domain, kind, protocol) = (number(libc::SO_DOMAIN)?, number(libc::SO_TYPE)?, number(libc::SO_PROTOCOL)?);
         let state = match state(ino, fd, (domain, kind, protocol), &mut self.tables)? {
             Ok(state) => state,
-            Err(reason) => return Ok(Err(reason)),
+            Err(reason) => {
+                self.refused.insert(ino);
+                return Ok(Err(reason));
+            }
         };
         let meta = file.metadata()?;
         let id = SocketId(self.sockets.len() as u32);
@@ -163,6 +168,12 @@ impl Sockets {
             State::Unix(_) | State::Tcp(_) | State::Datagram(_) | State::Netlink(_) => None,
         });
         rings.collect()
+    }
+
+    /// Whether it is one that cannot be saved, which was said.
+    #[must_use]
+    pub fn is_refused(&self, ino: u64) -> bool {
+        self.refused.contains(&ino)
     }
 
     /// Their ties to other processes.

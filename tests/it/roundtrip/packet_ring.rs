@@ -1,6 +1,6 @@
 //! Packet sockets with rings.
 
-use crate::support::network::{ip, own_network};
+use crate::support::network::{ip, own_network, tc};
 use crate::support::{Room, isolated, wait};
 use std::time::Duration;
 
@@ -17,6 +17,61 @@ fn exam_16_rings_for_sending() {
     isolated(|room| {
         own_network();
         room.survives_with_children(room.victim("packet_ring", &["sends"]));
+    });
+}
+
+/// A device holds packets, and the kernel writes to their frames when they are gone.
+#[test]
+fn packets_on_their_way_are_waited_for() {
+    isolated(|room| {
+        own_network();
+        let limit = |rate: &str| tc(&format!("qdisc replace dev lo root tbf {rate} latency 1000s"));
+        limit("rate 1mbit burst 2000");
+        let mut victim = room.victim("packet_ring", &["slow"]);
+        victim.check();
+        limit("rate 100bit burst 200");
+        victim.ask("send");
+        let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "refused.snap"]).run().expect(3);
+        dump.says("in flight: a device still holds them").says("PACKET_TX_RING");
+        assert_eq!(room.images(), [""; 0], "an image is left");
+        limit("rate 1kbit burst 200");
+        let image = room.path("waited.snap");
+        let dump = room.snap(["dump", "--timeout", "60", &victim.pid().to_string(), "-o"]).arg(&image).spawn();
+        // It comes to its end between two tries.
+        victim.ask("come");
+        dump.finish().expect(0);
+        limit("rate 1mbit burst 2000");
+        victim.check();
+        victim.end();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.end();
+    });
+}
+
+#[test]
+fn rings_for_sending_that_cannot_be_asked_are_named_and_stay() {
+    isolated(|room| {
+        own_network();
+        ip("link set lo down");
+        room.refuses(room.victim("packet_ring", &["alone"]), &["socket:[", "no network device is up", "lo up"]);
+        ip("link set lo up");
+        room.refuses(room.victim("packet_ring", &["memory"]), &["socket:[", "two processes that share memory have it"]);
+        // A child has the sockets too.
+        let mut victim = room.victim("packet_ring", &["sends"]);
+        let children = format!("/proc/{0}/task/{0}/children", victim.pid());
+        let child = std::fs::read_to_string(children).expect("a child");
+        for more in [&[][..], &["--allow-leak"]] {
+            let dump = room.snap(["dump", child.trim(), "-o", "refused.snap"]).args(more).run().expect(3);
+            dump.says("nobody outside may use while it is asked").says(&format!("pid {}", victim.pid()));
+            victim.check();
+        }
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
+        wait::alone();
+        ip("link set lo down");
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(7);
+        let run = run.says("its ring for sending: loopback interface");
+        assert_eq!(victim.state(), None, "something runs: {run}");
     });
 }
 

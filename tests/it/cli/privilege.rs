@@ -100,6 +100,22 @@ fn other_ids_are_offered_to_nobody_who_may_not_choose_any() {
 }
 
 #[test]
+fn a_zombie_that_was_another_users_is_refused() {
+    isolated(|room| {
+        require_root!("to have been another user");
+        let victim = room.victim("unsupported", &["foreign-zombie"]);
+        let before = crate::support::Facts::of(victim.pid());
+        let run = snap(room, &["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(3);
+        run.says("its exit status may not be read: it had another user's ids").says("run as root");
+        assert_eq!(room.images(), [""; 0]);
+        before.assert_same(&crate::support::Facts::of(victim.pid()), "after a refused dump");
+        victim.check();
+        // Root reads it.
+        room.snap(["dump", &victim.pid().to_string(), "-o", "x.snap"]).run().expect(0);
+    });
+}
+
+#[test]
 fn another_users_process_is_refused() {
     isolated(|room| {
         require_root!("to become another user");

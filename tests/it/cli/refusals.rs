@@ -263,6 +263,23 @@ fn exam_21_every_kind_of_unsupported_state_is_named() {
 }
 
 #[test]
+fn tcp_connections_with_something_in_their_error_queue_or_mapped_are_named() {
+    isolated(|room| {
+        own_network();
+        for (kind, words) in [
+            ("error-queue", "an error, or a message in its error queue, waits in it"),
+            (
+                "socket-memory",
+                "it maps memory of a socket that no descriptor of the tree leads to, or that is no ring of a packet socket",
+            ),
+        ] {
+            room.refuses(room.victim("unsupported", &[kind]), &[words]);
+            wait::alone();
+        }
+    });
+}
+
+#[test]
 fn exam_21_code_of_32_bits_is_named() {
     isolated(|room| {
         let victim = room.victim("unsupported", &["code-32"]);

@@ -128,9 +128,10 @@ fn a_queue_that_a_process_outside_has_too() {
 #[test]
 fn what_cannot_be_had_again_is_named() {
     isolated(|room| {
-        let cases: [(&[&str], &str); 4] = [
+        let cases: [(&[&str], &str); 5] = [
             (&["killing"], "nobody can see what it would carry"),
             (&["pending"], "one of that number is pending"),
+            (&["limited"], "has almost as many signals pending as may be (RLIMIT_SIGPENDING)"),
             (&["underway"], "nobody has it but a socket"),
             (&["crowded", "400"], "has no padding for a stub of each of its threads"),
         ];

@@ -87,7 +87,7 @@ fn tcp(Tcp { local, role }: &Tcp) -> String {
         Role::Connecting { peer } => format!("connecting to {}", Shown(peer)),
         Role::Ended(ended) => format!("ended ({} B unread)", ended.unread.len()),
         Role::Connected(connection) => {
-            let Connection { peer, inside: _, incoming, outgoing, window: _, agreed: _ } = &**connection;
+            let Connection { peer, other: _, incoming, outgoing, window: _, agreed: _ } = &**connection;
             format!("to {} ({} B unread, {} B to send)", Shown(peer), incoming.unread.len(), outgoing.bytes.len())
         }
     };

@@ -5,7 +5,7 @@ use super::rewritten::Rewritten;
 use crate::blocker::Blocker;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::Datagram;
-use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
+use crate::image::model::socket::tcp::{Connection, Ended, Other, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
 use crate::resources::socket::tcp::lock::lock_of;
 use std::net::IpAddr;
@@ -45,7 +45,7 @@ impl Addresses {
                         self.map(local);
                         self.map(peer);
                     }
-                    Role::Connected(connection) if connection.inside => {
+                    Role::Connected(connection) if connection.other != Other::Outside => {
                         self.map(local);
                         self.map(&mut connection.peer);
                     }
@@ -109,9 +109,9 @@ pub struct Consequences {
 /// A connection whose other end is outside: how it is called, and its own address.
 fn outside(socket: &Socket) -> Option<(String, IpAddr)> {
     let State::Tcp(Tcp { local, role: Role::Connected(connection) }) = &socket.state else { return None };
-    let Connection { peer, inside, incoming: _, outgoing: _, window: _, agreed: _ } = connection.as_ref();
+    let Connection { peer, other, incoming: _, outgoing: _, window: _, agreed: _ } = connection.as_ref();
     let name = format!("TCP connection of {} with {}", inet::Shown(local), inet::Shown(peer));
-    Some((name, inet::parse(local)?.ip())).filter(|_| !inside)
+    Some((name, inet::parse(local)?.ip())).filter(|_| *other == Other::Outside)
 }
 
 /// Whether a socket is bound to an address, or talks to it.
@@ -129,7 +129,7 @@ fn has(socket: &Socket, wanted: IpAddr) -> bool {
                 || match role {
                     Role::Unconnected | Role::Listening { backlog: _ } | Role::Ended(_) => false,
                     Role::Connecting { peer } => is(peer),
-                    Role::Connected(connection) => connection.inside && is(&connection.peer),
+                    Role::Connected(connection) => connection.other != Other::Outside && is(&connection.peer),
                 }
         }
     }

@@ -115,7 +115,7 @@ fn tcp(socket: &Socket, Tcp { local, role }: &Tcp) -> Result<(), Error> {
         Role::Ended(Ended { unread: _, failed: _ }) => Ok(()),
         Role::Connecting { peer } => address(peer),
         Role::Connected(connection) => {
-            let Connection { peer, inside: _, incoming: _, outgoing, window: _, agreed } = &**connection;
+            let Connection { peer, other: _, incoming: _, outgoing, window: _, agreed } = &**connection;
             address(peer)?;
             let sane = outgoing.unsent as usize <= outgoing.bytes.len();
             ensure(sane, object, "has more bytes to send than bytes")?;

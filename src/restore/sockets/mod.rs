@@ -73,12 +73,17 @@ impl<'a> Sockets<'a> {
                 others.insert(socket.id, place(socket.id, made)?);
             }
         }
-        let ports = anew::ports(&pairs);
+        for socket in snapshot.sockets.iter().filter(|socket| anew::is_alone(socket)) {
+            let made = anew::make_alone(socket, &settings, top).map_err(named(socket))?;
+            others.insert(socket.id, place(socket.id, made)?);
+        }
+        let ports = anew::ports(snapshot, repairs);
         for socket in order {
             if others.contains_key(&socket.id) {
                 continue;
             }
-            let made = make(socket, rings.remove(&socket.id), &settings, top, &ports).map_err(named(socket))?;
+            let made =
+                make(socket, rings.remove(&socket.id), &settings, top, (&ports, repairs)).map_err(named(socket))?;
             let Some(made) = made else { continue };
             others.insert(socket.id, place(socket.id, made)?);
         }
@@ -145,14 +150,14 @@ fn make(
     begun: Option<File>,
     settings: &Settings<'_>,
     top: i32,
-    ports: &HashSet<u16>,
+    (ports, repairs): (&HashSet<u16>, bool),
 ) -> io::Result<Option<File>> {
     let begin = || begun.map_or_else(|| begin(wanted, settings, top), Ok);
     let made = match &wanted.state {
         State::Unix(_) => return Ok(None),
         State::Tcp(state) => {
             let made = begin()?;
-            tcp::set_up(&made, state, ports)?;
+            tcp::set_up(&made, state, ports, repairs)?;
             made
         }
         State::Datagram(state) => {

@@ -179,7 +179,7 @@ fn way(state: &State) -> Option<Way> {
             Role::Unconnected => Some((10, [false; 4])),
             Role::Listening { backlog: _ } => Some((11, [false; 4])),
             Role::Connected(connection) => {
-                let Connection { peer: _, inside: _, incoming, outgoing, window: _, agreed } = &**connection;
+                let Connection { peer: _, other: _, incoming, outgoing, window: _, agreed } = &**connection;
                 let choices = [agreed.timestamp.is_some(), incoming.finished, incoming.shut, outgoing.finished];
                 Some((12, choices))
             }

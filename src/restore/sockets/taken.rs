@@ -84,7 +84,7 @@ fn one(wanted: &Socket, settings: &Settings<'_>, repairs: bool) -> Option<Taken>
     let is_anew = anew::is_anew(wanted, repairs);
     let local = own_address(wanted, is_anew)?;
     let address = inet::parse(local).filter(|address| address.port() != 0)?;
-    let tried = if is_anew { anew::bound(wanted, settings).map(drop) } else { bind(wanted, local, settings) };
+    let tried = if is_anew { anew::trial(wanted, settings) } else { bind(wanted, local, settings) };
     let trouble = tried.err()?;
     let (reason, remedy) = match trouble.raw_os_error() {
         Some(libc::EADDRINUSE) => match holder(wanted, address) {

@@ -1,6 +1,7 @@
 //! TCP connections within a tree without CAP_NET_ADMIN, with which they could be repaired: they are made anew.
 
 use crate::support::network::{own_network, without_network_rights};
+use crate::support::snap::BINARY;
 use crate::support::victim::program;
 use crate::support::{Room, Victim, isolated, isolated_for, wait};
 use std::fs;
@@ -29,23 +30,51 @@ fn exam_16_connections_inside_the_tree_without_rights_over_ipv4_in_ipv6() {
     isolated(|room| connections_without_rights(room, "mapped"));
 }
 
+#[test]
+fn exam_16_connections_inside_the_tree_without_rights_of_a_listener_of_both_versions() {
+    isolated(|room| connections_without_rights(room, "dual"));
+}
+
+/// Every state in which nobody has sent more than the other side takes; `SNAP_SEED` and `SNAP_TCP_STATES` as with all rights.
+#[test]
+fn exam_16_every_state_of_tcp_without_rights_that_five_operations_lead_to() {
+    isolated(|room| {
+        own_network();
+        without_network_rights();
+        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "1".into());
+        let (seed, share) = (variable("SNAP_SEED"), variable("SNAP_TCP_STATES"));
+        let mut victim = room.victim("tcp_states", &[&seed, &share, "modest"]);
+        if share == "1" {
+            assert_eq!(victim.ask("states"), "1 2 5 7 8 10", "numbered as in include/net/tcp_states.h");
+        }
+        room.dump(victim.pid(), "first.snap", &[]);
+        victim.check();
+        let image = room.dump_and_kill(&mut victim, "killed.snap");
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
 /// What fills all buffers is refused and goes on. From an image that was made with the right to read it, every byte comes back without it too.
 #[test]
 fn what_waits_to_be_sent_is_refused_without_rights_and_restored_from_an_image_that_has_it() {
     isolated(|room| {
         own_network();
         let directory = Victim::directory_in(room, "connections");
-        let mut modest = Command::new("setpriv");
-        modest.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"]);
-        modest.arg(program("connections")).arg(&directory).arg("v4");
-        let mut victim = Victim::start_command(modest, directory);
+        let powerless = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"];
+        let mut connections = Command::new(powerless[0]);
+        connections.args(&powerless[1..]).arg(program("connections")).arg(&directory).arg("v4");
+        let mut victim = Victim::start_command(connections, directory);
+        let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "without.snap"]);
+        let run = dump.through(&powerless, Path::new(BINARY)).run().expect(3);
+        run.says("it has sent more than its other end takes").says("try again in a moment");
+        assert_eq!(room.images(), [""; 0]);
+        victim.check();
         let image = room.dump_and_kill(&mut victim, "with.snap");
         without_network_rights();
         assert_eq!(room.restore(&image, &[]), victim.pid());
-        victim.check();
-        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "without.snap"]).run().expect(3);
-        run.says("it has sent more than its other end takes").says("try again in a moment");
-        assert_eq!(room.images(), ["with.snap"]);
         victim.check();
         victim.ask("final");
         victim.end();

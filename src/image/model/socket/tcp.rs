@@ -46,8 +46,8 @@ pub struct Ended {
 pub struct Connection {
     /// The other side's address as a whole `struct sockaddr`.
     pub peer: Vec<u8>,
-    /// Whether the other side is in the image too.
-    pub inside: bool,
+    /// Where the other side is.
+    pub other: Other,
     /// What has come.
     pub incoming: Incoming,
     /// What is to go.
@@ -58,11 +58,26 @@ pub struct Connection {
     pub agreed: Agreed,
 }
 
+/// Where the other side of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Other {
+    /// Outside of the image.
+    Outside,
+    /// In the image too.
+    Inside,
+    /// On the same host, and nobody has it any more: it has ended, and this side has not yet. Told apart where connections are not repaired.
+    Gone,
+}
+
 impl Connection {
-    /// Whether a restore makes both ends anew, which then connect as others do: where connections cannot be repaired, or this one was not when it was read.
+    /// Whether a restore makes it anew, which then connect as others do: where connections cannot be repaired, or this one was not when it was read.
     #[must_use]
     pub const fn is_anew(&self, repairs: bool) -> bool {
-        self.inside && (!repairs || self.agreed.mss == 0)
+        match self.other {
+            Other::Outside => false,
+            Other::Inside => !repairs || self.agreed.mss == 0,
+            Other::Gone => true,
+        }
     }
 }
 

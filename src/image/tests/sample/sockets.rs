@@ -4,7 +4,7 @@ use crate::image::model::id::*;
 use crate::image::model::socket::datagram::{Datagram, Device, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
 use crate::image::model::socket::packet::{Bound, Kept, Layout, Packet, PacketMembership, Ring, SendRing};
-use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Role, Tcp, Window};
+use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Other, Outgoing, Role, Tcp, Window};
 use crate::image::model::socket::unix::{Link, Message, PeerCredentials, SocketFile, Unix, Urgent};
 use crate::image::model::socket::{Socket, State};
 
@@ -41,7 +41,7 @@ pub fn connection(id: u32) -> Socket {
     let address = |port: u16| [&[2, 0][..], &port.to_be_bytes(), &[127, 0, 0, 1], &[0; 8]].concat();
     let connection = Connection {
         peer: address(80),
-        inside: false,
+        other: Other::Outside,
         incoming: Incoming { sequence: u32::MAX, unread: b"heard".to_vec(), finished: false, shut: false },
         outgoing: Outgoing { sequence: 7, bytes: b"said".to_vec(), unsent: 2, finished: true, acknowledged: false },
         window: Window { snd_wl1: 1, snd_wnd: 2, max_window: 3, rcv_wnd: 4, rcv_wup: 5 },

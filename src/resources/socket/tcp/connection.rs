@@ -4,7 +4,7 @@
 //! would begin to send meanwhile counts as sent and is sent only once the other side misses it. So it is held for microseconds.
 
 use super::tree::Step;
-use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Outgoing, Window};
+use crate::image::model::socket::tcp::{Agreed, Connection, Incoming, Other, Outgoing, Window};
 use crate::sys::tcp::{self, Info, Queue, State};
 use crate::sys::undo::{Held, Undo};
 use crate::sys::{descriptor, socket};
@@ -96,7 +96,7 @@ pub struct Repairs<'a> {
 pub fn read(
     fd: BorrowedFd<'_>,
     peer: Vec<u8>,
-    inside: bool,
+    other: Other,
     repairs: Option<Repairs<'_>>,
 ) -> io::Result<Result<Connection, Trouble>> {
     let polled = tcp::polled(fd)?;
@@ -110,7 +110,7 @@ pub fn read(
     }
     let repaired = repairs.map(|Repairs { undo, passed: _ }| repair(fd, undo)).transpose()?;
     repairs.map_or(Ok(()), |Repairs { undo: _, passed }| passed(Step::Repairing))?;
-    let read = settled(fd, peer, inside, polled.shut, repaired.is_some());
+    let read = settled(fd, peer, other, polled.shut, repaired.is_some());
     for held in repaired.into_iter().flatten() {
         held.end()?;
     }
@@ -120,7 +120,7 @@ pub fn read(
 fn settled(
     fd: BorrowedFd<'_>,
     peer: Vec<u8>,
-    inside: bool,
+    other: Other,
     shut: bool,
     repaired: bool,
 ) -> io::Result<Result<Connection, Trouble>> {
@@ -146,7 +146,7 @@ fn settled(
             tcp::choose(fd, Queue::None)?;
         }
         if tcp::info(fd)?.state == before.state {
-            return Ok(Ok(Connection { peer, inside, incoming, outgoing, window, agreed }));
+            return Ok(Ok(Connection { peer, other, incoming, outgoing, window, agreed }));
         }
     }
     Ok(Err(Trouble::Passing("packets change it faster than it can be read".into())))

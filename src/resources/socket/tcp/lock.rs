@@ -2,7 +2,7 @@
 
 use super::subject::Subject;
 use super::tree::Manner;
-use crate::image::model::socket::tcp::{Role, Tcp};
+use crate::image::model::socket::tcp::{Other, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
 use crate::resources::{CollectError, Findings};
 use crate::sys::nftables::{self, Remover};
@@ -57,7 +57,7 @@ impl Drop for Left<'_> {
 #[must_use]
 pub fn lock_of(sockets: &[Socket]) -> Option<(String, Vec<nftables::Connection>)> {
     let outside = sockets.iter().filter_map(|socket| match &socket.state {
-        State::Tcp(Tcp { local, role: Role::Connected(connection) }) if !connection.inside => {
+        State::Tcp(Tcp { local, role: Role::Connected(connection) }) if connection.other == Other::Outside => {
             Some((socket.ino, (inet::parse(local)?, inet::parse(&connection.peer)?)))
         }
         State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,

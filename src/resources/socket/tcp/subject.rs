@@ -5,6 +5,7 @@ use super::{connection, shown};
 use crate::image::model::id::{Fd, Tid};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, State};
+use crate::proc::tcp_table::Row;
 use crate::resources::Findings;
 use crate::sys::{descriptor, socket, tcp};
 use std::fs::File;
@@ -88,6 +89,16 @@ impl Subject<'_> {
             }
         }
         false
+    }
+
+    /// Whether its other end is on this host and nobody has it any more, nor will it send anything. `row` is what the kernel's table has of that end.
+    pub(super) fn other_is_gone(&self, (own, other): Ends, row: Option<&&Row>) -> bool {
+        let is_here = other.ip().is_loopback() || own.ip() == other.ip();
+        let is_over = row.is_none_or(|row| {
+            row.ino == 0 && matches!(tcp::State::from(row.state), tcp::State::FinWait2 | tcp::State::TimeWait)
+        });
+        // Its own state is looked at last: what has ended before cannot begin again.
+        is_here && is_over && tcp::info(self.file.as_fd()).is_ok_and(|info| info.state == tcp::State::CloseWait)
     }
 
     /// Connected to a listener that has not accepted it yet: what it has sent lies where nobody can look, but if that is nothing, it connects again.

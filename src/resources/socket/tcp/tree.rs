@@ -4,7 +4,7 @@ use super::connection::{self, Repairs, Trouble};
 use super::lock::{self, Lock};
 use super::subject::Subject;
 use super::waiting::{self, Listener};
-use crate::image::model::socket::tcp::{Connection, Role};
+use crate::image::model::socket::tcp::{Connection, Other, Role};
 use crate::image::model::socket::{State, inet};
 use crate::proc::tcp_table::{self, Row, Version};
 use crate::resources::border::{Outsider, Tie};
@@ -111,7 +111,9 @@ pub fn read(
             let reason =
                 "it is connected with itself, and to bring that back takes CAP_NET_ADMIN in this network namespace";
             subject.refuse(findings, reason, "run as root");
-        } else if other.is_some() {
+        } else if other.is_some()
+            || (!repairs && manner.policy == Policy::Keep && subject.other_is_gone(ends, rows.get(&reversed)))
+        {
             kept.push((at, peer, other));
         } else if subject.leads_outside(&peer, manner.policy, repairs, findings) {
             kept.push((at, peer, None));
@@ -120,7 +122,8 @@ pub fn read(
     if !manner.frozen || !findings.blockers.is_empty() {
         return Ok(None);
     }
-    let held = lock::hold(subjects, &kept, manner, findings)?;
+    // Without repair none leads outside.
+    let held = if repairs { lock::hold(subjects, &kept, manner, findings)? } else { None };
     if held.is_some() {
         (manner.passed)(Step::Locked).map_err(CollectError::at(anybody, "fault point"))?;
     }
@@ -171,7 +174,12 @@ fn read_all(
             let (at, peer, other) = &kept[one];
             let subject = &mut subjects[*at];
             let repairs = repairs.map(|manner| Repairs { undo: &undo, passed: manner.passed });
-            let read = connection::read(subject.file.as_fd(), peer.clone(), other.is_some(), repairs);
+            let place = match (other, repairs) {
+                (Some(_), _) => Other::Inside,
+                (None, Some(_)) => Other::Outside,
+                (None, None) => Other::Gone,
+            };
+            let read = connection::read(subject.file.as_fd(), peer.clone(), place, repairs);
             match read.map_err(CollectError::at(subject.holder.0, "reading a TCP connection"))? {
                 Ok(connection) => subject.set(Role::Connected(Box::new(connection))),
                 Err(Trouble::Refused(reason)) => subject.refuse(findings, reason, "let it be read before"),

@@ -1,7 +1,8 @@
 //! Connections: made in repair mode, in which nothing is sent, and brought to life when nothing can fail any more.
 
+use super::anew::link::put_back;
 use super::packet;
-use crate::image::model::socket::tcp::{Connection, Incoming, Outgoing, Tcp, Window};
+use crate::image::model::socket::tcp::{Connection, Incoming, Other, Outgoing, Tcp, Window};
 use crate::image::model::socket::{Socket, SocketOption, inet};
 use crate::resources::socket::options;
 use crate::restore::sockets::settings::{Point, Settings};
@@ -13,7 +14,7 @@ use std::os::fd::AsFd;
 
 /// Makes a new socket one end of a connection, mute until `Reviving::revive`. Closed before, it vanishes without a word.
 pub fn set_up(made: &File, local: &[u8], connection: &Connection) -> io::Result<()> {
-    let Connection { peer, inside: _, incoming, outgoing, window, agreed } = connection;
+    let Connection { peer, other: _, incoming, outgoing, window, agreed } = connection;
     let fd = made.as_fd();
     tcp::set(fd, tcp::REPAIR, 1)?;
     tcp::choose(fd, Queue::Send)?;
@@ -115,14 +116,14 @@ pub fn go_on(
     is_anew: bool,
 ) -> io::Result<()> {
     let fd = made.as_fd();
-    let Connection { peer, inside, incoming, outgoing, window: _, agreed: _ } = connection;
+    let Connection { peer, other, incoming, outgoing, window: _, agreed: _ } = connection;
     let Incoming { sequence, unread, finished, shut } = incoming;
     let Outgoing { sequence: own, bytes, unsent, finished: ended, acknowledged: _ } = outgoing;
     if !is_anew {
         cork(made, settings.of(wanted))?;
         append(made, &bytes[bytes.len() - *unsent as usize..]).map_err(doing("sending what was not sent"))?;
     }
-    if *finished && !inside {
+    if *finished && *other == Other::Outside {
         // Who is inside says so itself.
         let next = sequence.wrapping_add(unread.len() as u32);
         packet::send_end(peer, &state.local, next, *own)?;
@@ -149,7 +150,7 @@ pub fn cork(made: &File, all: &[SocketOption]) -> io::Result<()> {
 ///
 /// # Errors
 /// As connect(2).
-pub fn connect_again(made: &File, peer: &[u8]) -> io::Result<()> {
+pub fn connect_again(made: &File, peer: &[u8], all: &[SocketOption]) -> io::Result<()> {
     let flags = nix::fcntl::fcntl(made, nix::fcntl::FcntlArg::F_GETFL)?;
     open::set_flags(made, flags | libc::O_NONBLOCK)?;
     let begun = match tcp::connect(made.as_fd(), peer) {
@@ -159,5 +160,7 @@ pub fn connect_again(made: &File, peer: &[u8]) -> io::Result<()> {
         other => other,
     };
     open::set_flags(made, flags)?;
-    begun
+    begun?;
+    // Its port may have been given to it just now.
+    put_back(made, all)
 }

@@ -26,7 +26,7 @@ pub fn turn(role: &Role) -> u8 {
 }
 
 /// Makes a new socket what it was. `ports` are those of connections that were made before it.
-pub fn set_up(made: &File, Tcp { local, role }: &Tcp, ports: &HashSet<u16>) -> io::Result<()> {
+pub fn set_up(made: &File, Tcp { local, role }: &Tcp, ports: &HashSet<u16>, repairs: bool) -> io::Result<()> {
     let is_shared = inet::parse(local).is_some_and(|address| ports.contains(&address.port()));
     match role {
         Role::Unconnected => name_before_connections(made, local, is_shared, || Ok(())),
@@ -34,7 +34,7 @@ pub fn set_up(made: &File, Tcp { local, role }: &Tcp, ports: &HashSet<u16>) -> i
             name_before_connections(made, local, is_shared, || tcp::listen(made.as_fd(), *backlog))
         }
         Role::Ended(ended) => ended::again(made, ended),
-        Role::Connecting { peer: _ } => name_beside_others(made, local),
+        Role::Connecting { peer: _ } => name_beside_others(made, local, repairs),
         Role::Connected(connection) => connection::set_up(made, local, connection),
     }
 }
@@ -59,9 +59,10 @@ fn name_before_connections(
 }
 
 /// What connects may have a port that others have too, to other addresses (net/ipv4/inet_hashtables.c, `__inet_hash_connect`): for bind(2) that takes
-/// repair mode.
-fn name_beside_others(made: &File, local: &[u8]) -> io::Result<()> {
+/// repair mode, or it is given to it when it connects.
+fn name_beside_others(made: &File, local: &[u8], repairs: bool) -> io::Result<()> {
     match name(made, local) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !repairs => return anew::link::share(made, local),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
         other => return other,
     }

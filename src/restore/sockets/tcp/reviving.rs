@@ -75,7 +75,7 @@ impl Reviving {
                 Role::Connected(connection) => {
                     connection::go_on(file, socket, tcp, connection, &settings, is_anew(connection))
                 }
-                Role::Connecting { peer } => connection::connect_again(file, peer),
+                Role::Connecting { peer } => connection::connect_again(file, peer, settings.of(socket)),
                 Role::Unconnected | Role::Listening { backlog: _ } | Role::Ended(_) => Ok(()),
             }
             .map_err(failed(socket))?;

@@ -1,18 +1,21 @@
 //! Connections whose two ends are both in the image, where connections may not be repaired, or were not when they were read: the two connect once more,
-//! by a listener that is there for that moment alone, and each sends what the other had not read.
+//! by a listener that is there for that moment alone, and each sends what the other had not read. Where nobody has the other end any more, one of ours ends.
 //!
 //! Until the program runs they end by a reset, so that nothing has their names should anything fail (TIME-WAIT).
+
+pub mod link;
 
 use super::connection::{self, doing};
 use super::ended::await_that;
 use crate::image::model::Snapshot;
-use crate::image::model::socket::tcp::{Connection, Role, Tcp};
+use crate::image::model::socket::tcp::{Connection, Other, Role, Tcp};
 use crate::image::model::socket::{Socket, State, inet};
 use crate::proc::tcp_table::{self, Row};
 use crate::resources::socket::tcp::tree::Ends;
-use crate::restore::sockets::settings::{Point, Settings};
+use crate::restore::sockets::settings::Settings;
 use crate::sys::sched::yield_now;
 use crate::sys::{descriptor, open, socket, tcp};
+use link::End;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -21,7 +24,6 @@ use std::time::{Duration, Instant};
 
 /// After so long without another byte the receiver takes no more.
 const STALLED: Duration = Duration::from_millis(300);
-const NODELAY: i32 = 1;
 
 /// Who connects, and whom.
 pub type Pair<'a> = [&'a Socket; 2];
@@ -31,7 +33,8 @@ pub type Pair<'a> = [&'a Socket; 2];
 /// # Errors
 /// A socket whose other end is not in the image.
 pub fn pairs(snapshot: &Snapshot, repairs: bool) -> Result<Vec<Pair<'_>>, (&Socket, io::Error)> {
-    let all = snapshot.sockets.iter().filter(|socket| is_anew(socket, repairs));
+    let is_of_pair = |socket: &&Socket| is_anew(socket, repairs) && !is_alone(socket);
+    let all = snapshot.sockets.iter().filter(is_of_pair);
     let all: Vec<(Ends, &Socket)> = all.filter_map(|socket| Some((ends(socket)?, socket))).collect();
     let places: HashMap<Ends, &Socket> = all.iter().copied().collect();
     let listening: HashSet<u16> = snapshot.sockets.iter().filter_map(listens_at).collect();
@@ -61,68 +64,58 @@ pub fn is_anew(socket: &Socket, repairs: bool) -> bool {
     parts(socket).is_some_and(|(_, connection)| connection.is_anew(repairs))
 }
 
-/// All ports of these.
+/// Whether a socket is a connection whose other end is gone.
 #[must_use]
-pub fn ports(pairs: &[Pair<'_>]) -> HashSet<u16> {
-    pairs.iter().flatten().filter_map(|socket| Some(ends(socket)?.0.port())).collect()
+pub fn is_alone(socket: &Socket) -> bool {
+    parts(socket).is_some_and(|(_, connection)| connection.other == Other::Gone)
 }
 
-/// Has what is left of earlier connections with these names end (TIME-WAIT), which would keep the names for a minute: a connection from the other side,
-/// which nobody listens to, is answered with what that side takes for a mistake, and its reset ends it (net/ipv4/tcp_minisocks.c; RFC 1337 says why
-/// `net.ipv4.tcp_rfc1337` might forbid it).
+/// All ports of these.
+#[must_use]
+pub fn ports(snapshot: &Snapshot, repairs: bool) -> HashSet<u16> {
+    let all = snapshot.sockets.iter().filter(|socket| is_anew(socket, repairs));
+    all.filter_map(|socket| Some(ends(socket)?.0.port())).collect()
+}
+
+/// Has what is left of earlier connections with these names end, which would keep the names for a minute (TIME-WAIT).
 pub fn clear(snapshot: &Snapshot, repairs: bool, settings: &Settings<'_>) {
-    // Which has no other end will be said when it is made.
-    let pairs = pairs(snapshot, repairs).unwrap_or_default();
-    if pairs.is_empty() {
+    let all = snapshot.sockets.iter().filter(|socket| is_anew(socket, repairs));
+    // From either side: both have the same kind of name.
+    let both = |socket| {
+        let (local, connection) = parts(socket)?;
+        let (own, peer) = ends(socket)?;
+        Some([((own, peer), (socket, local, &*connection.peer)), ((peer, own), (socket, &*connection.peer, local))])
+    };
+    let ways: HashMap<Ends, (&Socket, &[u8], &[u8])> = all.filter_map(both).flatten().collect();
+    if ways.is_empty() {
         return;
     }
-    let sockets: HashMap<Ends, &Socket> =
-        pairs.iter().flatten().filter_map(|socket| Some((ends(socket)?, *socket))).collect();
     let rows = tcp_table::read(&mut Vec::new()).unwrap_or_default();
     let state = |row: &Row| tcp::State::from(row.state);
     let listened: HashSet<u16> =
         rows.iter().filter(|row| state(row) == tcp::State::Listen).map(|row| row.local.port()).collect();
     for row in rows.iter().filter(|row| state(row) == tcp::State::TimeWait && !listened.contains(&row.local.port())) {
         let opposite = (inet::canonical(row.peer), inet::canonical(row.local));
-        if let Some(socket) = sockets.get(&opposite)
-            && let Err(error) = knock(socket, settings)
+        if let Some((socket, from, to)) = ways.get(&opposite)
+            && let Err(error) = link::knock(socket, from, to, settings)
         {
             tracing::info!("ending what is left of {} with {}: {error}", row.local, row.peer);
         }
     }
 }
 
-fn knock(wanted: &Socket, settings: &Settings<'_>) -> io::Result<()> {
-    let Some((_, connection)) = parts(wanted) else { return Ok(()) };
-    let made = bound(wanted, settings)?;
-    match tcp::connect(made.as_fd(), &connection.peer) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        other => return other,
-    }
-    // Its next attempt is refused, by nobody any more.
-    let since = Instant::now();
-    while tcp::info(made.as_fd())?.state == tcp::State::SynSent && since.elapsed() < STALLED {
-        yield_now();
-    }
-    Ok(())
-}
-
-/// A new socket that is bound to the address of an end.
+/// Whether an end can have its name: by bind(2), or if the other end can, by connecting with that.
 ///
 /// # Errors
-/// As socket(2), setsockopt(2), bind(2).
-pub fn bound(wanted: &Socket, settings: &Settings<'_>) -> io::Result<File> {
-    let made = socket::make(wanted.domain, wanted.kind | libc::SOCK_NONBLOCK, wanted.protocol)?;
-    let fd = made.as_fd();
-    settings.set(fd, wanted, Point::Unfiltered)?;
-    // All have these until the program runs: it finds what it had set.
-    socket::set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, &1i32.to_ne_bytes())?;
-    let at_once = [1i32.to_ne_bytes(), 0i32.to_ne_bytes()].concat();
-    socket::set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, &at_once)?;
-    tcp::set(fd, NODELAY, 1)?;
-    let Some((local, _)) = parts(wanted) else { return Err(io::ErrorKind::InvalidInput.into()) };
-    socket::bind(fd, local)?;
-    Ok(made)
+/// As [`link::bound`].
+pub fn trial(wanted: &Socket, settings: &Settings<'_>) -> io::Result<()> {
+    let Some((local, connection)) = parts(wanted) else { return Ok(()) };
+    match link::bound(wanted, local, settings) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            link::bound(wanted, &connection.peer, settings).map(drop).map_err(|_| error)
+        }
+        other => other.map(drop),
+    }
 }
 
 /// Makes both ends of a connection, with what waits in them.
@@ -131,24 +124,14 @@ pub fn bound(wanted: &Socket, settings: &Settings<'_>) -> io::Result<File> {
 /// As socket(2), bind(2), connect(2), send(2) and the like; `TimedOut` where packets do not come.
 pub fn make(pair: Pair<'_>, settings: &Settings<'_>, top: i32) -> io::Result<[File; 2]> {
     let [connecting, accepting] = pair;
-    let (Some((local, one)), Some((_, other))) = (parts(connecting), parts(accepting)) else {
+    let (Some((local, one)), Some((named, other))) = (parts(connecting), parts(accepting)) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let streams = [stream(other, one), stream(one, other)];
-    let named = |local| {
-        move |error: io::Error| io::Error::new(error.kind(), format!("bind to {}: {error}", inet::Shown(local)))
-    };
-    let client = open::lift(bound(connecting, settings).map_err(named(local))?, top)?;
-    let listener = bound(accepting, settings).map_err(named(&one.peer))?;
-    // A window is never wider than what was agreed on first.
-    for (file, bytes) in [&client, &listener].into_iter().zip(&streams) {
-        if !bytes.is_empty() {
-            connection::make_room(file, libc::SO_RCVBUF, libc::SO_RCVBUFFORCE, bytes.len())?;
-        }
-    }
-    let served = open::lift(connected(&client, local, &listener, &one.peer)?, top)?;
-    drop(listener);
-    let made = [client, served];
+    let client = End { wanted: connecting, local, peer: &one.peer, unread: streams[0].len() };
+    let served = End { wanted: accepting, local: named, peer: &other.peer, unread: streams[1].len() };
+    let [client, served] = link::join(client, served, settings)?;
+    let made = [open::lift(client, top)?, open::lift(served, top)?];
     for (at, (wanted, own)) in [(connecting, one), (accepting, other)].into_iter().enumerate() {
         let (from, to) = (&made[at], &made[1 - at]);
         fill(from, to, &streams[1 - at]).map_err(doing("sending once more what was not read"))?;
@@ -161,30 +144,25 @@ pub fn make(pair: Pair<'_>, settings: &Settings<'_>, top: i32) -> io::Result<[Fi
     Ok(made)
 }
 
-/// Connects and gives the other side: nobody else's who connects to that port at this moment.
-fn connected(client: &File, local: &[u8], listener: &File, peer: &[u8]) -> io::Result<File> {
-    let told = |error: io::Error| {
-        let what = format!("connection of {} with {}", inet::Shown(local), inet::Shown(peer));
-        io::Error::new(error.kind(), format!("{what}: {error}"))
-    };
-    tcp::listen(listener.as_fd(), 16).map_err(told)?;
-    match tcp::connect(client.as_fd(), peer) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
-        other => other.map_err(told)?,
-    }
-    let own = inet::parse(local).map(inet::canonical);
-    let mut served = None;
-    await_that(|| match tcp::accept(listener.as_fd()) {
-        Ok(file) => {
-            let from = socket::peer_address(file.as_fd()).ok();
-            served = Some(file).filter(|_| from.and_then(|from| inet::parse(&from)).map(inet::canonical) == own);
-            Ok(served.is_some())
-        }
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
-    })
-    .map_err(told)?;
-    served.ok_or_else(|| io::ErrorKind::NotConnected.into())
+/// Makes a connection whose other end is gone, with what that has sent before.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_alone(wanted: &Socket, settings: &Settings<'_>, top: i32) -> io::Result<File> {
+    let Some((local, own)) = parts(wanted) else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let unread = &own.incoming.unread;
+    let this = End { wanted, local, peer: &own.peer, unread: unread.len() };
+    let [made, other] = link::join(this, End { wanted, local: &own.peer, peer: local, unread: 0 }, settings)?;
+    let made = open::lift(made, top)?;
+    fill(&other, &made, unread).map_err(doing("sending once more what was not read"))?;
+    // It goes on to send by itself what found no room.
+    let all = descriptor::unread(made.as_fd())? == unread.len();
+    socket::set_option(other.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &[0; 8])?;
+    drop(other);
+    await_that(|| Ok(!all || tcp::info(made.as_fd())?.state == tcp::State::CloseWait))?;
+    open::set_flags(&made, 0)?;
+    super::super::give(&made, wanted)?;
+    Ok(made)
 }
 
 /// What one has still to read: what has come, and what the other has sent that has not.

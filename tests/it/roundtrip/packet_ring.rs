@@ -1,7 +1,9 @@
 //! Packet sockets with rings.
 
 use crate::support::network::{ip, own_network, tc};
-use crate::support::{Room, isolated, wait};
+use crate::support::{Room, isolated, require_root, wait};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::time::Duration;
 
 #[test]
@@ -46,6 +48,42 @@ fn packets_on_their_way_are_waited_for() {
         assert_eq!(room.restore(&image, &[]), victim.pid());
         victim.check();
         victim.end();
+    });
+}
+
+#[test]
+fn exam_30_rings_from_which_packets_are_sent_all_the_time() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("packet_ring", &["stream"]);
+        victim.check();
+        for round in 0..3 {
+            let image = room.dump(victim.pid(), &format!("running-{round}.snap"), &["--timeout", "30"]);
+            victim.check();
+            let killed = room.dump(victim.pid(), "killed.snap", &["--kill", "--timeout", "30"]);
+            victim.killed();
+            assert_eq!(room.restore(if round % 2 == 0 { &killed } else { &image }, &[]), victim.pid());
+            victim.check();
+        }
+        victim.end();
+    });
+}
+
+#[test]
+fn a_program_that_cannot_stand_by_is_named_and_stays() {
+    isolated(|room| {
+        own_network();
+        let victim = room.victim("packet_ring", &["alone"]);
+        let pid = Pid::from_raw(victim.pid());
+        kill(pid, Signal::SIGSTOP).expect("kill");
+        wait::until("the group stop", || (victim.state() == Some('T')).then_some(()));
+        let dump = room.snap(["dump", &pid.to_string(), "-o", "refused.snap"]).run().expect(3);
+        dump.says("where the kernel stands in its ring for sending (PACKET_TX_RING) cannot be asked").says("SIGCONT");
+        kill(pid, Signal::SIGCONT).expect("kill");
+        victim.check();
+        require_root!("to read seccomp filters");
+        let words = ["cannot be asked", "a seccomp filter watches what it calls"];
+        room.refuses(room.victim("packet_ring", &["filtered"]), &words);
     });
 }
 

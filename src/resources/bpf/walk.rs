@@ -60,8 +60,12 @@ impl<'a> Walk<'a> {
     fn batch(&mut self, room: usize) -> io::Result<Option<usize>> {
         let (key_size, mut room) = (self.map.key_size as usize, room);
         loop {
-            self.keys.resize(key_size * room, 0);
-            self.values.resize(self.stride * room, 0);
+            for (bytes, len) in [(&mut self.keys, key_size * room), (&mut self.values, self.stride * room)] {
+                // The last step has left as many, as a rule.
+                if bytes.len() != len {
+                    *bytes = vec![0; len];
+                }
+            }
             let mut from = self.from.clone();
             let found = bpf::lookup_batch(self.file, &mut from, (&mut self.keys, &mut self.values), room)?;
             let count = match found {

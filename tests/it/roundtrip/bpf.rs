@@ -77,9 +77,9 @@ fn maps_whose_types_are_described_and_the_descriptions() {
         let mut victim = room.victim("bpf", &["types"]);
         let image = room.dump_and_kill(&mut victim, "types.snap");
         let ipc = room.snap(["inspect"]).arg(&image).arg("ipc").run().expect(0).stdout;
-        // Loaded once, for six maps and for all descriptors; and once for the maps that have none.
+        // Loaded once, for seven maps and for all descriptors; and once for the maps that have none.
         let told = |words: &str| assert!(ipc.contains(words), "{words}: {ipc}");
-        told(", 6 maps, 3 descriptors");
+        told(", 7 maps, 3 descriptors");
         told(", 2 maps, 0 descriptors");
         told("locks, 4 B to 8 B, 1 of 64 entries, types 1 and 10 of BTF [");
         assert_eq!(room.restore(&image, &[]), victim.pid());

@@ -6,7 +6,7 @@ use super::unix::rooms;
 use crate::image::model::Snapshot;
 use crate::image::model::id::{Pid, SocketId};
 use crate::image::model::socket::inet::{self, Shown};
-use crate::image::model::socket::tcp::Role;
+use crate::image::model::socket::tcp::{Connection, Other, Role, Tcp};
 use crate::image::model::socket::unix::SocketFile;
 use crate::image::model::socket::{Socket, State};
 use crate::proc::fd_link::{self, FdLink};
@@ -81,6 +81,15 @@ fn unix_holder(kind: i32, name: &[u8], file: Option<&SocketFile>) -> Option<Stri
 }
 
 fn one(wanted: &Socket, settings: &Settings<'_>, repairs: bool) -> Option<Taken> {
+    if let Some(connection) = leads_outside(wanted).filter(|_| !repairs) {
+        let peer = Shown(&connection.peer);
+        let reason = format!(
+            "its connection with {peer} leads outside, and to bring it back takes CAP_NET_ADMIN in this network namespace"
+        );
+        let remedy = "run as root, or restore it with its connections closed (--tcp-close)".into();
+        let State::Tcp(Tcp { local, role: _ }) = &wanted.state else { return None };
+        return Some(Taken { id: wanted.id, address: Shown(local).to_string(), reason, remedy });
+    }
     let is_anew = anew::is_anew(wanted, repairs);
     let local = own_address(wanted, is_anew)?;
     let address = inet::parse(local).filter(|address| address.port() != 0)?;
@@ -101,6 +110,15 @@ fn one(wanted: &Socket, settings: &Settings<'_>, repairs: bool) -> Option<Taken>
         _ => return None,
     };
     Some(Taken { id: wanted.id, address: Shown(local).to_string(), reason, remedy: remedy.into() })
+}
+
+fn leads_outside(wanted: &Socket) -> Option<&Connection> {
+    match &wanted.state {
+        State::Tcp(Tcp { local: _, role: Role::Connected(connection) }) => {
+            Some(connection.as_ref()).filter(|connection| connection.other == Other::Outside)
+        }
+        State::Tcp(_) | State::Unix(_) | State::Datagram(_) | State::Netlink(_) | State::Packet(_) => None,
+    }
 }
 
 /// The address that bind(2) is to be called with.

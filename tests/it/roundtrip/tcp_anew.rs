@@ -57,18 +57,61 @@ fn exam_16_every_state_of_tcp_without_rights_that_five_operations_lead_to() {
     });
 }
 
+/// Runs a command without CAP_NET_ADMIN.
+const POWERLESS: [&str; 6] = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"];
+
+fn powerless(room: &Room, kind: &str, argument: &str) -> Victim {
+    let directory = Victim::directory_in(room, kind);
+    let mut command = Command::new(POWERLESS[0]);
+    command.args(&POWERLESS[1..]).arg(program(kind)).arg(&directory).arg(argument);
+    Victim::start_command(command, directory)
+}
+
+/// It has no sequence numbers, whoever restores it.
+#[test]
+fn connections_of_an_image_that_was_made_without_rights_are_made_anew_with_them_too() {
+    isolated(|room| {
+        own_network();
+        let mut victim = room.victim("connections", &["v6", "modest"]);
+        let image = room.path("without.snap");
+        let dump = room.snap(["dump", "--kill", &victim.pid().to_string(), "-o"]).arg(&image);
+        dump.through(&POWERLESS, Path::new(BINARY)).run().expect(0);
+        victim.killed();
+        assert_eq!(room.restore(&image, &[]), victim.pid());
+        victim.check();
+        victim.ask("final");
+        victim.end();
+    });
+}
+
+#[test]
+fn a_connection_to_the_outside_is_named_by_a_restore_without_rights_before_anything_runs() {
+    isolated(|room| {
+        own_network();
+        let mut victim = powerless(room, "echo", "127.0.0.1");
+        let port: u16 = victim.ask("port").parse().expect("a port");
+        let outside = std::net::TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+        let served = || (victim.ask("check") == "1").then_some(());
+        wait::until("that it is accepted", served);
+        let image = room.dump_and_kill(&mut victim, "outside.snap");
+        without_network_rights();
+        let own = outside.local_addr().expect("an address");
+        let run = room.snap(["restore", "--detach"]).arg(&image).run().expect(3);
+        run.says(&format!("TCP socket bound to 127.0.0.1:{port}"))
+            .says(&format!("its connection with {own} leads outside"))
+            .says("CAP_NET_ADMIN in this network namespace");
+        assert_eq!(victim.state(), None);
+    });
+}
+
 /// What fills all buffers is refused and goes on. From an image that was made with the right to read it, every byte comes back without it too.
 #[test]
 fn what_waits_to_be_sent_is_refused_without_rights_and_restored_from_an_image_that_has_it() {
     isolated(|room| {
         own_network();
-        let directory = Victim::directory_in(room, "connections");
-        let powerless = ["setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin", "--"];
-        let mut connections = Command::new(powerless[0]);
-        connections.args(&powerless[1..]).arg(program("connections")).arg(&directory).arg("v4");
-        let mut victim = Victim::start_command(connections, directory);
+        let mut victim = powerless(room, "connections", "v4");
         let dump = room.snap(["dump", &victim.pid().to_string(), "-o", "without.snap"]);
-        let run = dump.through(&powerless, Path::new(BINARY)).run().expect(3);
+        let run = dump.through(&POWERLESS, Path::new(BINARY)).run().expect(3);
         run.says("it has sent more than its other end takes").says("try again in a moment");
         assert_eq!(room.images(), [""; 0]);
         victim.check();

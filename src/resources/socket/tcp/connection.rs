@@ -80,16 +80,29 @@ pub fn await_delivery(files: &[&File]) -> io::Result<()> {
     Ok(())
 }
 
-/// How a connection is brought into repair mode.
-#[derive(Clone, Copy)]
-pub struct Repairs<'a> {
-    /// What leaves it should we die.
-    pub undo: &'a Undo,
-    /// Called in it.
-    pub passed: fn(Step) -> io::Result<()>,
+/// Has reads of the target's socket begin at its first byte, and move nothing, as they do where a program has not set SO_PEEK_OFF, until what is returned ends
+/// or we die. Since Linux 6.10 streams of TCP have it.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn peek_from_the_start<'a>(fd: BorrowedFd<'a>, undo: &'a Undo) -> io::Result<Option<Held<'a>>> {
+    const OFF: [u8; 4] = (-1i32).to_ne_bytes();
+    match peek_offset(fd) {
+        Some(offset) => undo.set(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, &OFF, &offset.to_ne_bytes()).map(Some),
+        None => Ok(None),
+    }
 }
 
-/// Reads a connection. Without `repairs` it is not repaired, and must have nothing that waits to be acknowledged.
+/// Where MSG_PEEK begins, if the program has set that: looking moves it.
+#[must_use]
+pub fn peek_offset(fd: BorrowedFd<'_>) -> Option<i32> {
+    socket::number(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF).ok().filter(|offset| *offset >= 0)
+}
+
+/// Why what is left of a connection is not read.
+pub const PEEKS: &str = "its connection has ended, and it looks at what it has not read from an offset on (SO_PEEK_OFF), which our looking would move";
+
+/// Reads a connection. `repairs` is called in repair mode; without it is not repaired, and must have nothing that waits to be acknowledged.
 ///
 /// # Errors
 /// A kernel interface that failed.
@@ -97,7 +110,8 @@ pub fn read(
     fd: BorrowedFd<'_>,
     peer: Vec<u8>,
     other: Other,
-    repairs: Option<Repairs<'_>>,
+    undo: &Undo,
+    repairs: Option<fn(Step) -> io::Result<()>>,
 ) -> io::Result<Result<Connection, Trouble>> {
     let polled = tcp::polled(fd)?;
     if polled.failed {
@@ -108,10 +122,11 @@ pub fn read(
     if polled.urgent || tcp::at_mark(fd)? {
         return Ok(Err(Trouble::Refused(URGENT.into())));
     }
-    let repaired = repairs.map(|Repairs { undo, passed: _ }| repair(fd, undo)).transpose()?;
-    repairs.map_or(Ok(()), |Repairs { undo: _, passed }| passed(Step::Repairing))?;
+    let peeking = peek_from_the_start(fd, undo)?;
+    let repaired = repairs.map(|_| repair(fd, undo)).transpose()?;
+    repairs.map_or(Ok(()), |passed| passed(Step::Repairing))?;
     let read = settled(fd, peer, other, polled.shut, repaired.is_some());
-    for held in repaired.into_iter().flatten() {
+    for held in repaired.into_iter().flatten().chain(peeking) {
         held.end()?;
     }
     read

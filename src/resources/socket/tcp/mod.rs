@@ -62,6 +62,9 @@ fn ended(fd: BorrowedFd<'_>) -> io::Result<Result<Role, String>> {
     if polled.urgent || tcp::at_mark(fd)? {
         return Ok(Err(connection::URGENT.into()));
     }
+    if connection::peek_offset(fd).is_some() {
+        return Ok(Err(connection::PEEKS.into()));
+    }
     let unread = tcp::peek(fd, descriptor::unread(fd)?)?;
     Ok(Ok(Role::Ended(Ended { unread, failed: polled.failed })))
 }

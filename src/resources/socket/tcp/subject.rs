@@ -81,6 +81,10 @@ impl Subject<'_> {
                     self.refuse(findings, connection::URGENT, "let it be read before");
                     return false;
                 }
+                if connection::peek_offset(self.file.as_fd()).is_some() {
+                    self.refuse(findings, connection::PEEKS, "let it be read before");
+                    return false;
+                }
                 let unread = descriptor::unread(self.file.as_fd());
                 let unread = unread.and_then(|count| tcp::peek(self.file.as_fd(), count)).unwrap_or_default();
                 self.set(Role::Ended(Ended { unread, failed: true }));

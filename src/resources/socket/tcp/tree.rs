@@ -1,6 +1,6 @@
 //! The connections of a tree: which have both ends in it, and what becomes of the others.
 
-use super::connection::{self, Repairs, Trouble};
+use super::connection::{self, Trouble};
 use super::lock::{self, Lock};
 use super::subject::Subject;
 use super::waiting::{self, Listener};
@@ -173,13 +173,13 @@ fn read_all(
         for &one in &due {
             let (at, peer, other) = &kept[one];
             let subject = &mut subjects[*at];
-            let repairs = repairs.map(|manner| Repairs { undo: &undo, passed: manner.passed });
+            let repairs = repairs.map(|manner| manner.passed);
             let place = match (other, repairs) {
                 (Some(_), _) => Other::Inside,
                 (None, Some(_)) => Other::Outside,
                 (None, None) => Other::Gone,
             };
-            let read = connection::read(subject.file.as_fd(), peer.clone(), place, repairs);
+            let read = connection::read(subject.file.as_fd(), peer.clone(), place, &undo, repairs);
             match read.map_err(CollectError::at(subject.holder.0, "reading a TCP connection"))? {
                 Ok(connection) => subject.set(Role::Connected(Box::new(connection))),
                 Err(Trouble::Refused(reason)) => subject.refuse(findings, reason, "let it be read before"),

@@ -1,7 +1,7 @@
 //! Finding out which frame of a ring for sending of a packet socket the kernel looks at next, which nothing tells: it shows at frames that cannot be sent.
 //!
-//! send(2) looks at that frame alone, and goes on to the next one when it was sent (net/packet/af_packet.c, `tpacket_snd`). A packet of less than no bytes
-//! (`tpacket_parse_header`) is refused before anything is made of it: its frame is marked, or, with PACKET_LOSS, passed over. So no packet comes of this.
+//! send(2) looks at that frame alone, and goes on to the next one when it was sent (net/packet/af_packet.c, `tpacket_snd`). One that cannot be sent is marked, or, with
+//! PACKET_LOSS, passed over. So no packet comes of this.
 
 use crate::syscall::{move_bytes, pause, syscall};
 use protocol::{SEND_ADDRESS, SEND_HEADER, SendProbe};
@@ -20,8 +20,6 @@ const ENETDOWN: i64 = -100;
 const AVAILABLE: u32 = 0;
 const SEND_REQUEST: u32 = 1;
 const WRONG_FORMAT: u32 = 4;
-/// A length below zero: no error that means something else.
-const IMPOSSIBLE: u32 = -42_i32 as u32;
 /// How often a send is tried that must be made.
 const TRIES: u32 = 50_000;
 
@@ -81,7 +79,9 @@ impl Ring {
             for number in 0..(*self.probe).frames {
                 let (frame, saved) = (self.frame(number), (*self.probe).saved + number * SEND_HEADER);
                 move_bytes(saved as *mut u8, frame as *const u8, SEND_HEADER as usize);
-                ((frame + (*self.probe).length) as *mut u32).write_volatile(IMPOSSIBLE);
+                let SendProbe { marks: [first, value, second, other], .. } = &*self.probe;
+                ((frame + first) as *mut u32).write_volatile(*value as u32);
+                ((frame + second) as *mut u32).write_volatile(*other as u32);
                 self.status(number).write_volatile(SEND_REQUEST);
             }
         }

@@ -229,8 +229,8 @@ pub struct SendProbe {
     pub frames: u64,
     /// Offset of the status in the header of a frame, an `u32`.
     pub status: u64,
-    /// Offset of the length of the packet, an `u32`.
-    pub length: u64,
+    /// Offsets of two `u32` in that header and what makes a frame one that cannot be sent: offset, value, offset, value.
+    pub marks: [u64; 4],
     /// Whether the kernel passes over frames that cannot be sent (PACKET_LOSS).
     pub passes: u64,
     /// Address of addresses (`struct sockaddr_ll`) of [`SEND_ADDRESS`] bytes, each of another device.
@@ -246,7 +246,7 @@ pub struct SendProbe {
 /// Bytes of a `struct sockaddr_ll` with room for the longest hardware address.
 pub const SEND_ADDRESS: u64 = 48;
 
-/// Bytes of the header of a frame, whatever its version, in which its status and the length of its packet stand.
+/// Bytes of the header of a frame, whatever its version, in which its status and what is checked of it stand.
 pub const SEND_HEADER: u64 = 24;
 
 /// Requests that are submitted together.
@@ -293,8 +293,8 @@ const _: () = {
     assert!(size_of::<AioProbe>() == 72);
     assert!(core::mem::offset_of!(AioProbe, in_flight) == 56);
     assert!(core::mem::offset_of!(AioProbe, done) == 64);
-    assert!(size_of::<SendProbe>() == 112);
-    assert!(core::mem::offset_of!(SendProbe, next) == 104);
+    assert!(size_of::<SendProbe>() == 136);
+    assert!(core::mem::offset_of!(SendProbe, next) == 128);
     assert!(size_of::<Task>() == 40);
     assert!(core::mem::offset_of!(Task, count) == 8);
     assert!(core::mem::offset_of!(Task, done) == 16);

@@ -92,7 +92,10 @@ fn rings_for_sending_that_cannot_be_asked_are_named_and_stay() {
     isolated(|room| {
         own_network();
         ip("link set lo down");
-        room.refuses(room.victim("packet_ring", &["alone"]), &["socket:[", "no network device is up", "lo up"]);
+        room.refuses(
+            room.victim("packet_ring", &["alone"]),
+            &["socket:[", "the loopback interface is not up", "lo up"],
+        );
         ip("link set lo up");
         room.refuses(room.victim("packet_ring", &["memory"]), &["socket:[", "two processes that share memory have it"]);
         // A child has the sockets too.

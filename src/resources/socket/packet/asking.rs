@@ -8,7 +8,7 @@ use crate::image::model::file::OpenObject;
 use crate::image::model::id::{Fd, Pid, SocketId};
 use crate::image::model::memory::Backing;
 use crate::image::model::process::Process;
-use crate::image::model::socket::packet::{Packet, SendRing};
+use crate::image::model::socket::packet::{BLOCKS, Packet, SendRing};
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::resources::Findings;
 use crate::resources::together::{self, Unseen};
@@ -21,6 +21,11 @@ use std::mem::offset_of;
 
 // include/uapi/linux/if_packet.h
 const PACKET_LOSS: i32 = 14;
+const PACKET_TX_HAS_OFF: i32 = 19;
+/// Less than no bytes: no error that means something else.
+const IMPOSSIBLE: u32 = -42_i32 as u32;
+/// Frames of which each may leave two lines in the log of the kernel: a slow console takes a second for some hundred.
+const LINES_MAX: u32 = 256;
 /// The first device that is up is enough.
 const DEVICES: usize = 64;
 
@@ -115,7 +120,13 @@ impl Asking {
     pub fn run(&self, tree: &mut FrozenTree, snapshot: &mut Snapshot) -> Result<Result<(), Unseen>, tracer::Error> {
         let Some(socket) = snapshot.sockets.get(self.socket.0 as usize) else { return Ok(Ok(())) };
         let Some((packet, ring)) = of(socket) else { return Ok(Ok(())) };
-        let devices = match devices() {
+        let options = snapshot.socket_options.get(socket.options.0 as usize).map_or(&[][..], Vec::as_slice);
+        let (way, passes) = (Way::of(socket.kind, ring, options), is_set(options, PACKET_LOSS));
+        if way == Way::Length && passes && ring.layout.frames > LINES_MAX {
+            let reason = "the kernel would leave a line in its log for each of so many frames";
+            return Ok(Err(self.unseen(reason.into(), "dump it with fewer frames, or with PACKET_TX_HAS_OFF")));
+        }
+        let devices = match devices(way == Way::Empty) {
             Ok(devices) => devices,
             Err(error) => return Ok(Err(self.unseen(format!("devices cannot be listed: {error}"), ""))),
         };
@@ -131,8 +142,8 @@ impl Asking {
             entered => entered?,
         };
         let places = Places::new(gathering.room().start, devices.len() as u64, ring.layout.frames.into());
-        let options = snapshot.socket_options.get(socket.options.0 as usize).map_or(&[][..], Vec::as_slice);
-        self.write(gathering.memory()?, places, (packet, ring), (&devices, passes(options)))?;
+        let marks = way.marks(ring);
+        self.write(gathering.memory()?, places, (packet, ring), (&devices, marks, passes))?;
         let args = [places.probe.0, 0, 0, 0, 0, 0];
         gathering.perform(&[Op { nr: pseudo::SEND_PROBE, store: places.result.0, args, ..Op::default() }])?;
         let memory = gathering.memory()?;
@@ -156,10 +167,9 @@ impl Asking {
         memory: &Memory,
         places: Places,
         (packet, ring): (&Packet, &SendRing),
-        (devices, passes): (&[Vec<u8>], bool),
+        (devices, marks, passes): (&[Vec<u8>], [u32; 4], bool),
     ) -> Result<(), tracer::Error> {
         let layout = ring.layout;
-        let header = send::HEADERS[(ring.version as usize).min(send::HEADERS.len() - 1)];
         let probe = SendProbe {
             fd: self.fd.0 as u64,
             len: packet.mapped().unwrap_or(0),
@@ -168,8 +178,8 @@ impl Asking {
             in_block: (layout.block_size / layout.frame_size).into(),
             frame: layout.frame_size.into(),
             frames: layout.frames.into(),
-            status: header.status as u64,
-            length: header.length as u64,
+            status: header(ring).status as u64,
+            marks: marks.map(u64::from),
             passes: passes.into(),
             devices: places.devices.0,
             count: devices.len() as u64,
@@ -191,17 +201,57 @@ impl Asking {
         let errno = Errno::from_raw(-result as i32);
         match errno {
             Errno::ENETDOWN | Errno::ENXIO | Errno::ENODEV => {
-                let reason = "no network device is up, without which the kernel looks at no ring";
-                self.unseen(reason.into(), "bring one up (ip link set lo up)")
+                let reason = "the loopback interface is not up, without which the kernel looks at no ring";
+                self.unseen(reason.into(), "bring it up (ip link set lo up)")
             }
             errno => self.unseen(errno.to_string(), ""),
         }
     }
 }
 
-/// Whether the kernel passes over frames that it cannot send.
-fn passes(options: &[SocketOption]) -> bool {
-    crate::resources::socket::options::number(options, libc::SOL_PACKET, PACKET_LOSS).unwrap_or(0) != 0
+/// What of a frame makes the kernel refuse it before anything is made of it, and without a line in its log where that can be
+/// (`tpacket_parse_header`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Of TPACKET_V3: it leads to another one, which is warned of once.
+    Next,
+    /// A packet that begins before its frame (PACKET_TX_HAS_OFF).
+    Start,
+    /// A packet of SOCK_RAW without a header, which the loopback interface does not take (`dev_validate_header`).
+    Empty,
+    /// A length below zero, which kernels of 2026 take for one that is too long, and log.
+    Length,
+}
+
+impl Way {
+    fn of(kind: i32, ring: &SendRing, options: &[SocketOption]) -> Self {
+        match kind {
+            _ if ring.version == BLOCKS => Self::Next,
+            _ if is_set(options, PACKET_TX_HAS_OFF) => Self::Start,
+            libc::SOCK_RAW => Self::Empty,
+            _ => Self::Length,
+        }
+    }
+
+    /// Offset and value of two words.
+    fn marks(self, ring: &SendRing) -> [u32; 4] {
+        let send::Header { status: _, length, starts: [start, _], packet: _ } = header(ring);
+        let (length, start) = (length as u32, start as u32);
+        match self {
+            Self::Next => [0, 1, 0, 1],
+            Self::Start => [length, 0, start, 0],
+            Self::Empty => [length, 0, length, 0],
+            Self::Length => [length, IMPOSSIBLE, length, IMPOSSIBLE],
+        }
+    }
+}
+
+fn header(ring: &SendRing) -> send::Header {
+    send::HEADERS[(ring.version as usize).min(send::HEADERS.len() - 1)]
+}
+
+fn is_set(options: &[SocketOption], name: i32) -> bool {
+    crate::resources::socket::options::number(options, libc::SOL_PACKET, name).unwrap_or(0) != 0
 }
 
 /// As it lies in memory.
@@ -215,23 +265,27 @@ fn bytes(probe: &SendProbe) -> Vec<u8> {
         frame,
         frames,
         status,
-        length,
+        marks: [first, value, second, other],
         passes,
         devices,
         count,
         saved,
         next,
     } = *probe;
-    let words = [fd, len, start, block, in_block, frame, frames, status, length, passes, devices, count, saved, next];
+    let words = [
+        fd, len, start, block, in_block, frame, frames, status, first, value, second, other, passes, devices, count,
+        saved, next,
+    ];
     words.map(u64::to_le_bytes).concat()
 }
 
-/// Addresses (`struct sockaddr_ll`) of devices, that of loopback first: some of them may be up.
-fn devices() -> io::Result<Vec<Vec<u8>>> {
+/// Addresses (`struct sockaddr_ll`) of devices, that of loopback first or alone: some of them may be up.
+fn devices(loopback_alone: bool) -> io::Result<Vec<Vec<u8>>> {
     let all = nix::net::if_::if_nameindex()?;
     let mut devices: Vec<(bool, u32)> =
         all.iter().map(|device| (device.name().to_bytes() != b"lo", device.index())).collect();
     devices.sort_unstable();
+    devices.retain(|(is_other, _)| !(loopback_alone && *is_other));
     let address = |(_, index): (bool, u32)| {
         let family = (libc::AF_PACKET as u16).to_ne_bytes();
         let mut address = [&family[..], &[0; 2], &index.to_ne_bytes()].concat();

@@ -139,7 +139,8 @@ impl Dump<'_> {
         }
     }
 
-    fn failure_of(&self, tree: &FrozenTree, error: Error) -> Failure {
+    /// What has failed, unless it is because somebody has killed a process of the tree.
+    pub(super) fn failure_of(&self, tree: &FrozenTree, error: Error) -> Failure {
         let root = self.options.pid;
         match tree.lost().first() {
             None => Failure::Final(error),

@@ -190,7 +190,7 @@ impl Dump<'_> {
     }
 
     fn done(&self, done: Result<Result<(), Unseen>, tracer::Error>, tree: &FrozenTree) -> Result<(), Failure> {
-        match done.map_err(|e| self.writing_failure(self.tracer_error(e), tree))? {
+        match done.map_err(|e| self.failure_of(tree, self.tracer_error(e)))? {
             Ok(()) => Ok(()),
             Err(Unseen::Never(blocker)) => Err(Error::Blocked(vec![blocker]).into()),
             Err(Unseen::Now(blocker)) => Err(Failure::Passing(vec![blocker])),

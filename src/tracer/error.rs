@@ -130,8 +130,21 @@ impl Error {
 
     /// Says that something was not put back, where nobody can be given the error. There is nothing to put back in who has been killed.
     pub(super) fn log(&self, action: &str) {
-        if !matches!(self, Self::Vanished(_)) {
+        if !self.is_death() {
             tracing::error!("{action}: {self}");
+        }
+    }
+
+    /// Whether it tells of no more than that somebody has been killed.
+    pub(super) fn is_death(&self) -> bool {
+        matches!(self, Self::Vanished(_))
+    }
+
+    /// The first failure of several steps that are all made; a death is no failure where there is another.
+    pub(super) fn first(before: Result<(), Self>, next: Result<(), Self>) -> Result<(), Self> {
+        match before {
+            Err(death) if death.is_death() => next.and(Err(death)),
+            before => before.and(next),
         }
     }
 }

@@ -155,11 +155,12 @@ impl FrozenTree {
     }
 
     fn ending(&self) -> Vec<Pid> {
-        let pids: Vec<Pid> =
-            self.processes.iter().filter(|process| !process.dead_leader).map(|process| process.pid).collect();
-        let kin = family::kin(&pids);
-        let ends = |kin: Option<family::Kin>| kin.is_none_or(|kin| kin.is_ending);
-        pids.into_iter().zip(kin).filter(|(_, kin)| ends(*kin)).map(|(pid, _)| pid).collect()
+        // The main thread may have ended long ago.
+        let first = |pid| self.threads_of(pid).first().map_or(pid, |thread| Pid(thread.tid.0));
+        let firsts: Vec<Pid> = self.processes.iter().map(|process| first(process.pid)).collect();
+        let ends = |kin: &Option<family::Kin>| kin.is_none_or(|kin| kin.is_ending);
+        let pairs = self.processes.iter().zip(family::kin(&firsts));
+        pairs.filter(|(_, kin)| ends(kin)).map(|(process, _)| process.pid).collect()
     }
 
     /// Reads the `status` of every thread, on every CPU. One that cannot be read is read again, and fails, where it is asked for.

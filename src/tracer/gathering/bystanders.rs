@@ -91,8 +91,8 @@ impl<'a> Bystanders<'a> {
     /// # Errors
     /// The first failure; what can be undone is undone nevertheless.
     pub fn leave(&mut self) -> Result<(), Error> {
-        self.stubs.visits.drain(..).map(|thread| thread.leave()).fold(Ok(()), Result::and)?;
-        self.stubs.places.drain(..).try_for_each(|place| session::erase(place, self.memory))
+        let left = self.stubs.visits.drain(..).map(|thread| thread.leave()).fold(Ok(()), Error::first);
+        session::erase_after(left, self.stubs.places.drain(..), self.memory)
     }
 }
 

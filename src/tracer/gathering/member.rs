@@ -208,11 +208,11 @@ impl Member {
 
     /// Puts everybody back.
     pub fn leave(&mut self) -> Result<(), Error> {
-        let others = self.others.drain(..).rev().map(|other| other.leave()).fold(Ok(()), Result::and);
+        let others = self.others.drain(..).rev().map(|other| other.leave()).fold(Ok(()), Error::first);
         let unmapped = if std::mem::take(&mut self.mapped) { self.unmap() } else { Ok(()) };
         let host = self.host.leave();
-        others.and(unmapped).and(host)?;
-        self.places.drain(..).try_for_each(|place| session::erase(place, &self.memory))
+        let left = [unmapped, host].into_iter().fold(others, Error::first);
+        session::erase_after(left, self.places.drain(..), &self.memory)
     }
 
     fn unmap(&mut self) -> Result<(), Error> {

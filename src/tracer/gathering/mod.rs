@@ -153,10 +153,10 @@ impl Gathering {
             return Ok(());
         }
         let ended = if self.works { self.await_end() } else { Ok(()) };
-        let released = self.members.iter().map(Member::release).fold(Ok(()), Result::and);
+        let released = self.members.iter().map(Member::release).fold(Ok(()), Error::first);
         let dismissed = self.dismiss_sentinel();
-        let left = self.members.iter_mut().rev().map(Member::leave).fold(Ok(()), Result::and);
-        ended.and(released).and(dismissed).and(left)
+        let left = self.members.iter_mut().rev().map(Member::leave).fold(Ok(()), Error::first);
+        [released, dismissed, left].into_iter().fold(ended, Error::first)
     }
 
     /// Lets the sentinel end, and has the worker reap it.

@@ -65,6 +65,19 @@ pub(in crate::tracer) fn erase(place: Place, memory: &Memory) -> Result<(), Erro
     write_verified(place.start(), &vec![0; place.len()], memory)
 }
 
+/// Erases what stands at places that everybody has left, or has died in: their memory may be that of others too, who live, or be gone.
+pub(in crate::tracer) fn erase_after(
+    left: Result<(), Error>,
+    places: impl IntoIterator<Item = Place>,
+    memory: &Memory,
+) -> Result<(), Error> {
+    if left.as_ref().is_err_and(|error| !error.is_death()) {
+        return left;
+    }
+    let erased = places.into_iter().map(|place| erase(place, memory)).fold(Ok(()), Result::and);
+    left.and(erased)
+}
+
 pub(in crate::tracer) fn write_verified(at: Addr, bytes: &[u8], memory: &Memory) -> Result<(), Error> {
     memory.write(at, bytes)?;
     if memory.read_vec(at, bytes.len())? == bytes {

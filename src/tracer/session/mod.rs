@@ -12,7 +12,7 @@ mod host;
 use calls::{host_calls, leaving_calls, permit};
 use foothold::free_place;
 pub use foothold::let_out;
-pub(super) use foothold::{erase, prepare_registers, read_maps, run_out, write_code, write_verified};
+pub(super) use foothold::{erase, erase_after, prepare_registers, read_maps, run_out, write_code, write_verified};
 
 use crate::fault;
 use crate::image::model::address::{Addr, PageRange};
@@ -296,8 +296,8 @@ impl<'a> RemoteSession<'a> {
         let unmapped = if self.mapped { self.unmap() } else { Ok(()) };
         let passed = fault::pass(fault::Point::Leaving);
         let host = self.host.leave();
-        guest.and(unmapped).and(host)?;
-        erase(self.place, &self.memory)?;
+        let left = [unmapped, host].into_iter().fold(guest, Error::first);
+        erase_after(left, [self.place], &self.memory)?;
         Ok(passed?)
     }
 }

@@ -1,6 +1,7 @@
 //! Trees that change while they are frozen, and large ones.
 
 use super::tree;
+use crate::support::network::own_network;
 use crate::support::snap::{Output, Snap};
 use crate::support::{Room, Victim, facts, isolated_for, wait};
 use nix::sys::signal::Signal;
@@ -122,6 +123,20 @@ fn exam_09_processes_that_somebody_kills_at_any_point_do_not_stop_a_dump() {
             let count = |list: &str| tree[list].as_array().map_or(0, Vec::len);
             let (lived, all) = (41 - 3 * turn, 41);
             assert!(count("processes") >= lived && count("processes") + count("zombies") == all, "{run}: {tree:#}");
+        }
+    });
+}
+
+#[test]
+fn exam_09_a_process_that_somebody_kills_while_all_stand_by_does_not_stop_a_dump() {
+    isolated_for(LIMIT, |room| {
+        own_network();
+        for point in [Point::Gathered, Point::Exchanging, Point::Exchanged] {
+            let victim = room.victim("packet_ring", &["watched"]);
+            let doomed = children(&victim);
+            let dump = ["dump", &victim.pid().to_string(), "-o", "x.snap"];
+            killing_at(point, room.snap(dump), &doomed, true).expect(0);
+            assert_none_is_held(room, &victim);
         }
     });
 }

@@ -51,15 +51,16 @@ pub enum Step {
     Repairing,
 }
 
-/// Whether connections may be repaired here.
+/// Whether connections may be repaired here: nobody may where there is no TCP over IPv4, or no such thing as repairing.
 ///
 /// # Errors
 /// As socket(2), setsockopt(2).
 pub fn may_repair() -> io::Result<bool> {
-    let trial = socket::make(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP)?;
-    match tcp::set(trial.as_fd(), tcp::REPAIR, 1) {
+    const NO: [i32; 4] = [libc::EPERM, libc::EAFNOSUPPORT, libc::EPROTONOSUPPORT, libc::ENOPROTOOPT];
+    let trial = socket::make(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_TCP);
+    match trial.and_then(|trial| tcp::set(trial.as_fd(), tcp::REPAIR, 1)) {
         Ok(()) => Ok(true),
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(false),
+        Err(error) if error.raw_os_error().is_some_and(|number| NO.contains(&number)) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -97,7 +97,10 @@ impl Collected {
     pub(super) fn add_maps(&mut self, sources: Vec<(BpfMapId, MapSource)>) {
         for (id, source) in sources {
             let owner = ContentOwner::BpfMap(id);
-            self.runs.extend(source.ranges().into_iter().map(|(range, zero)| PageRun { owner, range, zero }));
+            for (range, keep_zero) in source.ranges() {
+                let zero = if keep_zero { ZeroPolicy::Keep } else { ZeroPolicy::Drop };
+                self.runs.push(PageRun { owner, range, zero });
+            }
             self.sources.insert(owner, PageSource::BpfMap(source));
         }
     }

@@ -1,7 +1,6 @@
 //! Much that is in a map, as pages of the image: the memory of an array, or entries in chunks of whole mebibytes, of which each is read by itself.
 
 use super::walk::{From, Walk};
-use crate::image::ZeroPolicy;
 use crate::image::model::address::{PAGE_SIZE, PageRange};
 use crate::image::model::bpf::{BpfMap, MapContent};
 use crate::sys::bpf::MapMemory;
@@ -58,20 +57,20 @@ impl MapSource {
         Self(Source::Entries(Box::new(Entries { map, file, cpus, chunks, starts, long: Mutex::default() })))
     }
 
-    /// The pages. Of entries those that are zero are noted, so that a restore sees when it has all of a chunk; what is behind them to the next mebibyte is left out.
+    /// The pages, and whether those that are zero are noted. Of entries they are, so that a restore sees when it has all of a chunk; what is behind them to the next mebibyte is left out.
     #[must_use]
-    pub fn ranges(&self) -> Vec<(PageRange, ZeroPolicy)> {
+    pub fn ranges(&self) -> Vec<(PageRange, bool)> {
         let Entries { map, cpus, chunks, starts, file: _, long: _ } = match &self.0 {
-            Source::Memory(memory) => return vec![(PageRange::new(0, memory.len()), ZeroPolicy::Drop)],
+            Source::Memory(memory) => return vec![(PageRange::new(0, memory.len()), false)],
             Source::Entries(entries) => &**entries,
         };
         let mut ranges = Vec::new();
         for (chunk, start) in chunks.iter().zip(starts) {
             let used = start + map.chunk_len(chunk.count, *cpus).next_multiple_of(PAGE_SIZE);
             let end = start + map.chunk_span(chunk.count, *cpus);
-            ranges.push((PageRange::new(*start, used), ZeroPolicy::Keep));
+            ranges.push((PageRange::new(*start, used), true));
             if used < end {
-                ranges.push((PageRange::new(used, end), ZeroPolicy::Drop));
+                ranges.push((PageRange::new(used, end), false));
             }
         }
         ranges

@@ -217,7 +217,7 @@ impl Mappings<'_> {
     fn take_file(&mut self, vma: &smaps::Vma, id: FileId) -> Result<(), String> {
         let file = self.files.get(id);
         let kind = file.mode & libc::S_IFMT;
-        if kind == libc::S_IFCHR && file.rdev != libc::makedev(1, 5) {
+        if kind == libc::S_IFBLK || kind == libc::S_IFCHR && file.rdev != libc::makedev(1, 5) {
             return Err("it maps a device".into());
         }
         if kind != libc::S_IFREG {

@@ -65,6 +65,8 @@ fn exam_30_every_descriptor_of_an_unsupported_kind_is_named() {
                 };
                 assert!(refusals.iter().any(|text| is_it(&text)), "{kind} is not refused with `{words}`: {run}");
             }
+            let maps_device = refusals.iter().any(|text| text.contains("it maps a device"));
+            assert_eq!(maps_device, names.contains(&"loop"), "the mapping of a block device: {run}");
             assert_eq!(room.images(), [""; 0]);
             before.assert_same(&Facts::of(victim.pid()), "after a refused dump");
             victim.check();

@@ -18,8 +18,9 @@ fn apart(body: impl FnOnce() + Send + 'static) {
     std::thread::spawn(run).join().unwrap();
 }
 
-fn is_mute(stream: &TcpStream, other: &TcpStream) -> bool {
-    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+/// Whether nothing comes for so long.
+fn is_mute(stream: &TcpStream, other: &TcpStream, milliseconds: u64) -> bool {
+    stream.set_read_timeout(Some(Duration::from_millis(milliseconds))).unwrap();
     (&*other).write_all(b"x").unwrap();
     let mut byte = [0];
     match (&*stream).read_exact(&mut byte) {
@@ -42,7 +43,7 @@ fn packets_of_a_connection_are_dropped_until_the_owner_goes() {
             let connection = (other.local_addr().unwrap(), other.peer_addr().unwrap());
             let table = own("snap-test", &[connection]).unwrap();
             assert_eq!(names().unwrap(), ["snap-test"]);
-            assert!(is_mute(&one, &other) && !is_mute(&free, &freed));
+            assert!(is_mute(&one, &other, 100) && !is_mute(&free, &freed, 20_000));
             drop(table);
             assert_eq!(names().unwrap(), [""; 0]);
             one.set_read_timeout(Some(Duration::from_secs(20))).unwrap();

@@ -307,9 +307,13 @@ impl Drop for Watch {
 
 /// Has the process run before anything else on the one CPU on which this thread is held too, if that may be; where this thread could run before.
 fn hold_together(process: i32) -> Option<libc::cpu_set_t> {
-    let first = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the kernel reads the one struct.
-    if unsafe { libc::sched_setscheduler(process, libc::SCHED_FIFO, &raw const first) } != 0 {
+    // Above this thread, which may be real-time itself while it dies (`tracer::Urgency`); or as high as may be.
+    let may = |priority: i32| {
+        let first = libc::sched_param { sched_priority: priority };
+        // SAFETY: the kernel reads the one struct.
+        unsafe { libc::sched_setscheduler(process, libc::SCHED_FIFO, &raw const first) == 0 }
+    };
+    if ![2, 1].into_iter().any(may) {
         return None;
     }
     // SAFETY: all-zero bytes are an empty set, and the kernel writes at most its size; CPU_SET writes within it.

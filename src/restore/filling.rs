@@ -3,6 +3,7 @@
 use crate::image::model::address::PAGE_SIZE;
 use crate::image::model::bpf::{BpfMap, MapContent};
 use crate::resources::bpf::make;
+use crate::sys::affinity;
 use crate::sys::bpf::MapMemory;
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,7 +19,7 @@ pub struct Filling(Kind);
 enum Kind {
     /// Until it is full: while somebody can write to it so, it cannot be frozen.
     Memory(Mutex<Option<MapMemory>>),
-    Entries(Entries),
+    Entries(Box<Entries>),
 }
 
 #[derive(Debug)]
@@ -29,6 +30,8 @@ struct Entries {
     /// Where each chunk begins, how many entries are in it, and how many before it.
     chunks: Vec<(u64, u32, u32)>,
     open: Mutex<Open>,
+    /// Of a map that forgets: where alone it is filled, by one thread at a time, as in the copy that the dump has made.
+    cpu: Option<Mutex<usize>>,
 }
 
 /// Chunks of which something has come.
@@ -44,13 +47,13 @@ impl Filling {
     /// How a map that was made is filled, if it is with pages.
     ///
     /// # Errors
-    /// As mmap(2).
+    /// As mmap(2), sched_getaffinity(2).
     pub fn of(map: &BpfMap, made: &File) -> io::Result<Option<Self>> {
         let kind = match &map.content {
             MapContent::MemoryPages => {
                 Kind::Memory(Mutex::new(Some(MapMemory::new(made.as_fd(), map.memory_len(), true)?)))
             }
-            MapContent::EntryPages { chunks, cpus } => Kind::Entries(Entries::new(map, chunks, *cpus)),
+            MapContent::EntryPages { chunks, cpus } => Kind::Entries(Box::new(Entries::new(map, chunks, *cpus)?)),
             MapContent::Entries { .. } | MapContent::Memory(_) | MapContent::Maps { .. } | MapContent::Pinned(_) => {
                 return Ok(None);
             }
@@ -90,7 +93,7 @@ impl Filling {
 }
 
 impl Entries {
-    fn new(map: &BpfMap, counts: &[u32], cpus: u32) -> Self {
+    fn new(map: &BpfMap, counts: &[u32], cpus: u32) -> io::Result<Self> {
         let (mut start, mut before, mut chunks) = (0u64, 0u32, Vec::new());
         for count in counts {
             chunks.push((start, *count, before));
@@ -98,7 +101,8 @@ impl Entries {
             before = before.saturating_add(*count);
         }
         let content = MapContent::Pinned(Vec::new());
-        Self { map: BpfMap { content, ..map.clone() }, cpus, chunks, open: Mutex::default() }
+        let cpu = if map.kind.forgets() { Some(Mutex::new(affinity::first()?)) } else { None };
+        Ok(Self { map: BpfMap { content, ..map.clone() }, cpus, chunks, open: Mutex::default(), cpu })
     }
 
     fn fill(&self, at: u64, data: &[u8], made: &File) -> io::Result<()> {
@@ -151,6 +155,13 @@ impl Entries {
             return make::put(&self.map, made, (&keys, values), self.cpus);
         }
         let (keys, rest) = bytes.split_at(self.map.key_size as usize * count as usize);
-        make::put(&self.map, made, (keys, &rest[..values]), self.cpus)
+        let entries = (keys, &rest[..values]);
+        match &self.cpu {
+            None => make::put(&self.map, made, entries, self.cpus),
+            Some(cpu) => {
+                let cpu = cpu.lock().unwrap_or_else(PoisonError::into_inner);
+                make::put_on(*cpu, &self.map, made, entries, self.cpus)
+            }
+        }
     }
 }

@@ -16,12 +16,19 @@ const INLINE: usize = 1 << 20;
 /// What is in a map, and where it is read if it is much.
 pub type Content = (MapContent, Option<MapSource>);
 
-/// What is in a map that holds no maps, for the machine's `cpus` possible CPUs.
+/// How often a map that somebody else changes is gone through, until no more is found in it than it can hold.
+const TRIES: usize = 8;
+
+/// What is in a map that holds no maps, for the machine's `cpus` possible CPUs. One that is `shared` somebody else may change meanwhile.
 ///
 /// # Errors
 /// Why it cannot be saved.
-pub fn read(map: &BpfMap, file: &File, cpus: u32) -> Result<Content, String> {
+pub fn read(map: &BpfMap, file: &File, cpus: u32, shared: bool) -> Result<Content, String> {
     let unreadable = |error: io::Error| match error.kind() {
+        io::ErrorKind::FileTooLarge => format!(
+            "somebody else, who may change it meanwhile, has it too, and more than {} MiB are in it",
+            BpfMap::CHUNK_MOST >> 20
+        ),
         io::ErrorKind::StorageFull => {
             format!("one bucket of it has more than {} MiB, which is not supported yet", BpfMap::CHUNK_MOST >> 20)
         }
@@ -59,7 +66,9 @@ pub fn read(map: &BpfMap, file: &File, cpus: u32) -> Result<Content, String> {
         let most = BpfMap::CHUNK_MOST >> 20;
         return Err(format!("one element of it has more than {most} MiB, which is not supported yet"));
     }
-    entries(map, file, cpus).map_err(unreadable)
+    // The elements of an array do not come and go.
+    let read = if shared && !map.kind.is_array() { changing } else { entries };
+    read(map, file, cpus).map_err(unreadable)
 }
 
 fn memory(map: &BpfMap, file: &File) -> io::Result<Content> {
@@ -103,6 +112,34 @@ fn entries(map: &BpfMap, file: &File, cpus: u32) -> io::Result<Content> {
     let content = MapContent::EntryPages { chunks: chunks.iter().map(|chunk| chunk.count).collect(), cpus };
     let source = MapSource::entries(map, file.try_clone()?, cpus, chunks);
     Ok((content, Some(source)))
+}
+
+/// The entries of a map that somebody else may change: of those that come or go meanwhile some are found and some are not, so that they are read once and no more.
+fn changing(map: &BpfMap, file: &File, cpus: u32) -> io::Result<Content> {
+    for _ in 0..TRIES {
+        if let Some((keys, values)) = once(map, file, cpus)? {
+            return Ok((MapContent::Entries { keys, values, cpus }, None));
+        }
+    }
+    Err(io::Error::other("somebody else changes it so fast that more is found in it than it can hold"))
+}
+
+/// The keys and the values of a map; `None` where these are more than it can hold at a time.
+fn once(map: &BpfMap, file: &File, cpus: u32) -> io::Result<Option<(Vec<u8>, Vec<u8>)>> {
+    let stride = map.stride(cpus) as usize;
+    let mut walk = Walk::new(map, file.as_fd(), stride, None);
+    let (mut keys, mut values, mut sum) = (Vec::new(), Vec::new(), 0);
+    while let Some((_, count)) = walk.step(together(map, cpus))? {
+        sum += count as u64;
+        if sum > u64::from(map.max_entries) {
+            return Ok(None);
+        }
+        take(map, stride, (&walk.keys, &walk.values), (&mut keys, &mut values));
+        if (keys.len() + values.len()) as u64 > BpfMap::CHUNK_MOST {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+    }
+    Ok(Some((keys, values)))
 }
 
 /// All elements of an array.

@@ -3,6 +3,7 @@
 use super::content;
 use super::source::MapSource;
 use crate::image::model::bpf::{BpfMap, MapContent, MapTypes};
+use crate::sys::affinity;
 use crate::sys::bpf::{self, Attributes, NAME_LEN};
 use nix::errno::Errno;
 use std::fs::File;
@@ -78,7 +79,8 @@ fn freeze(map: &BpfMap, made: BorrowedFd<'_>) -> io::Result<()> {
 pub fn copy(map: &BpfMap, source: Option<&MapSource>, types: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let made = make(map, &[], types)?;
     let (Some(source), MapContent::EntryPages { chunks: _, cpus }) = (source, &map.content) else { return Ok(()) };
-    source.each(|keys, values| put(map, made.as_fd(), (keys, values), *cpus))?;
+    let cpu = affinity::first()?;
+    source.each(|keys, values| put_on(cpu, map, made.as_fd(), (keys, values), *cpus))?;
     complete(map, made.as_fd())
 }
 
@@ -93,8 +95,20 @@ fn fill(map: &BpfMap, made: BorrowedFd<'_>, inner: &[BorrowedFd<'_>]) -> io::Res
             }
             Ok(())
         }
+        MapContent::Entries { keys, values, cpus } if map.kind.forgets() => {
+            put_on(affinity::first()?, map, made, (keys, values), *cpus)
+        }
         MapContent::Entries { keys, values, cpus } => put(map, made, (keys, values), *cpus),
     }
+}
+
+/// Puts entries into a map that forgets, on one CPU. All that is put into it must be so: each CPU that puts something in takes up to 128 places for what it may put in next
+/// (kernel/bpf/bpf_lru_list.c), so that on several there is less room than was seen on one.
+///
+/// # Errors
+/// As [`put`], and as sched_setaffinity(2).
+pub fn put_on(cpu: usize, map: &BpfMap, made: BorrowedFd<'_>, entries: (&[u8], &[u8]), cpus: u32) -> io::Result<()> {
+    affinity::on(cpu, || put(map, made, entries, cpus))?
 }
 
 /// Puts entries into a map.

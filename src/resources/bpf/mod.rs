@@ -159,10 +159,12 @@ impl BpfMaps {
                 map.stay(path, findings);
                 continue;
             }
+            let shared = other.is_some();
             if other.is_some_and(|other| !map.part(&other, leaks, findings)) {
                 continue;
             }
-            let found = map.described(&mut self.types).and_then(|()| map.look(cpus, &numbers, &self.types));
+            let described = map.described(&mut self.types);
+            let found = described.and_then(|()| map.look((cpus, shared), &numbers, &self.types));
             match found {
                 Ok((content, source)) => {
                     map.model.content = content;
@@ -275,8 +277,13 @@ impl Found {
         Ok(())
     }
 
-    /// What is in it, on a machine with so many possible CPUs. `numbers` are the maps of the tree.
-    fn look(&self, cpus: u32, numbers: &HashMap<u32, BpfMapId>, types: &Types) -> Result<Content, String> {
+    /// What is in it, on a machine with so many possible CPUs, and whether somebody else has it. `numbers` are the maps of the tree.
+    fn look(
+        &self,
+        (cpus, shared): (u32, bool),
+        numbers: &HashMap<u32, BpfMapId>,
+        types: &Types,
+    ) -> Result<Content, String> {
         const NUMA_NODE: u32 = 1 << 2;
         let Self { model, info, file, task: _, object: _ } = self;
         let name = model.kind.name();
@@ -296,7 +303,7 @@ impl Found {
             return Err(format!("a BPF map of type {name} on one NUMA node: which, nothing tells"));
         }
         let content = match model.kind.holds_maps() {
-            false => content::read(model, file, cpus),
+            false => content::read(model, file, cpus, shared),
             true => self.inner(numbers).map(|inner| (inner, None)),
         };
         let (content, source) = content.map_err(|reason| format!("a BPF map of type {name}: {reason}"))?;

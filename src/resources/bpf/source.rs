@@ -157,7 +157,10 @@ impl Entries {
         let mut walk = Walk::new(&self.map, self.file.as_fd(), self.map.stride(self.cpus) as usize, from.clone());
         match walk.step(*count as usize)? {
             Some((_, found)) if found == *count as usize => put(&walk.keys, &walk.values),
-            _ => Err(io::Error::other("somebody else changes it: a program in the kernel, or a process outside")),
+            _ => Err(io::Error::other(format!(
+                "the BPF map {}, which somebody that cannot be found changes: pin it, or close it before the dump",
+                self.map.number
+            ))),
         }
     }
 }

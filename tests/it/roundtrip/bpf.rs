@@ -71,6 +71,46 @@ fn maps_with_much_in_them_through_a_pipe_and_killed_in_between() {
 }
 
 #[test]
+fn a_map_that_forgets_and_is_full_comes_back_whole() {
+    require_root!("{ROOT}");
+    isolated(|room| {
+        let mut victim = room.victim("bpf", &["brim"]);
+        let image = room.dump_and_kill(&mut victim, "brim.snap");
+        let stats = room.snap(["inspect"]).arg(&image).arg("stats").run().expect(0).stdout;
+        assert!(stats.lines().any(|line| line.starts_with("bpf-map") && line.ends_with("brim")), "{stats}");
+        for _ in 0..5 {
+            assert_eq!(room.restore(&image, &[]), victim.pid());
+            victim.check();
+            victim.end();
+        }
+    });
+}
+
+#[test]
+fn a_map_with_much_in_it_that_a_process_outside_changes_all_the_time() {
+    require_root!("{ROOT}");
+    isolated(|room| {
+        let mut victim = room.victim("bpf", &["shared"]);
+        let id = victim.ask("id").trim().to_owned();
+        let mut changer = room.victim("bpf", &["changer", &id]);
+        is_named(room, &victim, &["(bpf) fd 3, which is outside, has this BPF map too"]);
+        for image in ["first.snap", "second.snap", "third.snap", "fourth.snap", "fifth.snap"] {
+            room.dump(victim.pid(), image, &["--allow-leak"]);
+            victim.check();
+        }
+        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "leaked.snap", "--kill", "--allow-leak"]);
+        told(&run.run().expect(0), &format!("has the BPF map {id} too, and goes on with it"));
+        victim.killed();
+        assert_eq!(room.restore(&room.path("leaked.snap"), &[]), victim.pid());
+        victim.check();
+        assert_ne!(victim.ask("id").trim(), id);
+        changer.quit(0);
+        changer.end();
+        victim.end();
+    });
+}
+
+#[test]
 fn maps_whose_types_are_described_and_the_descriptions() {
     require_root!("{ROOT}");
     isolated(|room| {

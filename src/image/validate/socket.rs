@@ -5,7 +5,7 @@ use crate::image::error::Error;
 use crate::image::model::Snapshot;
 use crate::image::model::socket::datagram::{Datagram, Membership, Waiting};
 use crate::image::model::socket::netlink::Netlink;
-use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Packet, PacketMembership, Ring, SendRing};
+use crate::image::model::socket::packet::{BLOCKS, Kept, Layout, Packet, PacketMembership, RING_MAX, Ring, SendRing};
 use crate::image::model::socket::tcp::{Connection, Ended, Role, Tcp};
 use crate::image::model::socket::{Socket, SocketOption, State};
 
@@ -33,8 +33,6 @@ const FRAME_MIN: u32 = 32;
 /// The smallest frame of a ring for sending, by version: what is less than TPACKET_HDRLEN, TPACKET2_HDRLEN, TPACKET3_HDRLEN, or no multiple of
 /// TPACKET_ALIGNMENT, is refused.
 const SEND_FRAME_MIN: [u32; 3] = [64, 64, 80];
-/// The longest ring: its blocks are counted in an int.
-const RING_MAX: u64 = u32::MAX as u64;
 
 const AF_INET: u16 = 2;
 const AF_INET6: u16 = 10;
@@ -61,8 +59,7 @@ pub fn socket(socket: &Socket, snapshot: &Snapshot) -> Result<(), Error> {
             ensure(memberships.iter().all(sane), object, "has asked a device for something impossible")?;
             ensure(ring.as_ref().is_none_or(ring_is_sane), object, "has an impossible ring")?;
             let fits = |sends: &SendRing| {
-                let matches = |ring: &Ring| ring.version == sends.version && ring.bytes() + sends.bytes() <= RING_MAX;
-                send_ring_is_sane(sends) && ring.as_ref().is_none_or(matches)
+                send_ring_is_sane(sends) && ring.as_ref().is_none_or(|ring| ring.version == sends.version)
             };
             ensure(send_ring.as_ref().is_none_or(fits), object, "has an impossible ring for sending")
         }
@@ -83,7 +80,7 @@ fn ring_is_sane(ring: &Ring) -> bool {
         && kept.iter().all(|kept| inside(kept) && (kept.start != 0 || kept.bytes.len() >= FRAME_MIN as usize))
 }
 
-/// Whether blocks and frames are of sizes that the kernel takes.
+/// Whether blocks and frames are of sizes that the kernel takes, and not more than are saved.
 fn is_shaped(layout: &Layout) -> bool {
     let Layout { block_size: block, blocks, frame_size: frame, frames, retire_timeout: _, private: _, features: _ } =
         *layout;
@@ -151,7 +148,7 @@ mod tests {
     use crate::image::tests::sample;
 
     #[test]
-    fn rings_for_sending_must_be_possible() {
+    fn rings_must_be_possible() {
         fn is_sane(break_it: fn(&mut Packet, &mut SendRing)) -> bool {
             let mut snapshot = sample::snapshot();
             let at = snapshot.sockets.iter().position(|socket| matches!(socket.state, State::Packet(_)));
@@ -166,7 +163,16 @@ mod tests {
         }
         assert!(is_sane(|_, _| {}));
         assert!(is_sane(|packet, _| packet.ring = None));
-        let broken: [fn(&mut Packet, &mut SendRing); 14] = [
+        // Blocks of two pages, with four frames each.
+        fn with_blocks(layout: &mut Layout, blocks: u32) {
+            (layout.blocks, layout.frames) = (blocks, 4 * blocks);
+        }
+        const MOST: u32 = (RING_MAX / 8192) as u32;
+        assert!(is_sane(|packet, ring| {
+            with_blocks(&mut ring.layout, MOST);
+            with_blocks(&mut packet.ring.as_mut().expect("a ring").layout, MOST);
+        }));
+        let broken: [fn(&mut Packet, &mut SendRing); 16] = [
             |_, ring| ring.version = 1,
             |packet, ring| (packet.ring, ring.version) = (None, 3),
             |_, ring| ring.next = ring.layout.frames,
@@ -174,6 +180,8 @@ mod tests {
             |_, ring| ring.layout.block_size = 0,
             |_, ring| ring.layout.block_size = 4097,
             |_, ring| ring.layout.blocks = u32::MAX,
+            |_, ring| with_blocks(&mut ring.layout, MOST + 1),
+            |packet, _| with_blocks(&mut packet.ring.as_mut().expect("a ring").layout, MOST + 1),
             |_, ring| (ring.layout.frame_size, ring.layout.frames) = (64, 256),
             |_, ring| ring.layout.retire_timeout = 1,
             |_, ring| ring.layout.private = 8,

@@ -4,13 +4,13 @@ use super::exchange::{Exchange, MORE};
 use super::{Found, Shown};
 use crate::image::model::Snapshot;
 use crate::image::model::file::OpenObject;
-use crate::image::model::id::{Fd, SocketId, Tid};
+use crate::image::model::id::{Fd, QueueId, SocketId, Tid};
 use crate::image::model::process::{Process, ProcessState};
 use crate::resources::Findings;
 use crate::resources::socket::netlink::UNREAD;
-use crate::resources::together::{self, Opened};
+use crate::resources::together::{self, Holders, Opened};
 use crate::tracer::FrozenTree;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Signals that nobody can take, or that do more than wait.
 const UNTAKEN: [i32; 6] = [libc::SIGKILL, libc::SIGSTOP, libc::SIGCONT, libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU];
@@ -30,8 +30,13 @@ pub fn plan(
     findings: &mut Findings,
 ) -> Vec<Exchange> {
     let mut exchanges = Vec::new();
+    let in_use: HashSet<QueueId> = queues.iter().filter(|found| found.is_in_use()).map(|found| found.queue).collect();
+    let holders = Holders::new(snapshot, |object| {
+        let OpenObject::Queue(queue) = object else { return None };
+        in_use.get(queue).copied()
+    });
     for found in queues.iter().filter(|found| found.is_in_use()) {
-        match one((snapshot, tree), found, charged, findings) {
+        match one((snapshot, tree), &holders, (found, charged), findings) {
             Ok(exchange) => exchanges.push(exchange),
             Err((reason, remedy)) => findings.block(format!("pid {}", found.tid), &found.object, reason, remedy),
         }
@@ -45,19 +50,17 @@ pub fn plan(
 
 fn one(
     (snapshot, tree): (&Snapshot, &FrozenTree),
-    found: &Found,
-    charged: &[Charged],
+    all: &Holders<'_, QueueId>,
+    (found, charged): (&Found, &[Charged]),
     findings: &mut Findings,
 ) -> Result<Exchange, Why> {
-    let object = OpenObject::Queue(found.queue);
-    let has = |process: &&Process| together::has(snapshot, process, &object);
-    let holders: Vec<&Process> = snapshot.processes.iter().filter(has).collect();
+    let holders = all.of(found.queue);
     if together::share_memory(&holders) {
         let reason = "two processes that share memory have it, which is not supported yet";
         return Err((reason.into(), "close it in one of them"));
     }
     let told = found.shown.pid;
-    let opened = |process: &Process| together::main_descriptors(snapshot, process, &object);
+    let opened = |process: &Process| all.main_descriptors(process, found.queue);
     let worker = if told != 0 {
         let registered = holders.iter().find(|process| process.pid.0 == told);
         let registered = registered.filter(|process| !opened(process).is_empty());
@@ -66,7 +69,7 @@ fn one(
     } else {
         let rank = |process: &&&Process| {
             let modes = opened(process);
-            let complete = pick(&modes, libc::O_RDONLY).is_some() && pick(&modes, libc::O_WRONLY).is_some();
+            let complete = pick(modes, libc::O_RDONLY).is_some() && pick(modes, libc::O_WRONLY).is_some();
             let runs = process.state == ProcessState::Running;
             (!modes.is_empty()).then_some(2 * u8::from(runs) + u8::from(complete))
         };
@@ -87,8 +90,8 @@ fn one(
     Ok(Exchange {
         found: found.clone(),
         pids: [worker.pid].into_iter().chain(others).collect(),
-        receive: pick(&modes, libc::O_RDONLY),
-        send: pick(&modes, libc::O_WRONLY),
+        receive: pick(modes, libc::O_RDONLY),
+        send: pick(modes, libc::O_WRONLY),
         any,
         socket,
     })

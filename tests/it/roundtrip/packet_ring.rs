@@ -189,3 +189,14 @@ fn exam_21_rings_in_which_nobody_knows_where_the_kernel_stands_are_named_and_sta
         );
     });
 }
+
+#[test]
+fn rings_that_are_too_long_are_named_and_stay() {
+    isolated(|room| {
+        own_network();
+        for (kind, name) in [("sends", "PACKET_TX_RING"), ("receives", "PACKET_RX_RING")] {
+            let words = ["socket:[", name, "262148 KiB", "at most 262144 are supported", "close it before the dump"];
+            room.refuses(room.victim("packet_ring", &["long", kind]), &words);
+        }
+    });
+}

@@ -121,6 +121,9 @@ impl SendRing {
     }
 }
 
+/// Most bytes of a ring that is saved: all that stands in it may have to be held in memory at once.
+pub const RING_MAX: u64 = 256 << 20;
+
 /// TPACKET_V3.
 pub const BLOCKS: u32 = 2;
 

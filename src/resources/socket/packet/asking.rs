@@ -11,11 +11,12 @@ use crate::image::model::process::Process;
 use crate::image::model::socket::packet::{BLOCKS, Packet, SendRing};
 use crate::image::model::socket::{Socket, SocketOption, State};
 use crate::resources::Findings;
-use crate::resources::together::{self, Unseen};
+use crate::resources::together::{self, Holders, Unseen};
 use crate::sys::packet_ring::send;
 use crate::tracer::{self, FrozenTree, Gathering, Memory, RemotePtr};
 use nix::errno::Errno;
 use protocol::{Op, SEND_ADDRESS, SEND_HEADER, SendProbe, pseudo};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::mem::offset_of;
 
@@ -63,12 +64,14 @@ impl Places {
 /// How to ask all rings of the tree whose frames are more than one. Why that cannot be done is noted.
 pub fn plan(snapshot: &Snapshot, findings: &mut Findings) -> Vec<Asking> {
     let mut all = Vec::new();
-    for socket in &snapshot.sockets {
-        let Some((_, ring)) = of(socket) else { continue };
-        if ring.layout.frames < 2 {
-            continue;
-        }
-        match one(snapshot, socket) {
+    let asked = |socket: &&Socket| of(socket).is_some_and(|(_, ring)| ring.layout.frames > 1);
+    let asked: Vec<&Socket> = snapshot.sockets.iter().filter(asked).collect();
+    if asked.is_empty() {
+        return all;
+    }
+    let holders = holders(snapshot, &asked);
+    for socket in asked {
+        match one(snapshot, socket, &holders) {
             Ok(asking) => all.push(asking),
             Err((pid, reason, remedy)) => {
                 let object = format!("socket:[{}]", socket.ino);
@@ -80,6 +83,21 @@ pub fn plan(snapshot: &Snapshot, findings: &mut Findings) -> Vec<Asking> {
     all
 }
 
+/// Who has each of these sockets, or maps its ring.
+fn holders<'a>(snapshot: &'a Snapshot, asked: &[&Socket]) -> Holders<'a, SocketId> {
+    let ids: HashSet<SocketId> = asked.iter().map(|socket| socket.id).collect();
+    let numbers: HashMap<u64, SocketId> = asked.iter().map(|socket| (socket.ino, socket.id)).collect();
+    let opened = |object: &OpenObject| {
+        let OpenObject::Socket(id) = object else { return None };
+        ids.get(id).copied()
+    };
+    let mapped = |backing: &Backing| {
+        let Backing::PacketRing { ino } = backing else { return None };
+        numbers.get(ino).copied()
+    };
+    Holders::new(snapshot, opened).or_mapped(mapped)
+}
+
 /// The ring for sending of a socket, if it has one.
 fn of(socket: &Socket) -> Option<(&Packet, &SendRing)> {
     match &socket.state {
@@ -88,21 +106,18 @@ fn of(socket: &Socket) -> Option<(&Packet, &SendRing)> {
     }
 }
 
-fn one(snapshot: &Snapshot, socket: &Socket) -> Result<Asking, (Pid, &'static str, &'static str)> {
-    let object = OpenObject::Socket(socket.id);
-    let sees = |process: &Process| {
-        let mm = snapshot.mms.get(process.mm.0 as usize);
-        let is_it = |backing: &Backing| matches!(backing, Backing::PacketRing { ino } if *ino == socket.ino);
-        mm.is_some_and(|mm| mm.vmas.iter().any(|vma| is_it(&vma.backing)))
-    };
-    let has = |process: &&Process| together::has(snapshot, process, &object) || sees(process);
-    let holders: Vec<&Process> = snapshot.processes.iter().filter(has).collect();
+fn one(
+    snapshot: &Snapshot,
+    socket: &Socket,
+    all: &Holders<'_, SocketId>,
+) -> Result<Asking, (Pid, &'static str, &'static str)> {
+    let holders = all.of(socket.id);
     let first = holders.first().or(snapshot.processes.first().as_ref()).map_or(Pid(0), |process| process.pid);
     if together::share_memory(&holders) {
         let reason = "cannot be asked: two processes that share memory have it, which is not supported yet";
         return Err((first, reason, "close it in one of them"));
     }
-    let opened = |process: &Process| together::main_descriptors(snapshot, process, &object).first().copied();
+    let opened = |process: &Process| all.main_descriptors(process, socket.id).first().copied();
     let Some((worker, (fd, _))) = holders.iter().find_map(|process| Some((process.pid, opened(process)?))) else {
         let reason = "cannot be asked: no main thread has a descriptor of it";
         return Err((first, reason, "receive it where it is on its way, or let the table of descriptors be shared"));

@@ -8,7 +8,7 @@ mod sending;
 
 use super::Refusal;
 use crate::image::model::socket::datagram::Device;
-use crate::image::model::socket::packet::{Bound, Layout, Packet, PacketMembership, Ring, SendRing};
+use crate::image::model::socket::packet::{Bound, Layout, Packet, PacketMembership, RING_MAX, Ring, SendRing};
 use crate::sys::packet_diag::{self, Membership, PacketSocket};
 use crate::sys::packet_ring::{self, Memory};
 use crate::sys::socket;
@@ -72,6 +72,18 @@ type Rings = (Option<Ring>, Option<SendRing>);
 
 /// Its rings, which lie in memory one behind the other; or why they cannot be saved.
 fn rings(fd: BorrowedFd<'_>, found: &PacketSocket) -> io::Result<Result<Rings, Refusal>> {
+    let refusals =
+        [(found.receives, "ring for receiving (PACKET_RX_RING)"), (found.sends, "ring for sending (PACKET_TX_RING)")];
+    for (layout, what) in refusals {
+        if let Some(bytes) = layout.map(|layout| layout.bytes()).filter(|bytes| *bytes > RING_MAX) {
+            let reason = format!(
+                "its {what} has {} KiB, of which at most {} are supported: all that stands in it would have to be held in memory",
+                bytes >> 10,
+                RING_MAX >> 10
+            );
+            return Ok(Err(Refusal::Never(reason)));
+        }
+    }
     let bytes = |layout: Option<Layout>| layout.map_or(0, |layout| layout.bytes() as usize);
     let (receives, sends) = (bytes(found.receives), bytes(found.sends));
     if receives + sends == 0 {

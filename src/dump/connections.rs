@@ -7,7 +7,7 @@ use crate::sys::nftables::Remover;
 use crate::sys::undo::{Held, Undo};
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 /// Those of the tree.
 #[derive(Debug)]
@@ -60,6 +60,14 @@ impl Connections {
 }
 
 impl Vanishing<'_> {
+    /// Should we die from here on, all of these are killed: the first that is takes its connections with it.
+    ///
+    /// # Errors
+    /// ENOSPC when there are too many.
+    pub fn commit<'a>(&self, pidfds: impl ExactSizeIterator<Item = BorrowedFd<'a>>) -> io::Result<()> {
+        self.undo.kill_instead(pidfds)
+    }
+
     /// Whoever else has them is as good as dead: they stay in repair mode until they are closed.
     pub fn end(self) {
         let Self { held, left, undo } = self;

@@ -320,6 +320,8 @@ impl Dump<'_> {
         let (undo, remover) = (Undo::default(), connections.remover().map_err(|e| self.connection_error(e))?);
         let vanishing = connections.vanish(remover.as_ref(), &undo).map_err(|e| self.connection_error(e))?;
         self.pass(Point::Vanishing)?;
+        let doomed = tree.processes().iter().map(|process| process.pidfd());
+        vanishing.commit(doomed).map_err(|e| self.connection_error(e))?;
         // Whoever has been sent SIGKILL does not come back: from there on the connections are the image's.
         let unreaped = tree.kill(|| vanishing.end()).map_err(|e| self.tracer_error(e))?;
         Ok((size, unreaped))

@@ -17,8 +17,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// How many options may be changed at the same time.
-const CAPACITY: usize = 1 << 15;
+/// How many options may be changed, and processes be killed, at the same time.
+const CAPACITY: usize = 1 << 16;
 /// Bytes of the longest value.
 const VALUE_MAX: usize = 16;
 /// Bytes of the longest message.
@@ -57,6 +57,8 @@ struct Journal {
     owner: AtomicU32,
     /// Entries in use, of which some may be done.
     count: AtomicU32,
+    /// Entries behind these of processes to be killed instead, by their pidfds; 0 while nobody is.
+    doomed: AtomicU32,
     /// Bytes of the message; 0 without one.
     message_len: AtomicU32,
     message: UnsafeCell<Message>,
@@ -77,7 +79,7 @@ impl Journal {
     }
 
     fn entry(&self, index: usize) -> &Entry {
-        // SAFETY: an entry that is counted is not written any more.
+        // SAFETY: an entry that is counted, or doomed, is not written any more.
         unsafe { &*self.entries[index].get() }
     }
 }
@@ -124,9 +126,19 @@ impl Undo {
     /// From here on nothing is undone any more.
     pub fn forget(&self) {
         if let Some(watch) = self.watch.get() {
+            watch.journal().doomed.store(0, Ordering::SeqCst);
             watch.journal().message_len.store(0, Ordering::SeqCst);
             watch.journal().count.store(0, Ordering::SeqCst);
         }
+    }
+
+    /// Should we die from here on, nothing is undone, but all of these processes are killed: what is undone while one of them has been killed already would
+    /// be seen by whoever is at the other end of its connections. Where nothing is to be undone, nobody is killed.
+    ///
+    /// # Errors
+    /// ENOSPC when there are too many.
+    pub fn kill_instead<'a>(&self, pidfds: impl ExactSizeIterator<Item = BorrowedFd<'a>>) -> io::Result<()> {
+        self.watch.get().map_or(Ok(()), |watch| watch.doom(pidfds))
     }
 
     /// Sets an option to `value`, and to `undo` when what is returned ends or when we die. Options are undone in the reverse order.
@@ -257,6 +269,22 @@ impl Watch {
         Ok(index)
     }
 
+    fn doom<'a>(&self, pidfds: impl ExactSizeIterator<Item = BorrowedFd<'a>>) -> io::Result<()> {
+        let (journal, count) = (self.journal(), pidfds.len());
+        let first = journal.counted().end;
+        if first + count > CAPACITY {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        for (index, pidfd) in (first..).zip(pidfds) {
+            let entry =
+                Entry { fd: pidfd.as_raw_fd(), level: 0, name: 0, len: AtomicU32::new(0), value: [0; VALUE_MAX] };
+            // SAFETY: nobody reads an entry that is not counted, before some are doomed.
+            unsafe { journal.entries[index].get().write(entry) };
+        }
+        journal.doomed.store(count as u32, Ordering::SeqCst);
+        Ok(())
+    }
+
     fn promise(&self, fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<()> {
         let journal = self.journal();
         if message.len() > MESSAGE_MAX || journal.message_len.load(Ordering::SeqCst) != 0 {
@@ -354,6 +382,16 @@ fn attend(journal: &Journal) -> ! {
         let owner = (&raw const journal.owner).cast::<u32>();
         // SAFETY: the word is aligned and mapped; the timeout is null.
         unsafe { libc::syscall(libc::SYS_futex, owner, libc::FUTEX_WAIT, word, 0usize, 0usize, 0) };
+    }
+    let doomed = journal.doomed.load(Ordering::SeqCst) as usize;
+    if doomed != 0 {
+        for index in (journal.counted().end..).take(doomed) {
+            let pidfd = journal.entry(index).fd;
+            // SAFETY: a null siginfo is what kill(2) sends.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, libc::SIGKILL, 0usize, 0) };
+        }
+        // SAFETY: ends this process.
+        unsafe { libc::_exit(0) };
     }
     for index in journal.counted().rev() {
         let entry = journal.entry(index);

@@ -107,3 +107,28 @@ fn options_are_put_back_whenever_their_process_is_killed() {
         assert_eq!(offset(&one), -1, "turn {turn}");
     }
 }
+
+#[test]
+fn who_is_doomed_is_killed_and_nothing_is_undone() {
+    let (one, _other) = UnixDatagram::pair().unwrap();
+    // SAFETY: the child waits for a signal.
+    let ForkResult::Parent { child: doomed } = unsafe { fork() }.unwrap() else {
+        loop {
+            nix::unistd::pause();
+        }
+    };
+    let pidfd = crate::sys::pidfd::open(crate::image::model::id::Pid(doomed.as_raw())).unwrap();
+    // SAFETY: the child ends itself by a signal.
+    let ForkResult::Parent { child } = unsafe { fork() }.unwrap() else {
+        let undo = Undo::default();
+        let _held = hold(&undo, &one, 5, -1);
+        undo.kill_instead([pidfd.as_fd()].into_iter()).unwrap();
+        loop {
+            let _ = nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL);
+        }
+    };
+    waitpid(child, None).unwrap();
+    let end = waitpid(doomed, None).unwrap();
+    assert!(matches!(end, WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGKILL, _)), "{end:?}");
+    assert_eq!(offset(&one), 5);
+}

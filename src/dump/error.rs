@@ -125,6 +125,18 @@ impl Dump<'_> {
             let (task, object, reason) = (format!("tid {tid}"), CALLS.into(), error.to_string());
             return Failure::Passing(vec![Blocker { task, object, reason, remedy: "try again in a moment".into() }]);
         }
+        // Whoever shares them goes on while the tree stands still; that somebody does is found and said when they hold still for a moment.
+        if let CollectError::Proc(gone) = &error
+            && let Some(path) = gone.object_gone()
+        {
+            return Failure::Passing(vec![Blocker {
+                task: format!("pid {}", self.options.pid),
+                object: path.into(),
+                reason: "it has gone while the tree stood still: a task outside shares its descriptors or memory"
+                    .into(),
+                remedy: "end that task, or try again".into(),
+            }]);
+        }
         self.failure_of(tree, self.collect_error(error))
     }
 

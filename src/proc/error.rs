@@ -73,6 +73,16 @@ impl Error {
         matches!(self, Self::Vanished { .. })
     }
 
+    /// The descriptor or mapping that is not there any more, by its path.
+    #[must_use]
+    pub fn object_gone(&self) -> Option<&str> {
+        let is_object = |path: &str| ["/fd/", "/fdinfo/", "/map_files/"].iter().any(|part| path.contains(part));
+        match self {
+            Self::Absent { path } if is_object(path) => Some(path),
+            _ => None,
+        }
+    }
+
     /// Whether this kernel lacks the file.
     #[must_use]
     pub const fn is_absent(&self) -> bool {

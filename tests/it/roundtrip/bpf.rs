@@ -93,6 +93,16 @@ fn a_map_that_forgets_and_is_full_comes_back_whole() {
     });
 }
 
+/// With a map of its own, while somebody outside goes on with the one that it had.
+fn comes_back_with_another(room: &Room, victim: &mut Victim, id: &str) {
+    let run = room.snap(["dump", &victim.pid().to_string(), "-o", "leaked.snap", "--kill", "--allow-leak"]);
+    told(&run.run().expect(0), &format!("has the BPF map {id} too, and goes on with it"));
+    victim.killed();
+    assert_eq!(room.restore(&room.path("leaked.snap"), &[]), victim.pid());
+    victim.check();
+    assert_ne!(victim.ask("id").trim(), id);
+}
+
 #[test]
 fn a_map_with_much_in_it_that_a_process_outside_changes_all_the_time() {
     require_root!("{ROOT}");
@@ -105,12 +115,7 @@ fn a_map_with_much_in_it_that_a_process_outside_changes_all_the_time() {
             room.dump(victim.pid(), image, &["--allow-leak"]);
             victim.check();
         }
-        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "leaked.snap", "--kill", "--allow-leak"]);
-        told(&run.run().expect(0), &format!("has the BPF map {id} too, and goes on with it"));
-        victim.killed();
-        assert_eq!(room.restore(&room.path("leaked.snap"), &[]), victim.pid());
-        victim.check();
-        assert_ne!(victim.ask("id").trim(), id);
+        comes_back_with_another(room, &mut victim, &id);
         changer.quit(0);
         changer.end();
         victim.end();
@@ -213,12 +218,7 @@ fn who_has_a_map_too_is_named() {
             holder.end();
         }
         let mut holder = room.victim("bpf", &["holder", &id, "program"]);
-        let run = room.snap(["dump", &victim.pid().to_string(), "-o", "leaked.snap", "--kill", "--allow-leak"]);
-        told(&run.run().expect(0), &format!("has the BPF map {id} too, and goes on with it"));
-        victim.killed();
-        assert_eq!(room.restore(&room.path("leaked.snap"), &[]), victim.pid());
-        victim.check();
-        assert_ne!(victim.ask("id").trim(), id);
+        comes_back_with_another(room, &mut victim, &id);
         holder.quit(0);
         holder.end();
         fs::remove_file(room.path("leaked.snap")).expect("the image");

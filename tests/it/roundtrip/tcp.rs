@@ -46,20 +46,7 @@ fn exam_16_every_state_of_tcp_that_five_operations_lead_to() {
     isolated_for(Duration::from_secs(180), |room| {
         require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         own_network();
-        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "1".into());
-        let (seed, share) = (variable("SNAP_SEED"), variable("SNAP_TCP_STATES"));
-        let mut victim = room.victim("tcp_states", &[&seed, &share]);
-        let count = victim.ask("count");
-        if share == "1" {
-            assert_eq!(victim.ask("states"), "1 2 4 5 7 8 9 10 11", "{count}: numbered as in include/net/tcp_states.h");
-        }
-        room.dump(victim.pid(), "first.snap", &[]);
-        victim.check();
-        let image = room.dump_and_kill(&mut victim, "killed.snap");
-        assert_eq!(room.restore(&image, &[]), victim.pid());
-        victim.check();
-        victim.ask("final");
-        victim.end();
+        every_state(room, &[], "1 2 4 5 7 8 9 10 11");
     });
 }
 
@@ -90,4 +77,22 @@ fn exam_16_connections_inside_the_tree_over_ipv4_in_ipv6() {
         require_root!("to keep TCP connections (CAP_NET_ADMIN)");
         connections_inside(room, "mapped");
     });
+}
+
+/// Dumps, kills and restores connections in all of these states, numbered as in include/net/tcp_states.h. `SNAP_SEED` and `SNAP_TCP_STATES` say which.
+pub fn every_state(room: &Room, ways: &[&str], states: &str) {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "1".into());
+    let (seed, share) = (variable("SNAP_SEED"), variable("SNAP_TCP_STATES"));
+    let mut victim = room.victim("tcp_states", &[&[seed.as_str(), &share], ways].concat());
+    let count = victim.ask("count");
+    if share == "1" {
+        assert_eq!(victim.ask("states"), states, "{count}");
+    }
+    room.dump(victim.pid(), "first.snap", &[]);
+    victim.check();
+    let image = room.dump_and_kill(&mut victim, "killed.snap");
+    assert_eq!(room.restore(&image, &[]), victim.pid());
+    victim.check();
+    victim.ask("final");
+    victim.end();
 }

@@ -1,5 +1,6 @@
 //! TCP connections within a tree without CAP_NET_ADMIN, with which they could be repaired: they are made anew.
 
+use super::tcp::every_state;
 use crate::support::network::{own_network, without_network_rights};
 use crate::support::snap::BINARY;
 use crate::support::victim::program;
@@ -41,19 +42,7 @@ fn exam_16_every_state_of_tcp_without_rights_that_five_operations_lead_to() {
     isolated(|room| {
         own_network();
         without_network_rights();
-        let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| "1".into());
-        let (seed, share) = (variable("SNAP_SEED"), variable("SNAP_TCP_STATES"));
-        let mut victim = room.victim("tcp_states", &[&seed, &share, "modest"]);
-        if share == "1" {
-            assert_eq!(victim.ask("states"), "1 2 5 7 8 10", "numbered as in include/net/tcp_states.h");
-        }
-        room.dump(victim.pid(), "first.snap", &[]);
-        victim.check();
-        let image = room.dump_and_kill(&mut victim, "killed.snap");
-        assert_eq!(room.restore(&image, &[]), victim.pid());
-        victim.check();
-        victim.ask("final");
-        victim.end();
+        every_state(room, &["modest"], "1 2 5 7 8 10");
     });
 }
 
